@@ -1,0 +1,304 @@
+"""The nouns of jaxnas: every space, policy, estimator and searcher is one of the containers below.
+
+Read this file first. House rule: key first, state second, data after; return `(state, output)`; `init` always takes a
+key. Containers are NamedTuples of pure functions made by lower-case factories. They are closed over, never passed to
+`jax.jit`: as traced arguments they fail, as static ones they retrace.
+
+Letters for shapes: `P` population, `E` edges or decisions, `K` operations, `B` batch, `S` samples.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = [
+    "About",
+    "Arch",
+    "Batch",
+    "BlackBox",
+    "CostTable",
+    "Estimate",
+    "Estimator",
+    "LossFn",
+    "Network",
+    "Op",
+    "Params",
+    "Paths",
+    "Policy",
+    "SearchSpace",
+    "Searcher",
+    "Tree",
+    "arch_like",
+    "dense_paths",
+    "one_hot_paths",
+    "sparse_paths",
+]
+
+Tree = Any  # a pytree of arrays
+Params = Any  # a pytree of weights
+Arch = Any  # a pytree of int32 arrays, one integer per decision, structured like `SearchSpace.choices`
+Key = jax.Array  # a typed key, `jax.random.key(seed)`
+
+
+class Op(NamedTuple):
+    """One candidate operation, as a pair of pure functions.
+
+    Attributes:
+      init: `(key, x) -> params`.
+      apply: `(params, x, *, key=None) -> y`; `key=None` turns drop path and dropout off.
+    """
+
+    init: Callable[[Key, jax.Array], Params]
+    apply: Callable[..., jax.Array]
+
+
+class Paths(NamedTuple):
+    """What runs, how much it counts, and what the backward pass is asked about.
+
+    `SearchSpace.apply` sees only this: no logits, temperatures or noise. Each field is a pytree structured like
+    `SearchSpace.choices`, whose leaves have shape `[E, K]`.
+
+    * Dense: `index=None`, `weight[E, K]`. Every operation runs and the outputs are weighted (DARTS, SNAS).
+    * Sparse: `index[E, k]`, `weight[E, k]` with `k < K`. Only these operations run, through `lax.switch`.
+
+    Attributes:
+      index: int32 operations that run, or `None` for all of them in order.
+      weight: float factors of their outputs.
+      probe: another `Paths`, taken as zero in value: it costs nothing forward; backward it evaluates its operations
+        and receives the gate gradients `<dL/dy, o_j(x)>` as the cotangent of its `weight`.
+    """
+
+    index: Tree
+    weight: Tree
+    probe: "Paths | None" = None
+
+    def select(self, pick: Callable[[Tree], Tree]) -> "Paths":
+        """Applies `pick` to every field, for example `paths.select(lambda tree: tree["normal"])`."""
+        index = None if self.index is None else pick(self.index)
+        probe = None if self.probe is None else self.probe.select(pick)
+        return Paths(index, pick(self.weight), probe)
+
+
+def dense_paths(weight: Tree) -> Paths:
+    """Every operation runs, weighted by `weight[E, K]`."""
+    return Paths(None, weight)
+
+
+def sparse_paths(arch: Arch, weight: Tree | None = None) -> Paths:
+    """Exactly the operations of `arch` run, each with weight one, or with `weight[E]`."""
+    index = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.int32)[..., None], arch)
+    if weight is None:
+        weight = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, jnp.float32), index)
+    else:
+        weight = jax.tree.map(lambda leaf: leaf[..., None], weight)
+    return Paths(index, weight)
+
+
+def one_hot_paths(choices: Tree, arch: Arch) -> Paths:
+    """The dense form of `sparse_paths(arch)`: every operation runs, those of `arch` with weight one."""
+    return Paths(None, jax.tree.map(lambda c, leaf: jax.nn.one_hot(leaf, c.shape[-1], dtype=c.dtype), choices, arch))
+
+
+class CostTable(NamedTuple):
+    """A cost that adds up over decisions: `fixed + sum_e table[e, arch[e]]`.
+
+    Attributes:
+      fixed: the part that no decision changes.
+      table: pytree of numpy arrays like `SearchSpace.choices`: the cost of operation `k` at decision `e`.
+    """
+
+    fixed: float | int
+    table: Tree
+
+
+class Network(NamedTuple):
+    """A stand-alone network of one architecture.
+
+    Attributes:
+      init: `(key, x) -> variables`.
+      apply: `(variables, x, *, key=None, train=False, drop_path=0.0) -> (y, variables)`. With `train=True`
+        normalisation uses the statistics of the batch and the returned variables hold the updated running averages;
+        otherwise the running averages are used and `variables` come back as they are. A network with an auxiliary
+        head returns the pair `(logits, auxiliary_logits)` as `y` while training.
+      inherit: `(params) -> variables`: the weights of a supernet of the same shape, given to this network.
+      module: the Linen module behind it, if there is one.
+    """
+
+    init: Callable[[Key, jax.Array], Tree]
+    apply: Callable[..., tuple[Any, Tree]]
+    inherit: Callable[[Params], Tree] | None = None
+    module: Any = None
+
+
+class About(NamedTuple):
+    """What a space says of itself to people and to the tools around a search. Every field is optional.
+
+    Attributes:
+      name: the space's name.
+      operations: pytree like `choices` whose leaves are tuples of operation names.
+      size: exact number of architectures that `derive` can return.
+      costs: `() -> {"parameters": CostTable, "macs": CostTable, ...}` of the stand-alone network.
+      genotype: `(arch) -> str` or nested tuples, in the paper's notation.
+      parse: the inverse of `genotype`.
+      network: `(arch, **changes) -> Network`, the stand-alone network.
+      edges: pytree like `choices` of `(source, target)` pairs, for drawing.
+      config: plain dictionary that, with `name`, rebuilds the space.
+    """
+
+    name: str = "custom"
+    operations: Any = None
+    size: int | None = None
+    costs: Callable[[], dict[str, CostTable]] | None = None
+    genotype: Callable[[Arch], Any] | None = None
+    parse: Callable[[Any], Arch] | None = None
+    network: Callable[..., Network] | None = None
+    edges: Any = None
+    config: dict[str, Any] | None = None
+
+
+class SearchSpace(NamedTuple):
+    """A supernet and the rule that reads an architecture from scores.
+
+    Attributes:
+      init: `(key, x) -> params` for one batch `x[B, ...]`.
+      apply: `(params, paths, x, *, key=None) -> y`.
+      used: `(params, paths) -> tree` of bools that broadcast against `params`: which weights took part.
+      derive: `(scores) -> arch` from unnormalised log-probabilities `[E, K]`: the space's own rule.
+      choices: pytree of `jax.ShapeDtypeStruct((E, K), float32)`.
+      about: names, exact size, costs and the stand-alone network.
+    """
+
+    init: Callable[[Key, jax.Array], Params]
+    apply: Callable[..., Any]
+    used: Callable[[Params, Paths], Tree]
+    derive: Callable[[Tree], Arch]
+    choices: Tree
+    about: About = About()
+
+
+class Policy(NamedTuple):
+    """A distribution over architectures.
+
+    Attributes:
+      init: `(key) -> policy_params`.
+      sample: `(key, policy_params) -> arch`.
+      log_prob: `(policy_params, arch) -> scalar`, in nats.
+      mode: `(policy_params) -> arch`.
+    """
+
+    init: Callable[[Key], Tree]
+    sample: Callable[[Key, Tree], Arch]
+    log_prob: Callable[[Tree, Arch], jax.Array]
+    mode: Callable[[Tree], Arch]
+
+
+LossFn = Callable[[Paths, Params], tuple[jax.Array, Any]]  # (paths, params) -> (loss, aux)
+
+
+class Estimate(NamedTuple):
+    """What one call of an estimator returns.
+
+    Attributes:
+      value: the estimated loss, a scalar.
+      policy_grads: gradient with respect to the policy's parameters.
+      weight_grads: gradient with respect to the weights.
+      paths: what ran; optimiser masks come from `space.used(params, paths)`.
+      aux: the auxiliary output of `loss_fn`.
+      info: dictionary of scalars for people.
+    """
+
+    value: jax.Array
+    policy_grads: Tree
+    weight_grads: Tree
+    paths: Paths
+    aux: Any
+    info: dict[str, jax.Array]
+
+
+class Estimator(NamedTuple):
+    """A gradient estimator of `E[loss]` over a policy.
+
+    Attributes:
+      init: `(key, policy_params) -> state`.
+      estimate: `(key, state, policy_params, loss_fn, params) -> (state, Estimate)`.
+    """
+
+    init: Callable[[Key, Tree], Tree]
+    estimate: Callable[[Key, Tree, Tree, LossFn, Params], tuple[Tree, Estimate]]
+
+
+class Batch(NamedTuple):
+    """The data of one search step: a batch for the weights and one for the policy (the same when single-level)."""
+
+    weights: Any
+    policy: Any
+
+
+class Searcher(NamedTuple):
+    """A gradient search: one state pytree and one step function.
+
+    Attributes:
+      init: `(key, batch) -> state`.
+      step: `(key, state, batch) -> (state, info)`.
+      decode: `(state) -> arch`.
+    """
+
+    init: Callable[[Key, Batch], Tree]
+    step: Callable[[Key, Tree, Batch], tuple[Tree, Any]]
+    decode: Callable[[Tree], Arch]
+
+
+class BlackBox(NamedTuple):
+    """A search that only sees fitness. `fitness[P, M]` is minimised everywhere: pass `-accuracy`.
+
+    Attributes:
+      init: `(key) -> state`.
+      ask: `(key, state) -> (state, archs)`, every leaf of `archs` with a leading axis `P`.
+      tell: `(key, state, archs, fitness) -> (state, info)`.
+      decode: `(state) -> arch`.
+    """
+
+    init: Callable[[Key], Tree]
+    ask: Callable[[Key, Tree], tuple[Tree, Arch]]
+    tell: Callable[[Key, Tree, Arch, jax.Array], tuple[Tree, Any]]
+    decode: Callable[[Tree], Arch]
+
+
+class Relaxation(Protocol):
+    """A differentiable stand-in for a categorical sample: `(key, logits[E, K], temperature) -> weight[E, K]`."""
+
+    def __call__(self, key: Key, logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+        """Returns weights that sum to one over the last axis."""
+        ...
+
+
+def arch_like(choices: Tree, values: Any) -> Arch:
+    """Checks `values` against a space and returns them as an architecture of int32 numpy arrays.
+
+    Args:
+      choices: `SearchSpace.choices`.
+      values: pytree of integers structured like `choices`, lists allowed at the leaves.
+
+    Returns:
+      The architecture, leaves of shape `[E]`.
+
+    Raises:
+      ValueError: another structure, another number of decisions, or an operation outside `0..K-1`.
+    """
+    leaves, treedef = jax.tree.flatten(choices)
+    try:
+        found = treedef.flatten_up_to(values)
+    except ValueError as error:
+        raise ValueError(f"architecture does not have the structure of the space's choices: {error}") from None
+    checked = []
+    for choice, value in zip(leaves, found, strict=True):
+        array = np.asarray(value)
+        if array.shape != choice.shape[:-1] or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"architecture: expected integers of shape {choice.shape[:-1]}, got {value!r}")
+        if array.size and (array.min() < 0 or array.max() >= choice.shape[-1]):
+            raise ValueError(f"architecture: operations must lie in 0..{choice.shape[-1] - 1}, got {array.tolist()}")
+        checked.append(array.astype(np.int32))
+    return jax.tree.unflatten(treedef, checked)

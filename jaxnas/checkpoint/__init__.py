@@ -1,0 +1,279 @@
+"""Checkpoints that survive a kill, a truncated file and a flipped bit; the only module that imports Orbax.
+
+`jaxnas.run` saves every phase of a run through it. A step directory holds the leaves of the state as one flat Orbax
+item (names are the tree paths) and one JSON item: the caller's `meta`, a description and a checksum of every leaf.
+Orbax makes a save atomic, but it loads flipped bytes, casts dtypes and gives up at a broken newest step without help.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import shutil
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.checkpoint.leaves import NOTHING, checksum, decode, encode, is_stored, named_leaves, type_name
+
+__all__ = ["CheckpointError", "Checkpoints"]
+
+_STEP = re.compile(r"step_(\d+)")
+
+
+class CheckpointError(ValueError):
+    """Checkpoints exist and none of them can be read and verified."""
+
+
+class _Broken(Exception):
+    """One step that does not verify; `restore` falls back to an older one."""
+
+
+class Checkpoints:
+    """The checkpoints of one phase: a context manager around one directory.
+
+    Leaves of a state may be JAX arrays (typed keys included), NumPy arrays and scalars, and Python `bool`, `int`,
+    `float` and `complex`; zero-size arrays are described, not stored. Saves are synchronous, so the caller may donate
+    the state right after. Every array must be addressable from this process.
+
+    Args:
+      directory: holds one folder `step_<n>` per checkpoint; made at the first save.
+      keep: how many of the newest steps stay, at least 1. The newest step saved with `good=True` stays as well.
+
+    Raises:
+      ValueError: `keep` is below 1.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxnas.checkpoint import Checkpoints
+      >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+      ...     checkpoints.save(7, {"weight": np.ones(2), "count": 3}, {"space": "toy"})
+      ...     step, state, meta = checkpoints.restore({"weight": np.zeros(2), "count": 0})
+      >>> step, state["count"], meta
+      (7, 3, {'space': 'toy'})
+    """
+
+    def __init__(self, directory: str | Path, *, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, expected at least 1")
+        self._directory = Path(directory).absolute()
+        self._keep = keep
+        self._broken: set[int] = set()
+        self._open: Any = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes Orbax, whatever happened: its threads would keep the interpreter from ending."""
+        if self._open is not None:
+            with _quiet():
+                self._open.close()
+            self._open = None
+
+    def steps(self) -> list[int]:
+        """The steps on disk in ascending order, verified or not; half-written ones do not count."""
+        if not self._directory.is_dir():
+            return []
+        found = (_STEP.fullmatch(entry.name) for entry in self._directory.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def save(self, step: int, state: Any, meta: Mapping[str, Any] | None = None, *, good: bool = True) -> None:
+        """Writes `state` as checkpoint `step`; replaces that step and everything later than it.
+
+        Args:
+          step: number of steps done, not negative.
+          state: pytree of the leaves listed above.
+          meta: JSON data kept beside the state and returned by `restore` (tuples come back as lists).
+          good: False when the state is suspect (the loss is NaN): it then never pushes the last good step out.
+
+        Raises:
+          ValueError: a leaf cannot be stored (named by its path), or `meta` is not JSON.
+          OSError: the disk does not take it; what was saved before is still there.
+        """
+        arrays, records = encode(state)
+        item = _sealed({"meta": dict(meta or {}), "leaves": records, "good": good})
+        for stale in self.steps():
+            if stale >= step or stale in self._broken:
+                shutil.rmtree(self._path(stale), ignore_errors=True)
+        self._broken.clear()
+        for leftover in self._directory.glob("*.orbax-checkpoint-tmp*"):  # of a killed save
+            shutil.rmtree(leftover, ignore_errors=True)
+        ocp, checkpoints = self._orbax()
+        args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(item))
+        try:
+            with _quiet():
+                checkpoints.reload()
+                checkpoints.save(step, args=args, force=True)
+                checkpoints.wait_until_finished()
+        except Exception as error:
+            raise OSError(f"checkpoint {self._path(step)} cannot be written: {_first_line(error)}") from error
+        self._prune()
+
+    def restore(
+        self, target: Any, *, check_meta: Mapping[str, Any] | None = None
+    ) -> tuple[int, Any, dict[str, Any]] | None:
+        """Reads the newest step that verifies; a broken one costs a line on stderr.
+
+        Args:
+          target: pytree like the saved state: same paths, shapes and dtypes. Leaves are arrays or
+            `jax.ShapeDtypeStruct`; the restored leaves have their type (JAX or NumPy) and sharding. A function of
+            `meta` that returns such a pytree serves states whose shapes are known only from the checkpoint.
+          check_meta: entries that the saved `meta` must have; nested mappings are compared entry by entry.
+
+        Returns:
+          `(step, state, meta)`, bit for bit what was saved, or None when there is no checkpoint.
+
+        Raises:
+          CheckpointError: there are checkpoints and none verifies.
+          ValueError: the newest readable checkpoint has another `meta` or a state of another form.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                item = self._read_meta(step)
+                self._check(step, item["meta"], check_meta or {})
+                wanted = target(item["meta"]) if callable(target) else target
+                self._compare(step, item["leaves"], wanted)
+                state = self._read_state(step, item["leaves"], wanted)
+            except _Broken as error:
+                self._broken.add(step)
+                print(f"jaxnas: skipped checkpoint {self._path(step)}: {error}", file=sys.stderr)
+                continue
+            return step, state, item["meta"]
+        if steps:
+            raise CheckpointError(f"none of the {len(steps)} checkpoints in {self._directory} can be read")
+        return None
+
+    def _path(self, step: int) -> Path:
+        return self._directory / f"step_{step}"
+
+    def _orbax(self) -> tuple[Any, Any]:
+        """Imports Orbax and opens the directory, once."""
+        import orbax.checkpoint as ocp
+
+        if self._open is None:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None, step_prefix="step", create=True, enable_async_checkpointing=False
+            )
+            with _quiet():
+                self._open = ocp.CheckpointManager(self._directory, options=options)
+        return ocp, self._open
+
+    def _prune(self) -> None:
+        """Deletes all but the newest `keep` steps and the newest good one."""
+        steps = self.steps()
+        if len(steps) > self._keep:
+            good = next((step for step in reversed(steps) if self._is_good(step)), None)
+            for step in steps[: -self._keep]:
+                if step != good:
+                    shutil.rmtree(self._path(step), ignore_errors=True)
+
+    def _is_good(self, step: int) -> bool:
+        try:
+            return bool(self._read_meta(step)["good"])
+        except _Broken:
+            return False
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        """The JSON item of a step, its checksum verified."""
+        ocp, checkpoints = self._orbax()
+        with _quiet(), _breaking():
+            read = checkpoints.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+            item = dict(read.meta)
+            saved = item.pop("crc32")
+            if saved != _json_crc(item):
+                raise _Broken("the JSON item fails its checksum")
+        return item
+
+    def _read_state(self, step: int, records: list[dict[str, Any]], target: Any) -> Any:
+        """The arrays of a step as the leaves of `target`, every checksum verified."""
+        stored = {r["path"]: np.empty(r["shape"], jnp.dtype(r["dtype"])) for r in records if is_stored(r)}
+        ocp, checkpoints = self._orbax()
+        with _quiet(), _breaking():
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(stored or NOTHING))
+            arrays = checkpoints.restore(step, args=args).state
+            for record in records:
+                if is_stored(record) and checksum(arrays[record["path"]]) != record["crc32"]:
+                    raise _Broken(f"leaf {record['path']} fails its checksum")
+        by_path = {record["path"]: record for record in records}
+        leaves = [decode(by_path[path], arrays.get(path), leaf) for path, leaf in named_leaves(target)]
+        return jax.tree.unflatten(jax.tree.structure(target), leaves)
+
+    def _check(self, step: int, meta: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
+        """Raises when `meta` names something else than `expected`."""
+        for name, value in expected.items():
+            saved = meta.get(name)
+            if isinstance(value, Mapping) and isinstance(saved, Mapping):
+                self._check(step, saved, value, f"{prefix}{name}.")
+            elif saved != json.loads(json.dumps(value)):
+                raise ValueError(f"checkpoint {self._path(step)}: {prefix}{name} is {saved!r}, expected {value!r}")
+
+    def _compare(self, step: int, records: list[dict[str, Any]], target: Any) -> None:
+        """Raises when the saved leaves have other paths, shapes or dtypes than `target`."""
+        saved = {record["path"]: record["type"] for record in records}
+        wanted = {path: type_name(path, leaf) for path, leaf in named_leaves(target)}
+        differing = [path for path in {**saved, **wanted} if saved.get(path) != wanted.get(path)]
+        if differing:
+            path = differing[0]
+            more = f" ({len(differing) - 1} more leaves differ)" if len(differing) > 1 else ""
+            was, expected = saved.get(path, "missing"), wanted.get(path, "no such leaf")
+            raise ValueError(f"checkpoint {self._path(step)}: leaf {path} is {was}, expected {expected}{more}")
+
+
+def _json_crc(item: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(item, sort_keys=True).encode())
+
+
+def _sealed(item: dict[str, Any]) -> dict[str, Any]:
+    """`item` as JSON reads it back, with its own checksum."""
+    try:
+        item = json.loads(json.dumps(item))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the meta of a checkpoint must be JSON data: {error}") from None
+    return {**item, "crc32": _json_crc(item)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from writing to stderr: what matters is raised or printed by this module."""
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+
+    def ignore_late_reads(problem: Any) -> None:
+        if "Event loop is closed" not in str(problem.exc_value):
+            hook(problem)
+
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = ignore_late_reads
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _breaking() -> Iterator[None]:
+    """Whatever goes wrong while a step is read means that the step is broken."""
+    try:
+        yield
+    except _Broken:
+        raise
+    except Exception as error:
+        time.sleep(0.2)  # the reads of the other leaves end after the loop that asked for them is closed
+        raise _Broken(_first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:160]}"

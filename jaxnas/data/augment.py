@@ -1,0 +1,97 @@
+"""Augmentations of training images: pure functions of a key and a batch, each example on its own.
+
+`random_crop` and `random_flip` take uint8 or float images and come before `to_float`; `cutout` comes after it, so that
+what it sets to zero is the mean colour. DARTS and its successors train with crop, flip, `to_float`, cutout, in this
+order.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+__all__ = ["cutout", "random_crop", "random_flip"]
+
+
+def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
+    """Pads with zeros (black before `to_float`) and cuts the original size out at a random place.
+
+    Args:
+      key: consumed.
+      images: `[B, H, W, C]`.
+      padding: pixels on each side; every shift of up to so many pixels is equally likely.
+
+    Returns:
+      `[B, H, W, C]` of the same dtype.
+
+    Raises:
+      ValueError: if `padding` is negative.
+
+    Example:
+      >>> random_crop(jax.random.key(0), jnp.ones([2, 8, 8, 1]), padding=1).shape
+      (2, 8, 8, 1)
+    """
+    if padding < 0:
+        raise ValueError(f"padding is {padding}, expected at least 0")
+    offsets = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
+
+    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
+        padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+        return lax.dynamic_slice(padded, (offset[0], offset[1], 0), image.shape)
+
+    return jax.vmap(crop)(images, offsets)
+
+
+def random_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
+    """Mirrors each image left to right with the given probability.
+
+    Args:
+      key: consumed.
+      images: `[B, H, W, C]`.
+      probability: between 0 and 1.
+
+    Returns:
+      `[B, H, W, C]` of the same dtype.
+
+    Raises:
+      ValueError: if `probability` is not between 0 and 1.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability is {probability}, expected 0 to 1")
+    flips = jax.random.bernoulli(key, float(probability), (len(images),))
+    return jax.vmap(lambda image, flip: jnp.where(flip, image[:, ::-1], image))(images, flips)
+
+
+def cutout(key: jax.Array, images: jax.Array, length: int = 16) -> jax.Array:
+    """Sets a square around a random pixel to zero, cut off at the border.
+
+    The centre is uniform over all pixels, so squares near the border are smaller, as in the paper's own code.
+
+    Args:
+      key: consumed.
+      images: `[B, H, W, C]`, after `to_float`.
+      length: side of the square; rows and columns `centre - length // 2` up to, not with, `centre + length // 2`.
+
+    Returns:
+      `[B, H, W, C]` of the same dtype.
+
+    Raises:
+      ValueError: if `length` is negative.
+
+    References:
+      DeVries, Taylor (2017), Improved Regularization of Convolutional Neural Networks with Cutout, arXiv:1708.04552,
+      section 3.2.
+    """
+    if length < 0:
+        raise ValueError(f"length is {length}, expected at least 0")
+    height, width = images.shape[1:3]
+    centres = jax.random.randint(key, (len(images), 2), 0, jnp.array([[height, width]]))
+
+    def inside(centre: jax.Array, size: int) -> jax.Array:
+        place = jnp.arange(size) - centre
+        return (place >= -(length // 2)) & (place < length // 2)
+
+    def cut(image: jax.Array, centre: jax.Array) -> jax.Array:
+        hole = inside(centre[0], height)[:, None] & inside(centre[1], width)[None, :]
+        return jnp.where(hole[:, :, None], jnp.zeros((), image.dtype), image)
+
+    return jax.vmap(cut)(images, centres)

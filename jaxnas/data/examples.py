@@ -1,0 +1,164 @@
+"""The containers of the data edge and the rules that every source shares.
+
+Sources in `sources.py` and `tfds.py` hand their arrays to `checked_examples` and `Data`, which refuse what no search
+could use. Letters for shapes: `N` examples, `H` rows, `W` columns, `C` channels.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Data", "Examples", "checked_examples", "hold_out", "shrink"]
+
+Array = Any  # a numpy or a JAX array
+
+
+class Examples(NamedTuple):
+    """Images with their labels.
+
+    Attributes:
+      images: `[N, H, W, C]`; uint8 as loaded, float32 in a batch.
+      labels: int32 `[N]`.
+    """
+
+    images: Array
+    labels: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """A set of images as loaded: numpy arrays on the host, with the test part the source defines.
+
+    A search is given `split(data)`, never this.
+
+    Attributes:
+      train: examples a search and the training of its result may use.
+      test: examples for the final number only.
+      num_classes: labels are below this.
+      name: what `load` was asked for.
+
+    Raises:
+      ValueError: if a part is empty, train and test differ in image shape, or a label is out of range.
+    """
+
+    train: Examples
+    test: Examples
+    num_classes: int
+    name: str
+
+    def __post_init__(self):
+        if self.num_classes < 2:
+            raise ValueError(f"{self.name}: num_classes is {self.num_classes}, expected at least 2")
+        for part, examples in (("train", self.train), ("test", self.test)):
+            if len(examples.labels) == 0:
+                raise ValueError(f"{self.name}: the {part} part has no examples")
+            shape = examples.images.shape[1:]
+            if shape != self.image_shape:
+                raise ValueError(f"{self.name}: {part} images have shape {shape}, train images {self.image_shape}")
+            low, high = int(examples.labels.min()), int(examples.labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(
+                    f"{self.name}: {part} labels range from {low} to {high}, expected 0 to {self.num_classes - 1}"
+                )
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Rows, columns and channels of every image."""
+        return tuple(self.train.images.shape[1:])
+
+
+def checked_examples(images: np.ndarray, labels: np.ndarray, where: str) -> Examples:
+    """Returns `Examples` with the layout every function here relies on.
+
+    Args:
+      images: uint8 `[N, H, W, C]`, or `[N, H, W]` for a single channel.
+      labels: integers `[N]`.
+      where: what error messages call these arrays, for example the file.
+
+    Returns:
+      The same images with a channel axis, and int32 labels.
+
+    Raises:
+      ValueError: if a shape, a dtype or the number of labels is something else.
+    """
+    if images.dtype != np.uint8:
+        raise ValueError(f"{where}: images have dtype {images.dtype}, expected uint8 with values 0 to 255")
+    if images.ndim not in (3, 4):
+        raise ValueError(f"{where}: images have shape {images.shape}, expected [N, H, W, C] or [N, H, W]")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{where}: labels are {labels.dtype} {labels.shape}, expected integers of shape [N]")
+    if len(images) != len(labels):
+        raise ValueError(f"{where}: {len(images)} images but {len(labels)} labels")
+    if images.ndim == 3:
+        images = images[..., None]
+    return Examples(np.ascontiguousarray(images), labels.astype(np.int32))
+
+
+def hold_out(examples: Examples, *, every: int = 5) -> tuple[Examples, Examples]:
+    """Holds out every fifth example of each class, counted in the order given.
+
+    The rule for sources that define no test part. It draws nothing at random, so the parts are the same on every
+    machine, and each class gives the same share.
+
+    Args:
+      examples: what to divide.
+      every: one example in so many is held out.
+
+    Returns:
+      The rest and the held-out examples, both in their original order.
+
+    Raises:
+      ValueError: if `every` is below 2, or no class has that many examples.
+
+    Example:
+      >>> labels = np.array([0, 0, 1, 0, 1], np.int32)
+      >>> rest, held_out = hold_out(Examples(np.zeros([5, 2, 2, 1], np.uint8), labels), every=2)
+      >>> rest.labels, held_out.labels
+      (array([0, 1, 0], dtype=int32), array([0, 1], dtype=int32))
+    """
+    if every < 2:
+        raise ValueError(f"every is {every}, expected at least 2")
+    chosen = np.zeros(len(examples.labels), bool)
+    for label in np.unique(examples.labels):
+        chosen[np.flatnonzero(examples.labels == label)[every - 1 :: every]] = True
+    if not chosen.any():
+        raise ValueError(f"no class has {every} examples, so none can be held out: give test examples")
+    rest = Examples(examples.images[~chosen], examples.labels[~chosen])
+    return rest, Examples(examples.images[chosen], examples.labels[chosen])
+
+
+def shrink(images: np.ndarray, *, pad_to: int, factor: int) -> np.ndarray:
+    """Pads images with black to a square and averages blocks of `factor` by `factor` pixels.
+
+    Meant for `load(..., transform=...)`: Fashion-MNIST's 28x28 images become 16x16 with `pad_to=32, factor=2`. Where
+    the padding is odd the extra row or column goes to the end; averages are rounded half up.
+
+    Args:
+      images: uint8 `[N, H, W, C]`.
+      pad_to: side after padding, a multiple of `factor`.
+      factor: side of a block.
+
+    Returns:
+      uint8 `[N, pad_to / factor, pad_to / factor, C]`.
+
+    Raises:
+      ValueError: if the images are larger than `pad_to`, or `factor` does not divide it.
+
+    Example:
+      >>> shrink(np.full([1, 2, 2, 1], 100, np.uint8), pad_to=4, factor=2)[0, :, :, 0].tolist()
+      [[25, 25], [25, 25]]
+    """
+    num, height, width, channels = images.shape
+    if images.dtype != np.uint8:
+        raise ValueError(f"images have dtype {images.dtype}, expected uint8")
+    if pad_to < max(height, width):
+        raise ValueError(f"pad_to is {pad_to}, expected at least {max(height, width)} for images of {height}x{width}")
+    if factor < 1 or pad_to % factor:
+        raise ValueError(f"factor is {factor}, expected a divisor of pad_to={pad_to}")
+    rows, columns = ((space // 2, space - space // 2) for space in (pad_to - height, pad_to - width))
+    padded = np.pad(images, ((0, 0), rows, columns, (0, 0)))
+    side = pad_to // factor
+    blocks = padded.reshape(num, side, factor, side, factor, channels)
+    area = factor * factor
+    return ((blocks.sum((2, 4), dtype=np.uint32) + area // 2) // area).astype(np.uint8)

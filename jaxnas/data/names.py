@@ -1,0 +1,99 @@
+"""`load`: from a name that fits on a command line to the arrays of a data set."""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxnas.data import sources, tfds
+from jaxnas.data.examples import Data, Examples
+
+__all__ = ["load"]
+
+SHORT = {"cifar10": "tfds:cifar10", "fashion-mnist": "tfds:fashion_mnist"}
+FORMS = ("digits", "synthetic", *SHORT, "tfds:BUILDER", "npz:FILE", "folder:DIR")
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Data:
+    """Loads a set of images for classification, whole, as uint8 arrays.
+
+    ================================ ==================================================================================
+    `digits`                         scikit-learn's 1,797 images of 8x8; bundled, nothing is downloaded
+    `synthetic[:OPTION=VALUE,...]`   made up and learnable; options `n`, `size`, `classes`, `channels`, `seed`
+    `fashion-mnist`, `cifar10`       short for `tfds:fashion_mnist` and `tfds:cifar10`
+    `tfds:BUILDER[/CONFIG]`          any image classifier of TensorFlow Datasets; works without TensorFlow
+    `npz:FILE`                       arrays `images`, `labels` and optionally `test_images`, `test_labels`
+    `folder:DIR[,size=SIDE]`         one folder of image files for each class, optionally below `train` and `test`
+    ================================ ==================================================================================
+
+    Where a source has no test part, `hold_out` takes every fifth example of each class. The order of the examples is
+    fixed for each source.
+
+    Args:
+      name: one of the above.
+      data_dir: where TensorFlow Datasets keeps prepared sets; `None` is its own default.
+      download: whether a set of TensorFlow Datasets that is not prepared may be fetched from the network.
+      transform: applied to the images of each part, uint8 `[N, H, W, C]` to uint8 `[N, h, w, c]`; see `shrink`.
+
+    Returns:
+      The data.
+
+    Raises:
+      ValueError: if the name is unknown, the data are missing or not prepared, or they do not make an image classifier.
+
+    Example:
+      >>> data = load("synthetic:n=20,size=8,classes=2")
+      >>> data.train.images.shape, data.num_classes
+      ((20, 8, 8, 3), 2)
+    """
+    kind, _, rest = SHORT.get(name, name).partition(":")
+    if name == "digits":
+        data = sources.digits()
+    elif kind == "synthetic":
+        data = sources.synthetic(name)
+    elif kind == "tfds" and rest:
+        data = tfds.load(name, rest, data_dir=data_dir, download=download)
+    elif kind == "npz" and rest:
+        data = sources.npz(name, rest)
+    elif kind == "folder" and rest:
+        data = sources.folder(name, rest)
+    else:
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(FORMS)}{_suggestion(name)}")
+    return data if transform is None else _transformed(data, transform)
+
+
+def _suggestion(name: str) -> str:
+    """Returns `; did you mean ...?` for the closest name that works, or nothing."""
+    kind, colon, rest = name.partition(":")
+    prefixes = {form.partition(":")[0]: form for form in FORMS if ":" in form}
+    if colon or kind in prefixes:
+        close = difflib.get_close_matches(kind, [*prefixes, "synthetic"], n=1)
+        best = f"{close[0]}:{rest}" if close and rest else prefixes.get(kind, "")
+    elif name.replace("-", "_") in tfds.builder_names():
+        best = f"tfds:{name.replace('-', '_')}"
+    else:
+        close = difflib.get_close_matches(name.replace("_", "-"), FORMS, n=1)
+        best = close[0] if close else ""
+    return f"; did you mean {best!r}?" if best else ""
+
+
+def _transformed(data: Data, transform: Callable[[np.ndarray], np.ndarray]) -> Data:
+    """Returns `data` with `transform` applied to the images of both parts."""
+    parts = []
+    for examples in (data.train, data.test):
+        images = np.asarray(transform(examples.images))
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(examples.labels):
+            raise ValueError(
+                f"transform returned {images.dtype} {images.shape}, "
+                f"expected uint8 of shape [{len(examples.labels)}, H, W, C]"
+            )
+        parts.append(Examples(images, examples.labels))
+    return dataclasses.replace(data, train=parts[0], test=parts[1])

@@ -1,0 +1,91 @@
+"""The exact gradient of the expected loss, by enumeration: the oracle of every other estimator."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import Arch, Estimate, Estimator, Tree, one_hot_paths, sparse_paths
+from jaxnas.policies import categorical
+
+__all__ = ["ExactState", "enumerate_architectures", "exact"]
+
+
+class ExactState(NamedTuple):
+    """Nothing needs to be kept."""
+
+
+def enumerate_architectures(choices: Tree, *, limit: int = 100_000) -> Arch:
+    """Every architecture of a space, the last decision of the last leaf counting fastest.
+
+    Args:
+      choices: pytree with leaves of shape `[E, K]`.
+      limit: the largest number of architectures to enumerate.
+
+    Returns:
+      Architectures with leaves `[P, E]`, int32.
+
+    Raises:
+      ValueError: more architectures than `limit`.
+    """
+    leaves, treedef = jax.tree.flatten(choices)
+    options = [leaf.shape[-1] for leaf in leaves for _ in range(math.prod(leaf.shape[:-1]))]
+    count = math.prod(options)
+    if count > limit:
+        raise ValueError(f"space has {count} architectures, more than the limit of {limit} for enumeration")
+    digits = np.stack(np.unravel_index(np.arange(count), options), -1).astype(np.int32)
+    splits = np.cumsum([math.prod(leaf.shape[:-1]) for leaf in leaves])[:-1]
+    parts = np.split(digits, splits, -1)
+    shaped = [part.reshape(count, *leaf.shape[:-1]) for part, leaf in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, shaped)
+
+
+def exact(*, dense: bool = True, limit: int = 100_000) -> Estimator:
+    """`grad = d/dlogits sum_a p(a) loss(a)`, summed over every architecture of the space.
+
+    No noise and no bias. One forward and backward pass per architecture, scanned, so memory does not grow.
+
+    Args:
+      dense: whether architectures run as one-hot dense paths or as sparse ones.
+      limit: the largest number of architectures to enumerate.
+
+    Returns:
+      An estimator whose policy parameters are logits, leaves `[E, K]`. `Estimate.aux` is the expectation of the loss's
+      auxiliary output, `paths` are those of the most probable architecture.
+
+    Raises:
+      ValueError: at the first call, if the space is larger than `limit`.
+    """
+
+    def init(key, policy_params):
+        del key, policy_params
+        return ExactState()
+
+    def estimate(key, state, policy_params, loss_fn, params):
+        del key
+        policy = categorical(policy_params)
+        archs = jax.tree.map(jnp.asarray, enumerate_architectures(policy_params, limit=limit))
+
+        def to_paths(arch):
+            return one_hot_paths(policy_params, arch) if dense else sparse_paths(arch)
+
+        def term(arch):
+            (loss, aux), weight_grads = jax.value_and_grad(lambda p: loss_fn(to_paths(arch), p), has_aux=True)(params)
+            log_p, score = jax.value_and_grad(policy.log_prob)(policy_params, arch)
+            policy_grads = jax.tree.map(lambda s: loss * s, score)
+            return jax.tree.map(lambda leaf: jnp.exp(log_p) * leaf, (loss, policy_grads, weight_grads, aux))
+
+        def body(total, arch):
+            return jax.tree.map(jnp.add, total, term(arch)), None
+
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(term, first(archs)))
+        (value, policy_grads, weight_grads, aux), _ = jax.lax.scan(body, zero, archs)
+        paths = to_paths(policy.mode(policy_params))
+        return state, Estimate(value, policy_grads, weight_grads, paths, aux, {})
+
+    def first(archs):
+        return jax.tree.map(lambda leaf: leaf[0], archs)
+
+    return Estimator(init, estimate)

@@ -1,0 +1,52 @@
+"""Fast building blocks: plain functions, and the candidate operations as Linen modules over them."""
+
+from jaxnas.ops.blocks import (
+    BatchNorm,
+    Block,
+    Classifier,
+    ConvNorm,
+    Cost,
+    DilConv,
+    FactorizedReduce,
+    Identity,
+    Pool,
+    SepConv,
+    Style,
+    Zero,
+    from_linen,
+    torch_uniform,
+)
+from jaxnas.ops.conv import conv, pointwise
+from jaxnas.ops.depthwise import depthwise_conv
+from jaxnas.ops.drop_path import drop_path
+from jaxnas.ops.lowering import Lowering, by_hand
+from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
+from jaxnas.ops.pooling import avg_pool, max_pool
+
+__all__ = [
+    "BatchNorm",
+    "Block",
+    "Classifier",
+    "ConvNorm",
+    "Cost",
+    "DilConv",
+    "FactorizedReduce",
+    "Identity",
+    "Lowering",
+    "Norm",
+    "Pool",
+    "SepConv",
+    "Style",
+    "Zero",
+    "avg_pool",
+    "batch_statistics",
+    "by_hand",
+    "conv",
+    "depthwise_conv",
+    "drop_path",
+    "from_linen",
+    "max_pool",
+    "normalise",
+    "pointwise",
+    "torch_uniform",
+]

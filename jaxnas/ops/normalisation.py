@@ -1,0 +1,82 @@
+"""Batch normalisation: stateless inside a supernet, with running averages in a stand-alone network.
+
+The variance takes two passes in float32; the one-pass formula `E[x^2] - E[x]^2` cancels at large offsets.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+__all__ = ["Norm", "batch_statistics", "normalise"]
+
+
+def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance `[C]` of `x[B, H, W, C]` per channel, in float32.
+
+    Raises:
+      ValueError: fewer than four values per channel, where the statistics of a batch mean nothing.
+    """
+    count = x.size // x.shape[-1]
+    if count < 4:
+        raise ValueError(f"batch normalisation needs B*H*W >= 4, got shape {x.shape}")
+    axes = tuple(range(x.ndim - 1))
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean(jnp.square(x - mean), axes)
+    return mean.reshape(-1), variance
+
+
+def normalise(x: jax.Array, mean: jax.Array, variance: jax.Array, eps: float = 1e-5) -> jax.Array:
+    """`(x - mean) / sqrt(variance + eps)` over the last axis, computed in float32, in the dtype of `x`."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    lead = (1,) * (x.ndim - 1)
+    mean, scale = mean.reshape(*lead, -1), lax.rsqrt(variance + eps).reshape(*lead, -1)
+    return ((x.astype(wide) - mean) * scale).astype(x.dtype)
+
+
+class Norm(nn.Module):
+    """Batch normalisation over all axes but the last.
+
+    Attributes:
+      affine: learn a scale and an offset.
+      running: keep running averages and, unless `train`, use them. Without them the statistics are always those of
+        the batch.
+      train: use the statistics of the batch.
+      momentum: of the running averages, `new = momentum * old + (1 - momentum) * batch`, the variance biased.
+      eps: added to the variance.
+
+    While training with running averages the layer also sows the batch's mean and variance into the collection
+    `batch_moments`, from which `jaxnas.derive.recalibrate` pools them.
+    """
+
+    affine: bool = False
+    running: bool = False
+    train: bool = True
+    momentum: float = 0.9
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises `x[B, ..., C]`."""
+        features = x.shape[-1]
+        if self.running:
+            old_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
+            old_variance = self.variable("batch_stats", "var", jnp.ones, (features,))
+        if self.running and not self.train:
+            mean, variance = old_mean.value, old_variance.value
+        else:
+            mean, variance = batch_statistics(x)
+            if self.running and not self.is_initializing():
+                self.sow("batch_moments", "mean", mean)
+                self.sow("batch_moments", "var", variance)
+                if self.is_mutable_collection("batch_stats"):
+                    old_mean.value = self.momentum * old_mean.value + (1 - self.momentum) * mean
+                    old_variance.value = self.momentum * old_variance.value + (1 - self.momentum) * variance
+        y = normalise(x, mean, variance, self.eps)
+        if self.affine:
+            lead = (1,) * (x.ndim - 1)
+            scale = self.param("scale", nn.initializers.ones, (features,))
+            bias = self.param("bias", nn.initializers.zeros, (features,))
+            y = y * scale.astype(y.dtype).reshape(*lead, -1) + bias.astype(y.dtype).reshape(*lead, -1)
+        return y

@@ -1,0 +1,65 @@
+"""Pooling over 3x3 windows in two separable passes, much faster on CPU than a window reduction."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnas.ops.lowering import Lowering, by_hand
+
+__all__ = ["avg_pool", "max_pool"]
+
+
+def max_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Lowering = "auto") -> jax.Array:
+    """Maximum over a square window, padded by `window // 2`; the gradient goes to the first maximum in row order.
+
+    Args:
+      x: `[B, H, W, C]`.
+      window: side of the window, odd.
+      stride: step of the output grid.
+      lowering: see `jaxnas.ops.lowering`.
+
+    Returns:
+      `[B, ceil(H / stride), ceil(W / stride), C]`.
+    """
+    if not by_hand(lowering):
+        pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
+    for axis in (2, 1):
+        taps = _windows(x, axis, window, stride, -jnp.inf)
+        x = taps[0]
+        for tap in taps[1:]:  # NaN wins, as in lax.max
+            x = jnp.where((tap > x) | (tap != tap), tap, x)
+    return x
+
+
+def avg_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Lowering = "auto") -> jax.Array:
+    """Mean over a square window, padded by `window // 2`; the padding is left out of the divisor.
+
+    Arguments and result as in `max_pool`.
+    """
+    if by_hand(lowering):
+        total = x
+        for axis in (2, 1):
+            first, *rest = _windows(total, axis, window, stride, 0.0)
+            total = sum(rest, first)
+    else:
+        pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
+        total = lax.reduce_window(x, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), pads)
+    rows, columns = (_valid(size, window, stride) for size in x.shape[1:3])
+    scale = 1.0 / (rows[None, :, None, None] * columns[None, None, :, None])
+    return total * jnp.asarray(scale, x.dtype)
+
+
+def _windows(x: jax.Array, axis: int, window: int, stride: int, fill: float) -> list[jax.Array]:
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (window // 2, window // 2)
+    padded = jnp.pad(x, pads, constant_values=fill)
+    reach = (-(-x.shape[axis] // stride) - 1) * stride + 1
+    return [lax.slice_in_dim(padded, i, i + reach, stride, axis) for i in range(window)]
+
+
+def _valid(size: int, window: int, stride: int) -> np.ndarray:
+    """How many of the window's positions lie inside, at every output position along one axis."""
+    centre = np.arange(0, size, stride)
+    return (np.minimum(centre + window // 2, size - 1) - np.maximum(centre - window // 2, 0) + 1).astype(np.float64)

@@ -1,0 +1,5 @@
+"""Policies: distributions over architectures."""
+
+from jaxnas.policies.categorical import categorical, entropy, split_like
+
+__all__ = ["categorical", "entropy", "split_like"]

@@ -1,0 +1,25 @@
+"""The softmax mixture: no noise, every operation weighted by its probability."""
+
+import jax
+
+__all__ = ["softmax"]
+
+
+def softmax(key: jax.Array | None, logits: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+    """`weight = softmax(logits / temperature)`, the mixture of DARTS.
+
+    Deterministic: `key` is ignored. It optimises the loss of the mixture, not of its samples.
+
+    Args:
+      key: not used.
+      logits: `[E, K]` unnormalised log-probabilities.
+      temperature: above zero.
+
+    Returns:
+      Weights `[E, K]` that sum to one over the last axis.
+
+    References:
+      Liu et al., DARTS, 2019, arXiv 1806.09055, equation 2.
+    """
+    del key
+    return jax.nn.softmax(logits / temperature, -1)

@@ -1,0 +1,52 @@
+"""Temperatures: a float, a traced array, or a schedule of the step count."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["Temperature", "annealed", "check_temperature", "temperature_at"]
+
+Temperature = float | jax.Array | Callable[[jax.Array], jax.Array]
+
+
+def check_temperature(temperature: Temperature) -> None:
+    """Raises `ValueError` for a concrete temperature that is not above zero."""
+    concrete = not callable(temperature) and not isinstance(temperature, jax.core.Tracer)
+    if concrete and not bool(jnp.all(jnp.asarray(temperature) > 0)):
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+
+
+def temperature_at(temperature: Temperature, step: jax.Array) -> jax.Array:
+    """The temperature at a step, a float32 scalar."""
+    return jnp.asarray(temperature(step) if callable(temperature) else temperature, jnp.float32)
+
+
+def annealed(first: float = 1.0, last: float = 0.03, *, epochs: int = 150, steps_per_epoch: int = 1) -> Temperature:
+    """The linear schedule of the SNAS release: `last + (1 - t / epochs) (first - last)` with `t = epoch + 1`.
+
+    The release counts one epoch before training starts, so the first epoch already runs below `first`, and the last
+    one at `last`. After the horizon the temperature stays at `last`.
+
+    Args:
+      first: temperature before the first epoch.
+      last: temperature in the last epoch.
+      epochs: the horizon. The release fixes 150 whatever the length of the run; pass the run's own epochs.
+      steps_per_epoch: search steps in an epoch.
+
+    Returns:
+      A schedule of the step count.
+
+    Raises:
+      ValueError: `0 < last <= first` violated, or a horizon below one.
+    """
+    if not 0 < last <= first:
+        raise ValueError(f"temperature: need 0 < last <= first, got first={first}, last={last}")
+    if epochs < 1 or steps_per_epoch < 1:
+        raise ValueError(f"epochs and steps_per_epoch must be at least 1, got {epochs} and {steps_per_epoch}")
+
+    def schedule(step):
+        t = jnp.minimum(step // steps_per_epoch + 1, epochs)
+        return last + (1 - t / epochs) * (first - last)
+
+    return schedule

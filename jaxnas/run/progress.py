@@ -1,0 +1,102 @@
+"""What a person sees while a run works: a bar on a terminal, a plain line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+__all__ = ["Progress", "Ticker"]
+
+
+class Progress:
+    """Steps done, rate and time left on stderr, as a context manager.
+
+    Args:
+      label: what is going on, for example the name of a phase.
+      total: number of steps.
+      done: steps done before this process started.
+      every: seconds between two lines when stderr is not a terminal.
+    """
+
+    def __init__(self, label: str, total: int, *, done: int = 0, every: float = 10.0):
+        self._label, self._total, self._first, self._done, self._every = label, total, done, done, every
+        self._started = self._printed = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                desc=label, total=total, initial=done, unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.2
+            )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._done > self._first:
+            self._print("")
+
+    def update(self, steps: int, text: str = "") -> None:
+        """Counts `steps` more and shows `text` beside them."""
+        self._done += steps
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(steps)
+        elif time.monotonic() - self._printed >= self._every:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        now = time.monotonic()
+        rate = (self._done - self._first) / max(now - self._started, 1e-9)
+        left = duration((self._total - self._done) / rate) + " left" if self._done < self._total else "done"
+        parts = [f"{self._label} {self._done}/{self._total}", f"{rate:.3g} steps/s", left, text]
+        print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        self._printed = now
+
+
+class Ticker:
+    """Shows that something without steps is going on, and for how long: `compiling search ... 12 s`.
+
+    Attributes:
+      seconds: how long the block took, once it has ended.
+    """
+
+    def __init__(self, label: str, *, every: float = 10.0):
+        self._label = label
+        self._tty = sys.stderr.isatty()
+        self._interval = 0.5 if self._tty else every
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+        self.seconds = 0.0
+
+    def __enter__(self) -> Ticker:
+        self._started = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self.seconds = time.monotonic() - self._started
+        self._ended.set()
+        self._thread.join()
+        if kind is None and self.seconds >= 1.0:
+            print(f"{self._start_of_line()}{self._label}: {self.seconds:.1f} s", file=sys.stderr, flush=True)
+
+    def _tick(self) -> None:
+        while not self._ended.wait(self._interval):
+            text = f"{self._start_of_line()}{self._label} ... {time.monotonic() - self._started:.0f} s"
+            print(text, end="" if self._tty else "\n", file=sys.stderr, flush=True)
+
+    def _start_of_line(self) -> str:
+        return "\r\033[K" if self._tty else ""
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,113 @@
+"""The second-order gradient of DARTS, exactly and by the paper's finite difference.
+
+`min_a L_val(w*(a), a)` with `w*` approximated by one step of SGD with momentum from the current weights.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnas.base import Params, Tree
+
+__all__ = ["InnerStep", "momentum_of", "unrolled", "unrolled_gradient"]
+
+Loss = Callable[[Tree, Params], jax.Array]  # (policy_params, params) -> scalar
+
+
+class InnerStep(NamedTuple):
+    """One step of SGD as PyTorch takes it: `w - lr (momentum * buffer + g + weight_decay * w)`, no clipping.
+
+    Attributes:
+      learning_rate: that of the current epoch, the same as the weights' optimiser has.
+      momentum: of the weights' optimiser.
+      weight_decay: of the weights' optimiser, added to the gradient.
+      buffer: its momentum buffer, a tree like the weights; zeros at the first step.
+    """
+
+    learning_rate: jax.Array | float
+    momentum: float
+    weight_decay: float
+    buffer: Params
+
+    def __call__(self, params: Params, grads: Params) -> Params:
+        """Returns the weights after the step."""
+        return jax.tree.map(
+            lambda w, g, b: w - self.learning_rate * (self.momentum * b + g + self.weight_decay * w),
+            params,
+            grads,
+            self.buffer,
+        )
+
+
+def momentum_of(opt_state: optax.OptState, params: Params) -> Params:
+    """The momentum buffer in an optax state that contains `optax.trace`, or zeros without one."""
+    buffer = optax.tree.get(opt_state, "trace", default=None)
+    return jax.tree.map(jnp.zeros_like, params) if buffer is None else buffer
+
+
+def unrolled(val_fn: Loss, train_fn: Loss, inner: InnerStep) -> Loss:
+    """The validation loss after one inner step: `L_val(a, w - lr (... grad_w L_train(a, w) ...))`.
+
+    Its gradient with respect to the policy's parameters is the exact second-order gradient of DARTS, reverse over
+    reverse; about three forward and backward passes.
+
+    References:
+      Liu et al., DARTS, 2019, arXiv 1806.09055, equation 6.
+    """
+
+    def loss(policy_params, params):
+        return val_fn(policy_params, inner(params, jax.grad(train_fn, 1)(policy_params, params)))
+
+    return loss
+
+
+def unrolled_gradient(
+    val_fn: Loss,
+    train_fn: Loss,
+    inner: InnerStep,
+    policy_params: Tree,
+    params: Params,
+    *,
+    method: Literal["exact", "finite_difference"] = "exact",
+    radius: float = 0.01,
+) -> tuple[jax.Array, Tree]:
+    """Loss and second-order gradient with respect to the policy's parameters.
+
+    `finite_difference` is the paper's: with `v = grad_w L_val(a, w')` and `R = radius / ||v||`,
+    `grad_a L_val(a, w') - lr (grad_a L_train(a, w + R v) - grad_a L_train(a, w - R v)) / (2 R)`.
+
+    Args:
+      val_fn: `(policy_params, params) -> scalar` on the policy's batch.
+      train_fn: the same on the weights' batch.
+      inner: the inner step.
+      policy_params: `a`.
+      params: `w`.
+      method: see above.
+      radius: of the finite difference.
+
+    Returns:
+      `(L_val(a, w'), gradient)`.
+
+    Raises:
+      ValueError: an unknown method.
+
+    References:
+      DARTS, arXiv 1806.09055, equations 6 to 8.
+    """
+    if method == "exact":
+        return jax.value_and_grad(unrolled(val_fn, train_fn, inner))(policy_params, params)
+    if method != "finite_difference":
+        raise ValueError(f"method must be 'exact' or 'finite_difference', got {method!r}")
+    moved = inner(params, jax.grad(train_fn, 1)(policy_params, params))
+    value, (direct, v) = jax.value_and_grad(val_fn, (0, 1))(policy_params, moved)
+    r = radius / optax.global_norm(v)
+
+    def shifted(sign: Any) -> Tree:
+        return jax.grad(train_fn)(policy_params, jax.tree.map(lambda w, d: w + sign * r * d, params, v))
+
+    both = jax.lax.map(shifted, jnp.array([1.0, -1.0]))  # one program for both signs
+    mixed = jax.tree.map(lambda leaf: (leaf[0] - leaf[1]) / (2 * r), both)
+    return value, jax.tree.map(lambda d, m: d - inner.learning_rate * m, direct, mixed)

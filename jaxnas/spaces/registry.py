@@ -1,0 +1,68 @@
+"""The spaces that come with the library, by name: one line in `SPACES` makes a space known to the command lines.
+
+Code that knows which space it wants calls its factory; this is for names that come from a file or a person.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from jaxnas.base import SearchSpace
+from jaxnas.spaces.darts import darts_space, snas_space
+from jaxnas.spaces.nasbench201 import nasbench201_space
+
+__all__ = ["SPACES", "build", "defaults", "names"]
+
+SPACES: dict[str, Callable[..., SearchSpace]] = {
+    "darts": darts_space,
+    "snas": snas_space,
+    "nasbench201": nasbench201_space,
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `build` knows."""
+    return tuple(SPACES)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The settings of a space with their default values, `inspect.Parameter.empty` where there is none.
+
+    Raises:
+      ValueError: an unknown space.
+    """
+    if name not in SPACES:
+        raise ValueError(f"unknown space {name!r};{_hint(name, SPACES)} the spaces are {', '.join(SPACES)}")
+    return {setting.name: setting.default for setting in inspect.signature(SPACES[name]).parameters.values()}
+
+
+def build(name: str, **settings: Any) -> SearchSpace:
+    """Builds a space by name.
+
+    Args:
+      name: one of `names()`.
+      **settings: arguments of its factory.
+
+    Raises:
+      ValueError: an unknown space or setting, with a suggestion; a missing setting; a value that the factory refuses.
+
+    Example:
+      >>> build("nasbench201", channels=4).about.size
+      15625
+    """
+    known = defaults(name)
+    for setting in settings:
+        if setting not in known:
+            hint = _hint(setting, known)
+            raise ValueError(f"unknown setting {setting!r} of space {name};{hint} the settings are {', '.join(known)}")
+    missing = [setting for setting, value in known.items() if value is inspect.Parameter.empty]
+    missing = [setting for setting in missing if setting not in settings]
+    if missing:
+        raise ValueError(f"space {name} needs a value for {', '.join(missing)}")
+    return SPACES[name](**settings)
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" did you mean {close[0]}?" if close else ""

@@ -1,0 +1,34 @@
+"""The ground under every test: two CPU devices, no silent rank promotion, compiled programs kept between runs."""
+
+import os
+import sys
+from pathlib import Path
+
+if "jax" in sys.modules:
+    raise RuntimeError("jax was imported before tests/conftest.py, which has to set its environment first")
+
+# Subprocesses that tests start inherit these, as a second process of the same run would.
+flags = os.environ.get("XLA_FLAGS", "")
+if "xla_force_host_platform_device_count" not in flags:
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=2".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data that JAXNAS_DATA names; a test that asks for it is skipped without one."""
+    name = os.environ.get("JAXNAS_DATA", "")
+    if not name:
+        pytest.skip("JAXNAS_DATA is not set: this test needs real data")
+    path = Path(name).expanduser().resolve()
+    if not path.is_dir():
+        pytest.skip(f"JAXNAS_DATA={name} is not a folder: this test needs real data")
+    return path

@@ -1,0 +1,191 @@
+"""Imports point one way: the tree under jaxnas/ is read with `ast`, and an arrow that runs back fails."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Each part of the library and the parts right below it. A part may import these, what they may import, and itself.
+BELOW = {
+    "base": (),
+    "ops": ("base",),
+    "relaxations": ("base",),
+    "policies": ("base",),
+    "spaces": ("ops", "relaxations"),
+    "estimators": ("spaces", "policies"),
+    "costs": ("spaces",),
+    "tabular": ("spaces",),
+    "derive": ("costs", "policies"),
+    "describe": ("derive",),
+    "train": ("derive",),
+    "morphisms": ("train",),
+    "population": ("morphisms",),
+    "searchers": ("estimators", "morphisms", "tabular"),
+    "run": ("searchers", "describe"),
+    "checkpoint": ("base",),
+    "data": ("base",),
+    "export": ("describe", "train"),
+    "plot": ("describe", "searchers"),
+    "": ("run", "population"),  # jaxnas/__init__.py
+}
+# Parts that only the named ones import. Scripts (experiments, benchmarks and __main__ modules) import what they like.
+RESERVED = {"data": (), "export": (), "plot": (), "checkpoint": ("run", "population")}
+SCRIPT_FOLDERS = ("experiments", "benchmarks", "tests")
+LAZY = ("tensorflow", "tensorflow_datasets", "orbax")
+
+
+class Import(NamedTuple):
+    """One import of one file: the dotted name asked for, its line, and whether it runs when the file is imported."""
+
+    name: str
+    line: int
+    at_import: bool
+
+
+def imports(path: Path, package: str) -> Iterator[Import]:
+    """Yield what the file imports; `package` is the dotted name that relative imports start from."""
+
+    def visit(node: ast.AST, at_import: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, at_import)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                parents = parents[: len(parents) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            for alias in node.names:
+                yield Import(f"{base}.{alias.name}", node.lineno, at_import)
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, at_import and not inside)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+def allowed(part: str) -> set[str]:
+    """Return the parts that `part` may import: everything below it, without what is reserved for others."""
+    reachable, front = {part}, [part]
+    while front:
+        for lower in BELOW[front.pop()]:
+            if lower not in reachable:
+                reachable.add(lower)
+                front.append(lower)
+    free = {lower for lower in reachable if lower not in RESERVED or lower == part}
+    return free | {lower for lower, importers in RESERVED.items() if part in importers}
+
+
+def violations(root: Path) -> list[str]:
+    """Return one line for each wrong import under `root`/jaxnas."""
+    library = root / "jaxnas"
+    parts = {path.stem for path in library.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__init__"}
+    found = []
+    for path in sorted(library.rglob("*.py")):
+        where = path.relative_to(library)
+        part = where.parts[0].removesuffix(".py").removesuffix("__init__")
+        label = f"jaxnas/{where.as_posix()}"
+        if path.stem == "__main__":
+            continue
+        if part not in BELOW:
+            found.append(f"{label}: {part} has no place in the order; give it one in tests/test_layout.py")
+            continue
+        package = ".".join(("jaxnas", *where.parts[:-1]))
+        for name, line, at_import in imports(path, package):
+            top, *rest = name.split(".")
+            if top in SCRIPT_FOLDERS:
+                found.append(f"{label}:{line}: the library imports the script {name}")
+            elif top in LAZY and at_import:
+                found.append(f"{label}:{line}: {top} is imported with the file; import it inside a function")
+            elif top == "jaxnas":
+                target = rest[0] if rest and rest[0] in parts else ""
+                if target not in allowed(part):
+                    found.append(f"{label}:{line}: {part or 'the root'} imports {target or 'the root'}")
+    return found
+
+
+def test_imports_point_one_way():
+    assert violations(ROOT) == []
+
+
+def test_order_has_no_cycle():
+    for part, lowers in BELOW.items():
+        assert not any(part in allowed(lower) for lower in lowers), part
+
+
+@pytest.mark.parametrize(
+    ("file", "statement", "message"),
+    [
+        ("base.py", "from jaxnas.ops import conv", "jaxnas/base.py:1: base imports ops"),
+        ("ops/conv.py", "from ..spaces.toy import toy", "jaxnas/ops/conv.py:1: ops imports spaces"),
+        ("ops/conv.py", "from jaxnas import relaxations", "jaxnas/ops/conv.py:1: ops imports relaxations"),
+        ("ops/conv.py", "from jaxnas import __version__", "jaxnas/ops/conv.py:1: ops imports the root"),
+        ("spaces/toy.py", "def f():\n    import jaxnas.train", "jaxnas/spaces/toy.py:2: spaces imports train"),
+        ("spaces/toy.py", "import jaxnas.data", "jaxnas/spaces/toy.py:1: spaces imports data"),
+        ("searchers/darts.py", "import jaxnas.checkpoint", "jaxnas/searchers/darts.py:1: searchers imports checkpoint"),
+        ("__init__.py", "from . import plot", "jaxnas/__init__.py:1: the root imports plot"),
+        ("run.py", "import experiments.snas", "jaxnas/run.py:1: the library imports the script experiments.snas"),
+        ("data.py", "try:\n    import tensorflow\nexcept ImportError: pass", "tensorflow is imported with the file"),
+        ("checkpoint.py", "from orbax import checkpoint", "orbax is imported with the file"),
+        ("helpers.py", "import jax", "helpers has no place in the order"),
+    ],
+)
+def test_checker_catches_a_planted_import(tmp_path, file, statement, message):
+    _plant(tmp_path, {file: statement})
+    found = violations(tmp_path)
+    assert len(found) == 1, found
+    assert message in found[0]
+
+
+def test_checker_passes_a_right_tree(tmp_path):
+    right = {
+        "base.py": "import jax",
+        "ops/conv.py": "from jaxnas.base import Op\nfrom jaxnas.ops import other",
+        "spaces/toy.py": "from ..ops.conv import conv\nfrom . import choice",
+        "run.py": "from jaxnas import checkpoint, searchers",
+        "checkpoint.py": "def save():\n    import orbax.checkpoint",
+        "spaces/__main__.py": "from jaxnas import data, plot",
+    }
+    _plant(tmp_path, right)
+    assert violations(tmp_path) == []
+
+
+def _plant(root: Path, files: dict[str, str]) -> None:
+    names = ("base.py", "checkpoint.py", "data.py", "plot.py", "run.py", "train.py")
+    names += tuple(f"{folder}/__init__.py" for folder in ("ops", "relaxations", "spaces", "estimators", "searchers"))
+    for name in ("__init__.py", *names, *files):
+        path = root / "jaxnas" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files.get(name, ""), encoding="utf-8")
+
+
+def _loaded(program: str, *names: str) -> set[str]:
+    """Return which of `names` a fresh process has imported after `program`."""
+    program += f"\nimport sys; print('loaded:', *({set(names)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_import_is_light():
+    assert _loaded("import jaxnas", *LAZY, "matplotlib", "sklearn", "distributed", "wandb", "tensorboardX") == set()
+
+
+def test_no_module_takes_the_heavy_ones():
+    program = """
+import importlib, pkgutil, jaxnas
+for module in pkgutil.walk_packages(jaxnas.__path__, "jaxnas."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+    assert _loaded(program, *LAZY) == set()
+
+
+def test_loaded_sees_a_heavy_import():
+    assert _loaded("import orbax.checkpoint", *LAZY) == {"orbax"}
