@@ -49,8 +49,8 @@ $(VENV)/.installed-dev: $(PACKAGING) | $(BIN)/python
 	@touch $@ $(VENV)/.installed-run
 
 $(VENV)/.installed-run: $(PACKAGING) | $(BIN)/python
-	@echo "installing jaxnas[plot,log] into $(VENV)"
-	@$(call pip_install,plot$(comma)log)
+	@echo "installing jaxnas[plot,log,export] into $(VENV)"
+	@$(call pip_install,plot$(comma)log$(comma)export)
 	@touch $@
 
 comma := ,

@@ -36,7 +36,7 @@ EXPORT = ["flatbuffers>=24.3,<26", "safetensors>=0.5,<1"]
 EXTRAS = {
     "tf": ["tensorflow-cpu>=2.20,<3"],
     "data": ["grain>=0.2.18,<0.3"],
-    "log": ["tensorboardX>=2.6.5,<3", "wandb>=0.20,<1"],
+    "log": ["tensorboardX>=2.6.5,<3"],
     "plot": PLOT,
     "farm": ["distributed>=2026.3,<2027"],
     "export": EXPORT,

@@ -4,7 +4,7 @@ A supernet normalises with the statistics of the batch at hand and keeps none. `
 `recalibrate` measures the statistics that the network needs to judge single images.
 """
 
-import inspect
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -57,9 +57,7 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
     """
     arch = arch_like(space.choices, arch)
     if space.about.network is not None:
-        known = _accepted(space.about.network)
-        defaults = {name: value for name, value in _AS_IN_SUPERNET.items() if known(name)}
-        child = space.about.network(arch, **{**defaults, **changes})
+        child = space.about.network(arch, **{**_known(space.about.network, arch), **changes})
         if child.inherit is not None:
             return child, child.inherit(params)
     if changes:
@@ -68,11 +66,14 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
     return child, {"params": params}
 
 
-def _accepted(fn: Callable[..., Any]) -> Callable[[str], bool]:
-    """Whether a function takes a keyword."""
-    parameters = inspect.signature(fn).parameters
-    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    return lambda name: anything or name in parameters
+def _known(network_fn: Callable[..., Network], arch: Arch) -> dict[str, Any]:
+    """The settings of a supernet that a space's networks have; making a network costs next to nothing."""
+    known = {}
+    for name, value in _AS_IN_SUPERNET.items():
+        with contextlib.suppress(TypeError):
+            network_fn(arch, **{name: value})
+            known[name] = value
+    return known
 
 
 def _within_supernet(space: SearchSpace, arch: Arch) -> Network:

@@ -6,6 +6,7 @@ prints JSON. Nothing is trained or even allocated: supernets are only traced for
 """
 
 import argparse
+import inspect
 import json
 import math
 import sys
@@ -86,7 +87,7 @@ def check_architecture(space: SearchSpace, arch: Any) -> Arch:
     arch = arch_like(space.choices, arch)
     # One-hot scores ask for this architecture as clearly as scores can.
     scores = jax.tree.map(lambda c, leaf: 20.0 * jax.nn.one_hot(leaf, c.shape[-1]), space.choices, arch)
-    derived = jax.tree.map(np.asarray, space.derive(scores))
+    derived = jax.tree.map(np.asarray, jax.jit(space.derive)(scores))
     if not all(jax.tree.leaves(jax.tree.map(np.array_equal, arch, derived))):
         raise ValueError(
             f"architecture: outside of space {space.about.name}, whose rule would derive {_plain(derived)}"
@@ -131,9 +132,14 @@ def _decode(space: SearchSpace, text: str) -> Any:
         _check_name(space, content.get("space"))
         content = content.get("arch", content.get("architecture"))
     leaves = jax.tree.leaves(content)
-    if leaves and all(isinstance(leaf, int) for leaf in leaves):
-        return content
-    return _parse(space, content)
+    if not leaves or not all(isinstance(leaf, int) for leaf in leaves):
+        return _parse(space, content)
+    try:
+        return arch_like(space.choices, content)
+    except ValueError:
+        if space.about.parse is None or isinstance(content, dict):
+            raise
+        return _parse(space, content)  # a genotype may be made of integers too
 
 
 def _check_name(space: SearchSpace, name: Any) -> None:
@@ -174,16 +180,19 @@ def _plain(arch: Arch) -> str:
 
 
 def _value(name: str, text: str, default: Any) -> Any:
-    """Reads the value of one setting, of the type of its default."""
+    """Reads the value of one setting: of the type of its default, or JSON where there is none."""
     kind = "a whole number" if type(default) is int else "a number"
     try:
+        if default is None or default is inspect.Parameter.empty:
+            kind = "JSON"
+            return json.loads(text)
         if isinstance(default, bool):
             kind = "true or false"
             return {"true": True, "false": False}[text.lower()]
         if isinstance(default, int | float):
             return type(default)(text)
     except (KeyError, ValueError):
-        raise ValueError(f"--set {name}: expected {kind}, as the default {default}, got {text!r}") from None
+        raise ValueError(f"--set {name}: expected {kind}, got {text!r}") from None
     return tuple(part.strip() for part in text.split(",")) if isinstance(default, tuple | list) else text
 
 
@@ -193,7 +202,7 @@ def _settings(space: str, pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals:
             raise ValueError(f"--set {pair}: expected name=value")
-        settings[name] = _value(name, text, known.get(name))
+        settings[name] = _value(name, text, known.get(name, text))
     return settings
 
 

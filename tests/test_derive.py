@@ -26,8 +26,9 @@ def supernet(kind):
     space = kind(
         4, 3 if kind is darts_space else 1, 5, nodes=2, stem_multiplier=1, operations=OPERATIONS, lowering="lax"
     )
-    params = jax.jit(space.init)(jax.random.key(0), X)
-    return space, params
+    shapes = jax.eval_shape(space.init, jax.random.key(0), X)
+    rng = np.random.default_rng(0)
+    return space, jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 
 def random_arch(space, seed=0):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas.ops.island import island
 from jaxnas.ops.lowering import Lowering, by_hand
 
 __all__ = ["depthwise_conv"]
@@ -63,6 +64,7 @@ def _taps(x: jax.Array, shape: tuple[int, ...], stride: int, dilation: int):
             yield i, j, padded[:, rows, columns, :]
 
 
+@functools.partial(island, static=(0, 1))
 def _sum_taps(stride: int, dilation: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
     # Sums in float32: a bfloat16 sum of 25 taps loses digits.
     wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
@@ -71,6 +73,13 @@ def _sum_taps(stride: int, dilation: int, x: jax.Array, kernel: jax.Array) -> ja
 
 
 _shifts = functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))(_sum_taps)
+
+
+@functools.partial(island, static=(0, 1, 2))
+def _kernel_gradient(stride, dilation, shape, x, g):
+    wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))
+    rows = [jnp.sum(window * wide, (0, 1, 2)) for _, _, window in _taps(x, shape, stride, dilation)]
+    return jnp.stack(rows).reshape(shape).astype(g.dtype)
 
 
 def _forward(stride, dilation, x, kernel):
@@ -86,9 +95,7 @@ def _backward(stride, dilation, residuals, g):
         config = [(0, 0, 0), (0, extra[0], stride - 1), (0, extra[1], stride - 1), (0, 0, 0)]
         spread = lax.pad(g, jnp.zeros((), g.dtype), config)
     dx = _shifts(1, dilation, spread, jnp.flip(kernel, (0, 1)))
-    wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))
-    rows = [jnp.sum(window * wide, (0, 1, 2)) for _, _, window in _taps(x, kernel.shape, stride, dilation)]
-    return dx, jnp.stack(rows).reshape(kernel.shape).astype(kernel.dtype)
+    return dx, _kernel_gradient(stride, dilation, kernel.shape, x, g)
 
 
 _shifts.defvjp(_forward, _backward)

@@ -43,6 +43,7 @@ class Norm(nn.Module):
       running: keep running averages and, unless `train`, use them. Without them the statistics are always those of
         the batch.
       train: use the statistics of the batch.
+      reference: take those statistics from the first `reference` examples of the batch alone; 0 for all of them.
       momentum: of the running averages, `new = momentum * old + (1 - momentum) * batch`, the variance biased.
       eps: added to the variance.
 
@@ -53,6 +54,7 @@ class Norm(nn.Module):
     affine: bool = False
     running: bool = False
     train: bool = True
+    reference: int = 0
     momentum: float = 0.9
     eps: float = 1e-5
 
@@ -66,7 +68,7 @@ class Norm(nn.Module):
         if self.running and not self.train:
             mean, variance = old_mean.value, old_variance.value
         else:
-            mean, variance = batch_statistics(x)
+            mean, variance = batch_statistics(x[: self.reference] if self.reference else x)
             if self.running and not self.is_initializing():
                 self.sow("batch_moments", "mean", mean)
                 self.sow("batch_moments", "var", variance)

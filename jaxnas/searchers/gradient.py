@@ -142,7 +142,11 @@ def gradient_search(
     def run(key, state, data):
         key_noise, key_drop = jax.random.split(key)
         return estimator.estimate(
-            key_noise, state.estimator, state.policy_params, lambda paths, p: loss_fn(paths, p, data, key_drop), state.params
+            key_noise,
+            state.estimator,
+            state.policy_params,
+            lambda paths, p: loss_fn(paths, p, data, key_drop),
+            state.params,
         )
 
     def step(key, state, batch):
@@ -164,7 +168,7 @@ def gradient_search(
             count = new_count if policy_gradient is not None else count
         new = _descend(weight_tx, new, "params", "weight_opt", estimate.weight_grads)
         temperature = estimate.info.get("temperature", temperature)
-        norms = optax.global_norm(estimate.weight_grads), optax.global_norm(policy_grads)
+        norms = optax.tree.norm(estimate.weight_grads), optax.tree.norm(policy_grads)
         finite = jnp.all(jnp.isfinite(jnp.stack([estimate.value, policy_loss, cost, *norms])))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         new = new._replace(step=state.step + 1, estimator=count)

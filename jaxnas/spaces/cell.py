@@ -5,6 +5,7 @@ however many edges there are. `scanned=False` writes every edge out instead, the
 tested.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from jaxnas.base import Op, Params, Paths
 from jaxnas.ops.drop_path import drop_path
+from jaxnas.ops.island import island
 from jaxnas.spaces.choice import mixed_op
 
 __all__ = ["CellGraph", "EdgeGroup", "apply_cell", "edge_params", "init_cell", "used_cell"]
@@ -93,6 +95,8 @@ def apply_cell(
     keys = None if key is None or not graph.drop_path else jax.random.split(key, len(graph.edges))
     if not graph.scanned:
         return _edge_by_edge(graph, params, paths, inputs, keys)
+    if paths.index is None and paths.probe is None and jax.default_backend() == "cpu":
+        return _islands(graph, params, paths.weight, inputs, keys)
     return _scan(graph, params, paths, inputs, keys)
 
 
@@ -126,11 +130,49 @@ def _edge_by_edge(graph, params, paths, inputs, keys):
     nodes = [*inputs, *[None] * (graph.num_nodes - graph.num_inputs)]
     for edge, (source, target) in enumerate(graph.edges):
         name, row = _home(graph, edge)
-        own = [jax.tree.map(lambda leaf, row=row: leaf[row], p) for p in params[name].values()]
+        own = [jax.tree.map(lambda leaf, row=row: leaf[row], params[name][k]) for k in graph.groups[name].ops]
         chosen = paths.select(lambda leaf, edge=edge: leaf[edge])
         y = mixed_op(tuple(graph.groups[name].ops.values()), own, chosen, nodes[source])
         nodes[target] = _add(nodes[target], y if keys is None else drop_path(keys[edge], y, graph.drop_path))
     return nodes[graph.num_inputs :]
+
+
+def _islands(graph, params, weight, inputs, keys):
+    """The mixture on CPU: every edge calls the same compiled mixture of the operations that have parameters.
+
+    Operations without parameters are the same on all edges that leave one node: they run once per node.
+    """
+    nodes = [*inputs, *[None] * (graph.num_nodes - graph.num_inputs)]
+    homes = [_home(graph, edge) for edge in range(len(graph.edges))]
+    runs, shared = {}, {}
+    for name, group in graph.groups.items():
+        bare = [k for k, op_name in enumerate(group.ops) if not jax.tree.leaves(params[name][op_name])]
+        full = [k for k in range(len(group.ops)) if k not in bare]
+        runs[name] = tuple((kind, _mixture(group, kind)) for kind in (bare, full) if kind)
+    for edge, ((source, target), (name, row)) in enumerate(zip(graph.edges, homes, strict=True)):
+        own = [jax.tree.map(lambda leaf, row=row: leaf[row], params[name][k]) for k in graph.groups[name].ops]
+        y = None
+        for kind, run in runs[name]:
+            y = _add(y, run(weight[edge, jnp.array(kind)], [own[k] for k in kind], nodes[source]))
+        nodes[target] = _add(nodes[target], y if keys is None else drop_path(keys[edge], y, graph.drop_path))
+    return nodes[graph.num_inputs :]
+
+
+def _mixture(group, kind):
+    ops = tuple(list(group.ops.values())[k] for k in kind)
+
+    @jax.custom_vjp
+    def run(weight, own, x):
+        return forward(weight, own, x)
+
+    def plain(weight, own, x):
+        outputs = [op.apply(p, x) for op, p in zip(ops, own, strict=True)]
+        return functools.reduce(jnp.add, [w.astype(y.dtype) * y for w, y in zip(weight, outputs, strict=True)])
+
+    forward = island(plain)
+    backward = island(lambda weight, own, x, g: jax.vjp(plain, weight, own, x)[1](g))
+    run.defvjp(lambda *args: (forward(*args), args), lambda args, g: backward(*args, g))
+    return run
 
 
 def _scan(graph, params, paths, inputs, keys):

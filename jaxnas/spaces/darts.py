@@ -47,6 +47,7 @@ def darts_space(
     drop_path: float = 0.0,
     lowering: Lowering = "auto",
     dtype: str = "float32",
+    reference: int = 0,
 ) -> SearchSpace:
     """The cell space of DARTS (arXiv 1806.09055, section 2.1).
 
@@ -63,6 +64,9 @@ def darts_space(
       drop_path: probability of dropping the output of an edge, per example, when `apply` is given a key.
       lowering: `"lax"` evaluates edge by edge with plain `lax` operations, the reference form.
       dtype: of the computation, `"float32"` or `"bfloat16"`; weights stay float32.
+      reference: normalise with the statistics of the first `reference` examples of a batch instead of all of them. With
+        training examples there, other examples are judged independently of each other, by one program for every
+        architecture.
 
     Returns:
       The space, with `choices = {"normal": [E, K], "reduce": [E, K]}`.
@@ -75,7 +79,7 @@ def darts_space(
     config = DartsConfig(channels, cells, num_classes, nodes, stem_multiplier, tuple(operations))
     none = config.operations.index("none")
     size = math.prod(math.comb(2 + i, 2) * (len(operations) - 1) ** 2 for i in range(nodes)) ** 2
-    return _space("darts", config, _two_edges(nodes, none), size, drop_path, lowering, dtype)
+    return _space("darts", config, _two_edges(nodes, none), size, drop_path, lowering, dtype, reference)
 
 
 def snas_space(
@@ -89,6 +93,7 @@ def snas_space(
     drop_path: float = 0.0,
     lowering: Lowering = "auto",
     dtype: str = "float32",
+    reference: int = 0,
 ) -> SearchSpace:
     """The cell space of SNAS (arXiv 1812.09926, section 2.1): every edge keeps the best of all its operations.
 
@@ -96,7 +101,7 @@ def snas_space(
     """
     config = DartsConfig(channels, cells, num_classes, nodes, stem_multiplier, tuple(operations))
     size = len(operations) ** (2 * len(edges(nodes)))
-    return _space("snas", config, _every_edge, size, drop_path, lowering, dtype)
+    return _space("snas", config, _every_edge, size, drop_path, lowering, dtype, reference)
 
 
 def _every_edge(scores: Tree) -> Arch:
@@ -128,8 +133,8 @@ def _graph(plan: CellPlan, config: DartsConfig, style: Style, drop_path: float) 
     return CellGraph(edges(config.nodes), 2, groups, drop_path, scanned=style.lowering != "lax")
 
 
-def _space(name, config, derive, size, drop_path, lowering, dtype) -> SearchSpace:
-    style = Style(lowering=lowering)
+def _space(name, config, derive, size, drop_path, lowering, dtype, reference) -> SearchSpace:
+    style = Style(lowering=lowering, reference=reference)
     compute = jnp.dtype(dtype)
     if compute not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
@@ -195,7 +200,9 @@ def _about(name, config, graphs, choices, size, drop_path, lowering, dtype) -> A
         own = dataclasses.replace(config, **{"pool_norm": pool_norm, **changes})
         style = Style(affine=affine, running=True, momentum=momentum, lowering=lowering)
         normal, reduce = (tuple(arch[kind].tolist()) for kind in ("normal", "reduce"))
-        return linen_network(DartsNetwork(own, normal, reduce, style, auxiliary), lambda p: _inherit(graphs, config, arch, p))
+        return linen_network(
+            DartsNetwork(own, normal, reduce, style, auxiliary), lambda p: _inherit(graphs, config, arch, p)
+        )
 
     settings = dataclasses.asdict(config)
     del settings["pool_norm"]

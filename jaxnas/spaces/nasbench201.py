@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.base import About, Arch, Params, Paths, SearchSpace, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, from_linen
+from jaxnas.ops import Classifier, Lowering, Style, by_hand, from_linen
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_network import (
@@ -72,6 +72,7 @@ def nasbench201_space(
     """
     config = NasBench201Config(channels, cells, num_classes, tuple(operations))
     style = Style(lowering=lowering)
+    by_hand(lowering)  # refuses an unknown one
     compute = jnp.dtype(dtype)
     if compute not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")

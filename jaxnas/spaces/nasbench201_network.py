@@ -76,8 +76,8 @@ class ResidualReduce(Block):
     stride: int = 2
 
     def _halves(self) -> tuple[ConvNorm, ConvNorm]:
-        common = {"style": self.style, "kernel": 3, "parent": None}
-        return ConvNorm(self.features, 2, **common), ConvNorm(self.features, 1, **common)
+        first = ConvNorm(self.features, 2, self.style, kernel=3, parent=None)
+        return first, ConvNorm(self.features, 1, self.style, kernel=3, parent=None)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -149,9 +149,7 @@ class NasBench201Network(nn.Module):
     style: Style = Style(affine=True, running=True)
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, train: bool = False, drop_rate: jax.Array | float | None = None
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False, drop_rate: jax.Array | float | None = None) -> jax.Array:
         """Logits of `x[B, H, W, C]`.
 
         Args:
@@ -182,9 +180,7 @@ class NasBench201Network(nn.Module):
         return nodes[3]
 
 
-def cost_tables(
-    config: NasBench201Config, style: Style, image_shape: tuple[int, int, int]
-) -> dict[str, CostTable]:
+def cost_tables(config: NasBench201Config, style: Style, image_shape: tuple[int, int, int]) -> dict[str, CostTable]:
     """Parameters and multiply-adds of the stand-alone network, equal to those that the benchmark records.
 
     The benchmark counts the bias of the classifier as `num_classes` multiply-adds, and so does this.

@@ -1,6 +1,7 @@
 """The spaces that come with the library, by name: one line in `SPACES` makes a space known to the command lines.
 
-Code that knows which space it wants calls its factory; this is for names that come from a file or a person.
+A space has the name here that it gives itself in `about.name`, which is what an `architecture.json` records. Code that
+knows which space it wants calls its factory; this is for names that come from a file or a person.
 """
 
 import difflib
@@ -11,6 +12,7 @@ from typing import Any
 from jaxnas.base import SearchSpace
 from jaxnas.spaces.darts import darts_space, snas_space
 from jaxnas.spaces.nasbench201 import nasbench201_space
+from jaxnas.spaces.toy import quadratic_space, table_space
 
 __all__ = ["SPACES", "build", "defaults", "names"]
 
@@ -18,6 +20,8 @@ SPACES: dict[str, Callable[..., SearchSpace]] = {
     "darts": darts_space,
     "snas": snas_space,
     "nasbench201": nasbench201_space,
+    "table": table_space,
+    "quadratic": quadratic_space,
 }
 
 

@@ -1,0 +1,1 @@
+"""One script per published system: `python -m experiments.<system> [PRESET] [OPTIONS]`."""

@@ -1,0 +1,148 @@
+"""Does the argmax child keep the accuracy of the search, without retraining? SNAS says yes, and that DARTS's does not.
+
+  python -m experiments.child_gap [fashion-mnist | digits] [--methods snas darts] [--seeds 0 1 2] [--smoke]
+
+The claim of SNAS (Xie et al., 2019, arXiv 1812.09926, table 1), sign and size, at a setting that fits two CPU cores.
+Every search is followed by its children with the search's own weights: by the method's own rule, and the argmax of all
+fourteen edges; normalised with the statistics of the judged batch, and with statistics re-estimated on training data.
+A third method anneals the softmax of DARTS, to separate the effect of the temperature from that of sampling.
+Prints a table and writes it as `table.md`.
+"""
+
+import dataclasses
+import statistics
+
+import jax
+import jax.numpy as jnp
+
+from experiments import common
+from experiments.configs.child_gap import PRESETS, Config
+from jaxnas import data, derive, train
+from jaxnas.base import Batch, dense_paths, sparse_paths
+from jaxnas.policies import entropy, split_like
+from jaxnas.relaxations import annealed, gumbel_softmax
+from jaxnas.run import Run, Watch, script
+from jaxnas.searchers import cosine_by_epoch, darts, snas
+from jaxnas.spaces import darts_space, snas_space
+
+COLUMNS = ("search", "own rule, batch", "own rule, re-estimated", "argmax, batch", "argmax, re-estimated", "entropy")
+
+
+def make_searcher(method: str, config: Config, space, per_epoch: int):
+    """The searcher of a method, with the published optimisers."""
+    schedule = {"epochs": config.epochs, "steps_per_epoch": per_epoch}
+    rate = cosine_by_epoch(0.025, 0.001, **schedule)
+    falling = annealed(1.0, 0.03, **schedule)
+    if method == "snas":
+        return snas(
+            space, learning_rate=rate, policy_learning_rate=config.snas_policy_learning_rate, temperature=falling
+        )
+    temperature = falling if method == "darts_annealed" else 1.0
+    return darts(
+        space, learning_rate=rate, policy_learning_rate=config.darts_policy_learning_rate, temperature=temperature
+    )
+
+
+def searched(run: Run, name: str, searcher, images: data.SearchData, config: Config, steps: int):
+    """The state after the search."""
+
+    def batch(keys, step, images) -> Batch:
+        return common.search_batch(keys, step, config.batch_size, images, config.data)
+
+    def init(key, loop_data):
+        images, keys = loop_data
+        return searcher.init(key, batch(keys, 0, images))
+
+    def step(key, state, loop_data):
+        images, keys = loop_data
+        state, info = searcher.step(key, state, batch(keys, state.step, images))
+        return state, info._asdict()
+
+    loop_data = (images, jax.random.split(run.key(f"{name}/data"), 2))
+    return run.phase(name, init, step, steps, data=loop_data, watch=Watch(show=("loss", "accuracy")))
+
+
+def judged(method: str, config: Config, space, searcher, state, images: data.SearchData) -> dict[str, float]:
+    """Accuracies on the policy's examples, per cent, and the entropy of the decisions in nats."""
+    x = data.to_float(images.policy.images, images.mean, images.std)
+
+    @jax.jit
+    def with_batch_statistics(paths):
+        return train.accuracy(lambda x: space.apply(state.params, paths, x), x, images.policy.labels, batch_size=250)
+
+    def re_estimated(arch):
+        network, variables = derive.network(space, state.params, arch)
+        rows = images.weights.images[: 64 * (len(images.weights.labels) // 64)]
+        batches = data.to_float(rows, images.mean, images.std).reshape(-1, 64, *x.shape[1:])
+
+        @jax.jit
+        def measure(variables):
+            fixed = derive.recalibrate(network, variables, batches)
+            return train.accuracy(lambda x: network.apply(fixed, x)[0], x, images.policy.labels, batch_size=250)
+
+        return measure(variables)
+
+    logits = state.policy_params
+    if method == "snas":
+        keys = jax.random.split(jax.random.key(0), config.samples)
+        draws = [
+            jax.tree.map(lambda k, leaf: gumbel_softmax(k, leaf, 0.03), split_like(k, logits), logits) for k in keys
+        ]
+    else:
+        level = 0.03 if method == "darts_annealed" else 1.0
+        draws = [jax.tree.map(lambda leaf: jax.nn.softmax(leaf / level), logits)]
+    search = statistics.mean(float(with_batch_statistics(dense_paths(draw))) for draw in draws)
+    own = jax.device_get(searcher.decode(state))
+    argmax = jax.device_get(jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), logits))
+    values = [search]
+    for arch in (own, argmax):
+        values += [float(with_batch_statistics(sparse_paths(arch))), float(re_estimated(arch))]
+    return {**{name: 100 * value for name, value in zip(COLUMNS, values)}, "entropy": float(entropy(logits))}
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Mean and standard deviation over seeds, as Markdown."""
+    lines = ["| method | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for method, rows in results.items():
+        cells = []
+        for column in COLUMNS:
+            values = [row[column] for row in rows]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.2f}{spread}")
+        lines.append(f"| {method} (n={len(rows)}) | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(run: Run, config: Config) -> None:
+    """All methods and seeds, one after the other."""
+    loaded = common.load_data(config.data)
+    results: dict[str, list[dict[str, float]]] = {method: [] for method in config.methods}
+    for method in config.methods:
+        if method not in ("snas", "darts", "darts_annealed"):
+            raise ValueError(f"methods: unknown {method!r}, accepted are snas, darts, darts_annealed")
+    for seed in config.seeds:
+        for method in config.methods:
+            images = common.split_data(loaded, config.data, seed)
+            per_epoch = common.steps_per_epoch(images.weights, config.batch_size)
+            build = snas_space if method == "snas" else darts_space
+            space = build(config.network.channels, config.network.cells, loaded.num_classes)
+            searcher = make_searcher(method, config, space, per_epoch)
+            name = f"{method}/{seed}"
+            state = searched(run, name, searcher, images, config, config.epochs * per_epoch)
+
+            def judge_now(method=method, space=space, searcher=searcher, state=state, images=images):
+                return judged(method, config, space, searcher, state, images)
+
+            results[method].append(run.once(f"judged/{name}", judge_now))
+            (run.path / "table.md").write_text(table({m: rows for m, rows in results.items() if rows}) + "\n")
+    print(table(results))
+    run.finish({"system": "child_gap", "data": config.data.name, "results": results})
+
+
+def smoke(config: Config) -> Config:
+    """The same study, small."""
+    return dataclasses.replace(common.smoke(config), epochs=2, batch_size=16, seeds=(0,), methods=("snas", "darts"))
+
+
+if __name__ == "__main__":
+    script(main, PRESETS, system="child_gap", smoke=smoke, default="fashion-mnist")

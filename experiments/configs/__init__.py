@@ -1,0 +1,1 @@
+"""Presets of the experiments, as named instances of frozen dataclasses."""

@@ -1,0 +1,41 @@
+"""Settings of the child-gap study."""
+
+import dataclasses
+
+from experiments.configs.parts import DataConfig, NetworkConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Searches of several methods and seeds, at one size."""
+
+    data: DataConfig = DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2)
+    network: NetworkConfig = NetworkConfig()
+    methods: tuple[str, ...] = ("snas", "darts", "darts_annealed")
+    """Which methods: snas, darts, darts_annealed (the softmax's temperature falls as that of SNAS does)."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds, each a search of its own."""
+    epochs: int = 20
+    """Of each search, and the horizon of the temperature."""
+    batch_size: int = 64
+    """Examples per step."""
+    snas_policy_learning_rate: float = 9e-3
+    """Adam on the logits of SNAS. The paper's 3e-4 times its 58,500 steps is this times 1,860 steps."""
+    darts_policy_learning_rate: float = 3e-3
+    """Adam on the logits of DARTS. The paper's 3e-4 times its 19,500 steps is this times 1,860 steps."""
+    samples: int = 8
+    """Architecture samples over which the accuracy of sampled paths is averaged."""
+    seed: int = 0
+    """Not used; the searches have the seeds above."""
+
+
+PRESETS = {
+    "fashion-mnist": Config(),
+    "digits": Config(data=DataConfig("digits"), epochs=40),
+}
+"""Named configurations.
+
+fashion-mnist: the study of the README, three methods and three seeds at 16x16 pixels, 8 channels and 3 cells.
+`python -m experiments.child_gap fashion-mnist`.
+digits: the same on 8x8 digits, for a quick look.
+"""

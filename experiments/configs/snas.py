@@ -1,0 +1,78 @@
+"""Presets of SNAS."""
+
+import dataclasses
+from typing import Literal
+
+from experiments.configs.parts import DataConfig, NetworkConfig, TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """The search of SNAS; defaults are the paper's code except where a preset is small."""
+
+    epochs: int = 25
+    """Passes over the examples for the weights."""
+    batch_size: int = 64
+    """Examples per step."""
+    learning_rate: float = 0.025
+    """First learning rate of the weights; a cosine by epochs."""
+    last_learning_rate: float = 0.001
+    """Where the cosine ends."""
+    weight_decay: float = 3e-4
+    """Of the weights, added to the gradient."""
+    policy_learning_rate: float = 3e-4
+    """Adam on the logits."""
+    policy_weight_decay: float = 1e-3
+    """Of the logits, added to the gradient."""
+    first_temperature: float = 1.0
+    """Temperature of the Gumbel-softmax before the first epoch."""
+    last_temperature: float = 0.03
+    """Temperature in the last epoch; linear between, over the epochs of this run."""
+    drop_path: float = 0.0
+    """Probability of dropping an edge's output, per example."""
+    resource: Literal["log", "linear"] = "log"
+    """How size, FLOPs and memory access of an edge are combined."""
+    resource_mode: Literal["reparametrization", "discrete"] = "reparametrization"
+    """Cost of the sampled weights, or its expectation."""
+    resource_weight: float = 0.0
+    """Factor of the resource term in the loss; 0 turns it off."""
+    evaluate_epochs: int = 5
+    """Validate after so many epochs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A SNAS experiment."""
+
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    search: SearchConfig = SearchConfig()
+    retrain: TrainConfig = TrainConfig()
+    seed: int = 0
+    """Seed of the whole run."""
+
+
+PRESETS = {
+    "digits": Config(search=SearchConfig(policy_learning_rate=3e-3)),
+    "fashion-mnist": Config(
+        data=DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2),
+        search=SearchConfig(epochs=20, policy_learning_rate=3e-3),
+        retrain=TrainConfig(epochs=10),
+    ),
+    "cifar10": Config(
+        data=DataConfig("cifar10", crop=4, flip=True),
+        network=NetworkConfig(channels=16, cells=8),
+        search=SearchConfig(
+            epochs=150, policy_learning_rate=3e-4, drop_path=0.3, resource_weight=1.5e-3, evaluate_epochs=1
+        ),
+        retrain=TrainConfig(epochs=100, learning_rate=0.025),
+    ),
+}
+"""Named configurations.
+
+digits: SNAS on scikit-learn's 8x8 digits, about two minutes on two CPU cores. `python -m experiments.snas digits`.
+fashion-mnist: CPU-sized, 16x16 images, 6,000 + 6,000 of them. `python -m experiments.snas fashion-mnist`.
+cifar10: the paper's search (arXiv 1812.09926): 150 epochs, 16 channels, 8 cells; needs an accelerator. The published
+test error after 600 epochs of retraining at 36 channels and 20 cells is 2.85 +- 0.02 per cent (moderate constraint);
+retrain with `python -m experiments.retrain cifar10`. Not yet verified here.
+"""

@@ -1,0 +1,100 @@
+"""SNAS: stochastic neural architecture search (Xie et al., 2019, arXiv 1812.09926).
+
+  python -m experiments.snas [digits | fashion-mnist | cifar10] [--seed N] [--search.epochs N ...] [--smoke]
+
+Searches with Gumbel-softmax samples, one backward pass for weights and architecture; then trains the found network and
+random ones from scratch through one program. The presets in `configs/snas.py` say what each should reach.
+"""
+
+import jax
+
+from experiments import common
+from experiments.configs.snas import PRESETS, Config
+from jaxnas import costs, plot
+from jaxnas.base import dense_paths, sparse_paths
+from jaxnas.policies import entropy, split_like
+from jaxnas.relaxations import annealed, gumbel_softmax, temperature_at
+from jaxnas.run import Run, Watch, script
+from jaxnas.searchers import cosine_by_epoch, snas
+from jaxnas.spaces import snas_space
+
+
+def main(run: Run, config: Config) -> None:
+    """Search, retrain, compare, write."""
+    loaded = common.load_data(config.data)
+    images = common.split_data(loaded, config.data, config.seed)
+    search = config.search
+    per_epoch = common.steps_per_epoch(images.weights, search.batch_size)
+
+    def build(**changes):
+        return snas_space(config.network.channels, config.network.cells, loaded.num_classes, **changes)
+
+    space = build(drop_path=search.drop_path)
+    schedule = {"epochs": search.epochs, "steps_per_epoch": per_epoch}
+    temperature = annealed(search.first_temperature, search.last_temperature, **schedule)
+    resource = None
+    if search.resource_weight:
+        resource = costs.resource_penalty(space, loaded.image_shape[0], kind=search.resource)
+    searcher = snas(
+        space,
+        learning_rate=cosine_by_epoch(search.learning_rate, search.last_learning_rate, **schedule),
+        weight_decay=search.weight_decay,
+        policy_learning_rate=search.policy_learning_rate,
+        policy_weight_decay=search.policy_weight_decay,
+        temperature=temperature,
+        resource=resource,
+        resource_weight=search.resource_weight,
+        resource_mode=search.resource_mode,
+    )
+    judge = common.make_judge(build, images)
+    parameters = costs.space_tables(space, loaded.image_shape, affine=False, pool_norm=True)["parameters"]
+
+    def init(key, loop_data):
+        images, keys = loop_data
+        return searcher.init(key, common.search_batch(keys, 0, search.batch_size, images, config.data))
+
+    def step(key, state, loop_data):
+        images, keys = loop_data
+        state, info = searcher.step(
+            key, state, common.search_batch(keys, state.step, search.batch_size, images, config.data)
+        )
+        return state, info._asdict()
+
+    def evaluate(state):
+        logits, key = state.policy_params, jax.random.fold_in(run.key("sampled"), state.step)
+        level = temperature_at(temperature, state.step - 1)
+        keys = split_like(key, logits)
+        sampled = jax.tree.map(lambda k, leaf: gumbel_softmax(k, leaf, level), keys, logits)
+        probabilities = jax.tree.map(jax.nn.softmax, logits)
+        return {
+            "val_accuracy_sampled": judge(state.params, dense_paths(sampled), images.policy),
+            "val_accuracy_argmax": judge(state.params, sparse_paths(searcher.decode(state)), images.policy),
+            "expected_parameters": float(costs.expected_cost(parameters, probabilities)),
+        }
+
+    watch = Watch(show=("loss", "accuracy"), evaluate=evaluate, evaluate_every=search.evaluate_epochs * per_epoch)
+    loop_data = (images, jax.random.split(run.key("search/data"), 2))
+    steps = search.epochs * per_epoch
+    state = run.phase("search", init, step, steps, data=loop_data, watch=watch, meta={"space": space.about.name})
+    arch = searcher.decode(state)
+    validation = run.once("validation", lambda: evaluate(state))
+    child, baseline, params = common.compare(run, space, judge, arch, loaded, images, config)
+    common.write_network(run, space, arch, params, images)
+    plot.curves(run.path / "curves.png", plot.read_records(run.path))
+    run.finish(
+        {
+            "system": "snas",
+            "data": config.data.name,
+            "steps": steps,
+            "search": {
+                "val_accuracy": validation["val_accuracy_sampled"],
+                "entropy": float(entropy(state.policy_params)),
+            },
+            "child": {"val_accuracy_inherited": validation["val_accuracy_argmax"], **child},
+            "baseline": baseline,
+        }
+    )
+
+
+if __name__ == "__main__":
+    script(main, PRESETS, system="snas", smoke=common.smoke)

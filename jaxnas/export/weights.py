@@ -1,0 +1,99 @@
+"""Trained weights as a safetensors file, under flat names such as `params/stem/kernel`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import Tree
+
+__all__ = ["load_variables", "require", "save_variables", "to_safetensors", "write_bytes"]
+
+
+def to_safetensors(variables: Tree) -> bytes:
+    """Serialises a pytree of arrays under flat names such as `params/stem/kernel`; bfloat16 is stored as float32.
+
+    Raises:
+      ImportError: without safetensors.
+    """
+    require("safetensors")
+    import safetensors.numpy
+
+    arrays = {name: np.asarray(leaf) for name, leaf in _named(variables).items()}
+    wide = {name: np.float32(leaf) if leaf.dtype == jnp.bfloat16 else leaf for name, leaf in arrays.items()}
+    return safetensors.numpy.save({name: np.array(leaf, order="C") for name, leaf in sorted(wide.items())})
+
+
+def save_variables(path: str | Path, variables: Tree) -> None:
+    """Writes `to_safetensors(variables)`; a reader sees the former file or the new one, never a part."""
+    write_bytes(Path(path), to_safetensors(variables))
+
+
+def load_variables(path: str | Path, like: Tree | None = None) -> Tree:
+    """Reads what `save_variables` wrote.
+
+    Args:
+      path: the file.
+      like: pytree of arrays or shapes with the structure and dtypes of the result; by default nested dictionaries.
+
+    Returns:
+      Variables as numpy arrays.
+
+    Raises:
+      ValueError: a file that cannot be read, or that does not hold the weights of `like`.
+      ImportError: without safetensors.
+    """
+    require("safetensors")
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        found = safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
+    return _nested(found) if like is None else _fitted(path, found, like)
+
+
+def _named(tree: Tree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _nested(found: dict[str, np.ndarray]) -> Tree:
+    tree: dict[str, Any] = {}
+    for name, leaf in found.items():
+        *folders, last = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = leaf
+    return tree
+
+
+def _fitted(path: str | Path, found: dict[str, np.ndarray], like: Tree) -> Tree:
+    """The arrays in the structure and dtypes of `like`."""
+    wanted = _named(like)
+    for name in sorted({*wanted, *found}):
+        held, needed = (list(tree[name].shape) if name in tree else None for tree in (found, wanted))
+        if held != needed:
+            raise ValueError(f"{path} does not fit the network: {name} has shape {held}, expected {needed}")
+    return jax.tree.unflatten(jax.tree.structure(like), [found[name].astype(wanted[name].dtype) for name in wanted])
+
+
+def require(module: str) -> None:
+    """Imports a module that the extra `export` brings, or says so."""
+    try:
+        __import__(module)
+    except ImportError:
+        raise ImportError(f"{module} is not installed; pip install 'jaxnas[export]' brings it") from None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces the file in one step, folders included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

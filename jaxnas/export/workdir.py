@@ -1,0 +1,162 @@
+"""From a finished work directory to files that need no jaxnas.
+
+The work directory holds `architecture.json`, written from `architecture_record`, and the trained weights that it names.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas import derive
+from jaxnas.base import Arch, Network, SearchSpace, arch_like
+from jaxnas.describe import architecture_summary
+from jaxnas.export.stablehlo import PLATFORMS, to_stablehlo
+from jaxnas.export.weights import load_variables, to_safetensors, write_bytes
+from jaxnas.spaces import registry
+
+__all__ = ["architecture_record", "export_workdir"]
+
+FIELDS = ("space", "settings", "network", "image_shape", "num_classes", "normalisation", "arch", "genotype", "weights")
+
+LOAD = """\
+import json, pathlib
+import numpy as np
+from jax import export
+about = json.loads(pathlib.Path("network.json").read_text())
+logits_fn = export.deserialize(pathlib.Path("network.stablehlo").read_bytes()).call
+mean, std = (np.array(about["normalisation"][name], "float32") for name in ("mean", "std"))
+logits = logits_fn((pixels.astype("float32") / 255 - mean) / std)  # uint8 pixels [batch, height, width, channels]
+"""
+
+
+def architecture_record(
+    space: SearchSpace,
+    arch: Arch,
+    *,
+    image_shape: Sequence[int],
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    network: dict[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    expected_latency: float | None = None,
+    weights: str = "network.safetensors",
+) -> dict[str, Any]:
+    """The content of `architecture.json`: the architecture, and all it takes to build its network again.
+
+    Args:
+      space: one of `jaxnas.spaces.registry`, of the size of the network that was trained.
+      arch: one integer per decision, leaves `[E]`.
+      image_shape: `(H, W, C)`.
+      num_classes: width of the output.
+      mean: per channel, `[C]`: the network was trained on `(pixel / 255 - mean) / std`.
+      std: per channel, `[C]`.
+      network: the changes given to `space.about.network`.
+      classes: names of the classes.
+      expected_latency: milliseconds, where there is a table.
+      weights: file of the trained variables, beside `architecture.json`.
+
+    Returns:
+      What `jaxnas.describe.architecture_summary` says, whose costs know nothing of `network`, with these arguments and
+      the space's settings.
+
+    Raises:
+      ValueError: an architecture of another space, or `mean`, `std` or `classes` of another length.
+    """
+    normalisation = {"mean": np.asarray(mean, float).tolist(), "std": np.asarray(std, float).tolist()}
+    lengths = [(name, values, image_shape[-1]) for name, values in normalisation.items()]
+    lengths += [("classes", list(classes), num_classes)] if classes is not None else []
+    for name, values, length in lengths:
+        if len(values) != length:
+            raise ValueError(f"{name} must have {length} entries, got {len(values)}")
+    return {
+        **architecture_summary(space, arch, image_shape),
+        "settings": space.about.config,
+        "network": dict(network or {}),
+        "image_shape": list(image_shape),
+        "num_classes": num_classes,
+        "classes": None if classes is None else list(classes),
+        "normalisation": normalisation,
+        "expected_latency": expected_latency,
+        "weights": weights,
+    }
+
+
+def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
+    """Writes `network.stablehlo`, `weights.safetensors` and `network.json` of a finished run.
+
+    Args:
+      workdir: holds `architecture.json` and the weights it names.
+      out: folder, made if need be.
+
+    Returns:
+      The content of `network.json`.
+
+    Raises:
+      ValueError: a missing, incomplete or unfitting file.
+      ImportError: without flatbuffers or safetensors.
+    """
+    workdir, out = Path(workdir), Path(out)
+    record = _read_record(workdir)
+    space = registry.build(record["space"], **(record["settings"] or {}))
+    network = _network(space, record)
+    batch = jax.ShapeDtypeStruct((4, *record["image_shape"]), jnp.float32)
+    like = jax.eval_shape(network.init, jax.random.key(0), batch)
+    variables = load_variables(_existing(workdir, record["weights"]), like)
+    width = jax.eval_shape(network.apply, variables, batch)[0].shape[-1]
+    if width != record["num_classes"]:
+        raise ValueError(f"{workdir}: num_classes is {record['num_classes']}, the network has {width} outputs")
+    files = {
+        "network.stablehlo": to_stablehlo(network, variables, record["image_shape"]),
+        "weights.safetensors": to_safetensors(variables),
+    }
+    about = _about(record, {name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+    for name, content in {**files, "network.json": (json.dumps(about, indent=2) + "\n").encode()}.items():
+        write_bytes(out / name, content)
+    return about
+
+
+def _network(space: SearchSpace, record: dict[str, Any]) -> Network:
+    arch = arch_like(space.choices, record["arch"])
+    if space.about.network is None:
+        return derive.network(space, None, arch, **record["network"])[0]
+    return space.about.network(arch, **record["network"])
+
+
+def _about(record: dict[str, Any], digests: dict[str, str]) -> dict[str, Any]:
+    return {
+        **record,
+        "weights": "weights.safetensors",
+        "input": {"shape": ["batch", *record["image_shape"]], "dtype": "float32", "is": "(pixel / 255 - mean) / std"},
+        "output": {"shape": ["batch", record["num_classes"]], "dtype": "float32", "is": "logits"},
+        "platforms": list(PLATFORMS),
+        "jax": jax.__version__,
+        "sha256": digests,
+        "load": LOAD.splitlines(),
+    }
+
+
+def _read_record(workdir: Path) -> dict[str, Any]:
+    path = _existing(workdir, "architecture.json")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+    missing = [name for name in FIELDS if not isinstance(record, dict) or name not in record]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    return record
+
+
+def _existing(workdir: Path, name: str) -> Path:
+    if not workdir.is_dir():
+        raise ValueError(f"workdir {workdir} does not exist or is not a directory")
+    if not (workdir / name).is_file():
+        raise ValueError(f"workdir {workdir} has no {name}: the run is not finished, or of a kind without one")
+    return workdir / name

@@ -1,0 +1,10 @@
+"""Pictures of architectures and of the course of a search; only scripts import this.
+
+matplotlib, which the extra `plot` brings, is imported when a picture is drawn; `dot` needs nothing.
+"""
+
+from jaxnas.plot.architecture import architecture
+from jaxnas.plot.curves import curves
+from jaxnas.plot.graph import dot
+
+__all__ = ["architecture", "curves", "dot"]

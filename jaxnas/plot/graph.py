@@ -1,0 +1,142 @@
+"""What there is to draw of an architecture: panels of nodes and edges, and their Graphviz text."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnas.base import About, Arch
+
+__all__ = ["COLOURS", "Edge", "Panel", "colours", "dot", "panels"]
+
+# Told apart by eye in print, on screen and with the common kinds of colour blindness; dark enough for small text.
+COLOURS = ("#2f6db3", "#d9650b", "#2e8b3d", "#c0392b", "#7b52a8", "#0f8b8d", "#8a5a2b", "#c2408f", "#5f6b7a", "#a08a00")
+
+
+class Edge(NamedTuple):
+    """One edge that is not `none`."""
+
+    source: int
+    target: int
+    operation: str
+
+
+class Panel(NamedTuple):
+    """One kind of cell.
+
+    Attributes:
+      title: for people.
+      decisions: the operation chosen at every decision.
+      operations: the candidates of every decision.
+      edges: without those whose operation is `none`; empty for a space that is no graph.
+      names: of the nodes in order; empty for a space that is no graph.
+      num_inputs: the first nodes are inputs.
+      concatenates: whether the output joins all nodes that are not inputs; otherwise it is the last node.
+    """
+
+    title: str
+    decisions: tuple[str, ...]
+    operations: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    names: tuple[str, ...]
+    num_inputs: int
+    concatenates: bool
+
+
+def panels(about: About, arch: Arch) -> list[Panel]:
+    """Reads an architecture, one panel per leaf.
+
+    Args:
+      about: of the space; without `operations` they are named by their numbers, without `edges` there is no graph.
+      arch: leaves `[E]`, lists allowed.
+
+    Raises:
+      ValueError: an architecture that does not fit the names or the edges.
+    """
+    arch = jax.tree.map(np.asarray, arch, is_leaf=lambda node: isinstance(node, list))
+    found: list[Panel] = []
+
+    def add(path, leaf, operations, edges):
+        found.append(_panel(about, path, leaf, operations, edges))
+
+    nothing = jax.tree.map(lambda _: None, arch)
+    fields = [nothing if field is None else field for field in (about.operations, about.edges)]
+    try:
+        jax.tree_util.tree_map_with_path(add, arch, *fields)
+    except ValueError as error:
+        raise ValueError(f"arch: not of space {about.name!r}: {error}") from None
+    return found
+
+
+def _panel(about: About, path: Any, leaf: np.ndarray, operations: Any, edges: Any) -> Panel:
+    title = jax.tree_util.keystr(path, simple=True, separator=" ") or about.name
+    chosen = [int(k) for k in leaf.reshape(-1)]
+    names = tuple(str(k) for k in range(1 + max(chosen, default=0))) if operations is None else tuple(operations)
+    if (edges is not None and len(edges) != len(chosen)) or not all(0 <= k < len(names) for k in chosen):
+        raise ValueError(f"{title} is {chosen}")
+    decisions = tuple(str(names[k]) for k in chosen)
+    if edges is None:
+        return Panel(title, decisions, names, (), (), 0, False)
+    nodes = 1 + max(target for _, target in edges)
+    num_inputs = nodes - len({target for _, target in edges})
+    kept = tuple(Edge(*ends, name) for ends, name in zip(edges, decisions, strict=True) if name != "none")
+    return Panel(title, decisions, names, kept, _node_names(nodes, num_inputs), num_inputs, num_inputs > 1)
+
+
+def _node_names(nodes: int, num_inputs: int) -> tuple[str, ...]:
+    """In a cell of several inputs those of the cells before it; otherwise from `input` to `output`."""
+    if num_inputs == 1:
+        return ("input", *(str(node) for node in range(1, nodes - 1)), "output")
+    before = tuple(f"c_{{k-{num_inputs - i}}}" for i in range(num_inputs))
+    return before + tuple(str(node) for node in range(nodes - num_inputs))
+
+
+def colours(found: list[Panel]) -> dict[str, str]:
+    """A colour for every operation of a list of panels but `none`, in the order of the operations."""
+    names = dict.fromkeys(str(name) for panel in found for name in panel.operations)
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(name for name in names if name != "none")}
+
+
+def dot(about: About, arch: Arch) -> str:
+    """An architecture as a Graphviz graph, one cluster per kind of cell; edges with operation `none` are left out.
+
+    Args:
+      about: of the space. Without `edges` the decisions become the rows of a box.
+      arch: leaves `[E]`, lists allowed.
+
+    Returns:
+      Text for `dot -Tsvg`, the same for the same architecture.
+
+    Raises:
+      ValueError: an architecture of another space.
+    """
+    found = panels(about, arch)
+    shades = colours(found)
+    lines = [f"digraph {_quoted(about.name)} {{", "  rankdir=LR;", "  node [shape=circle];"]
+    for panel in found:
+        body = _dot_graph(panel, shades) if panel.names else _dot_box(panel)
+        lines += [f"  subgraph {_quoted('cluster_' + panel.title)} {{", f"    label={_quoted(panel.title)};"]
+        lines += [f"    {line};" for line in body] + ["  }"]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _dot_graph(panel: Panel, shades: dict[str, str]) -> list[str]:
+    ids = [_quoted(f"{panel.title}/{name}") for name in panel.names]
+    lines = [f"{ids[node]} [label={_quoted(name)}]" for node, name in enumerate(panel.names)]
+    for source, target, operation in panel.edges:
+        look = f'label={_quoted(operation)}, color="{shades[operation]}"'
+        lines.append(f"{ids[source]} -> {ids[target]} [{look}]")
+    if panel.concatenates:
+        output = _quoted(f"{panel.title}/c_{{k}}")
+        lines.append(f'{output} [label="c_{{k}}"]')
+        lines += [f"{node} -> {output} [style=dashed]" for node in ids[panel.num_inputs :]]
+    return lines
+
+
+def _dot_box(panel: Panel) -> list[str]:
+    rows = "|".join(f"{i}: {name}" for i, name in enumerate(panel.decisions))
+    return [f"{_quoted(panel.title)} [shape=record, label={_quoted(rows)}]"]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,30 @@
+"""Search spaces: supernets with the rule that reads an architecture from them, and the parts to build one's own."""
+
+from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
+from jaxnas.spaces.chain import as_op, chain_space
+from jaxnas.spaces.choice import mixed_op
+from jaxnas.spaces.darts import darts_space, snas_space
+from jaxnas.spaces.inherit import fill, linen_network
+from jaxnas.spaces.nasbench201 import nasbench201_space
+from jaxnas.spaces.toy import function_space, gates, quadratic_space, table_space
+
+__all__ = [
+    "CellGraph",
+    "EdgeGroup",
+    "apply_cell",
+    "as_op",
+    "chain_space",
+    "darts_space",
+    "edge_params",
+    "fill",
+    "function_space",
+    "gates",
+    "init_cell",
+    "linen_network",
+    "mixed_op",
+    "nasbench201_space",
+    "quadratic_space",
+    "snas_space",
+    "table_space",
+    "used_cell",
+]

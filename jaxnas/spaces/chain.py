@@ -1,0 +1,212 @@
+"""A chain of choices among anyone's operations: the shortest way from a few blocks to a search space.
+
+Operations come from any library, as a pure pair `Op(init, apply)`; see `as_op` for what else is taken.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnas.base import About, Arch, CostTable, Network, Op, Params, SearchSpace, arch_like
+from jaxnas.ops import from_linen
+from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, used_cell
+from jaxnas.spaces.choice import mixed_op
+
+__all__ = ["as_op", "chain_space"]
+
+
+def chain_space(
+    ops: Mapping[str, Any] | Sequence[Any],
+    length: int,
+    *,
+    stem: Any = None,
+    head: Any = None,
+    name: str = "chain",
+    scanned: bool = True,
+) -> SearchSpace:
+    """`length` choices in a row among the same operations, between a stem and a head.
+
+    `y = head(o_L(...o_2(o_1(stem(x)))))`; `derive` keeps the best operation of every place. The weights of the places
+    lie stacked on a leading axis and `apply` scans over them, so that the program holds each operation once.
+
+    Args:
+      ops: two or more candidates by name, or in a sequence, which names them `op0`, `op1` and so on. Each is whatever
+        `as_op` takes, and keeps the shape and dtype of its input.
+      length: number of choices.
+      stem: what comes before the chain, as one candidate; nothing when `None`.
+      head: what comes after it, for example a classifier; nothing when `None`.
+      name: of the space.
+      scanned: `False` writes the places out one by one, the plain form of the same function.
+
+    Returns:
+      The space, with `choices = {"chain": [length, K]}`. Its stand-alone network keeps no running averages, and its
+      costs know parameters only.
+
+    Raises:
+      ValueError: a length below one, fewer than two operations, or a candidate that `as_op` does not take; in `init`,
+        an operation that changes the shape or dtype of its input.
+
+    Example:
+      >>> space = chain_space({"dense": nn.Dense(3), "tanh": jnp.tanh, "skip": lambda x: x}, 4, head=nn.Dense(2))
+      >>> x = jnp.ones((5, 3))
+      >>> params = space.init(jax.random.key(0), x)
+      >>> space.apply(params, sparse_paths({"chain": jnp.array([0, 1, 2, 0])}), x).shape
+      (5, 2)
+    """
+    named = dict(ops) if isinstance(ops, Mapping) else {f"op{k}": op for k, op in enumerate(ops)}
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    if len(named) < 2:
+        raise ValueError(f"ops: need two or more, got {list(named)}")
+    first, last = (as_op(op if op is not None else _identity) for op in (stem, head))
+    edges = tuple((i, i + 1) for i in range(length))
+    group = EdgeGroup({op_name: as_op(op) for op_name, op in named.items()}, tuple(range(length)))
+    return _space(name, CellGraph(edges, 1, {"chain": group}, scanned=scanned), first, last)
+
+
+def as_op(candidate: Any) -> Op:
+    """Turns a candidate into a pure pair.
+
+    Args:
+      candidate: an `Op` or any pair `(init, apply)` like it; a Linen module with parameters only; or a function
+        without parameters, such as `jnp.tanh`.
+
+    Raises:
+      ValueError: anything else. A module that is itself a tree of arrays, as those of NNX and Equinox are, has to be
+        split into a pair first: called as a function, its weights would be constants.
+    """
+    if isinstance(candidate, nn.Module):
+        return from_linen(candidate)
+    if isinstance(candidate, tuple) and len(candidate) == 2 and all(map(callable, candidate)):
+        return Op(*candidate)
+    if callable(candidate) and not isinstance(candidate, type) and jax.tree_util.all_leaves([candidate]):
+        return Op(lambda key, x: {}, lambda params, x, *, key=None: candidate(x))
+    raise ValueError(
+        "an operation must be Op(init, apply), a Linen module or a function without parameters, "
+        f"got {type(candidate).__name__}"
+    )
+
+
+def _identity(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _space(name: str, graph: CellGraph, first: Op, last: Op) -> SearchSpace:
+    ops = graph.groups["chain"].ops
+    length = len(graph.edges)
+
+    def init(key, x):
+        key_stem, key_blocks, key_head = jax.random.split(key, 3)
+        stem = first.init(key_stem, x)
+        x = _zeros(first, stem, x)
+        blocks = init_cell(key_blocks, graph, {"chain": x})
+        for op_name, op in ops.items():
+            y = jax.eval_shape(op.apply, edge_params(graph, blocks, 0, op_name), x)
+            if (y.shape, y.dtype) != (x.shape, x.dtype):
+                raise ValueError(f"ops: {op_name} turns {x.dtype}{list(x.shape)} into {y.dtype}{list(y.shape)}")
+        return {"stem": stem, "blocks": blocks["chain"], "head": last.init(key_head, x)}
+
+    def apply(params, paths, x, *, key=None):
+        key_stem, key_head, keys = _split(key, length)
+        blocks = tuple(params["blocks"][op_name] for op_name in ops)
+        rows = (blocks, paths.select(lambda tree: tree["chain"]), keys)
+        x = first.apply(params["stem"], x, key=key_stem)
+
+        def body(x, row):
+            own, chosen, key_own = row
+            return mixed_op(tuple(ops.values()), own, chosen, x, key=key_own), None
+
+        if graph.scanned:
+            x, _ = lax.scan(body, x, rows)
+        else:
+            for i in range(length):
+                x, _ = body(x, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
+        return last.apply(params["head"], x, key=key_head)
+
+    def used(params, paths):
+        blocks = used_cell(graph, {"chain": params["blocks"]}, paths.select(lambda tree: tree["chain"]))
+        return {**jax.tree.map(lambda leaf: True, params), "blocks": blocks["chain"]}
+
+    def derive(scores):
+        return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
+
+    choices = {"chain": jax.ShapeDtypeStruct((length, len(ops)), jnp.float32)}
+    return SearchSpace(init, apply, used, derive, choices, _about(name, graph, init, choices, first, last))
+
+
+def _zeros(op: Op, params: Params, x: jax.Array) -> jax.Array:
+    shape = jax.eval_shape(op.apply, params, x)
+    return jnp.zeros(shape.shape, shape.dtype)
+
+
+def _split(key: jax.Array | None, length: int) -> tuple[Any, Any, Any]:
+    """Keys of the stem, of the head, and of every place; all `None` without a key."""
+    if key is None:
+        return None, None, None
+    key_stem, key_head, key_blocks = jax.random.split(key, 3)
+    return key_stem, key_head, jax.random.split(key_blocks, length)
+
+
+def _about(name, graph, init, choices, first, last) -> About:
+    operations = tuple(graph.groups["chain"].ops)
+
+    def costs(example_shape, *, batch=4):
+        shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((batch, *example_shape)))
+        row = [_count(shapes["blocks"][op_name]) // len(graph.edges) for op_name in operations]
+        table = np.tile(np.array(row, np.int64), (len(graph.edges), 1))
+        return {"parameters": CostTable(_count(shapes["stem"]) + _count(shapes["head"]), {"chain": table})}
+
+    def parse(genotype):
+        unknown = [op_name for op_name in genotype if op_name not in operations]
+        if unknown:
+            raise ValueError(f"genotype: unknown operations {unknown}, accepted are {', '.join(operations)}")
+        return arch_like(choices, {"chain": [operations.index(op_name) for op_name in genotype]})
+
+    return About(
+        name=name,
+        operations={"chain": operations},
+        size=len(operations) ** len(graph.edges),
+        costs=costs,
+        genotype=lambda arch: [operations[k] for k in arch_like(choices, arch)["chain"]],
+        parse=parse,
+        network=lambda arch: _network(graph, arch_like(choices, arch), first, last),
+        edges={"chain": graph.edges},
+    )
+
+
+def _count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _network(graph: CellGraph, arch: Arch, first: Op, last: Op) -> Network:
+    """The operations of `arch` in a row, with parameters by name: `stem`, `block0_dense`, ..., `head`."""
+    ops = graph.groups["chain"].ops
+    chosen = [list(ops)[k] for k in arch["chain"]]
+    parts = {"stem": first, **{f"block{i}_{op_name}": ops[op_name] for i, op_name in enumerate(chosen)}, "head": last}
+
+    def init(key, x):
+        params = {}
+        for (part, op), key_part in zip(parts.items(), jax.random.split(key, len(parts)), strict=True):
+            params[part] = op.init(key_part, x)
+            x = _zeros(op, params[part], x)
+        return {"params": params}
+
+    def apply(variables, x, *, key=None, train=False, drop_path=None):
+        del train, drop_path  # the operations know neither
+        key_stem, key_head, keys = _split(key, len(chosen))
+        keys = [key_stem, *([None] * len(chosen) if keys is None else keys), key_head]
+        for (part, op), key_part in zip(parts.items(), keys, strict=True):
+            x = op.apply(variables["params"][part], x, key=key_part)
+        return x, variables
+
+    def inherit(params):
+        own = {"chain": params["blocks"]}
+        blocks = {f"block{i}_{op_name}": edge_params(graph, own, i, op_name) for i, op_name in enumerate(chosen)}
+        return {"params": {"stem": params["stem"], **blocks, "head": params["head"]}}
+
+    return Network(init, apply, inherit)
