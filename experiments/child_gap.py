@@ -125,7 +125,7 @@ def main(run: Run, config: Config) -> None:
             images = common.split_data(loaded, config.data, seed)
             per_epoch = common.steps_per_epoch(images.weights, config.batch_size)
             build = snas_space if method == "snas" else darts_space
-            space = build(config.network.channels, config.network.cells, loaded.num_classes)
+            space = build(num_classes=loaded.num_classes, **dataclasses.asdict(config.network))
             searcher = make_searcher(method, config, space, per_epoch)
             name = f"{method}/{seed}"
             state = searched(run, name, searcher, images, config, config.epochs * per_epoch)

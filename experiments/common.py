@@ -1,6 +1,8 @@
 """What every search script does around its search: data, judging by one program, training children, writing files."""
 
 import dataclasses
+import functools
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.configs.parts import DataConfig
+from experiments.configs.parts import DataConfig, NetworkConfig
 from jaxnas import costs, data, derive, export, plot, train
 from jaxnas.base import Arch, Batch, Params, Paths, SearchSpace, sparse_paths
 from jaxnas.policies import categorical
-from jaxnas.run import Run
+from jaxnas.run import Run, compiler_options
 from jaxnas.searchers import coupled_sgd
 
 REFERENCE = 256  # training examples from which a judged network takes its normalisation statistics
@@ -79,7 +81,7 @@ def make_judge(build: Callable[..., SearchSpace], images: data.SearchData, batch
     reference = images.weights.images[:REFERENCE]
     space = build(reference=len(reference))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def hits(params, paths, reference, mean, std, x, y):
         x = data.to_float(jnp.concatenate([reference, x]), mean, std)
         logits = space.apply(params, paths, x)[len(reference) :]
@@ -173,8 +175,17 @@ def write_network(run: Run, space: SearchSpace, arch: Arch, params: Params, imag
     export.save_variables(run.path / "network.safetensors", variables)
     normal = {"mean": np.asarray(images.mean).tolist(), "std": np.asarray(images.std).tolist()}
     shape = {"image_shape": images.image_shape, "num_classes": images.num_classes}
-    run.save_json("architecture.json", export.architecture_record(space, arch, **shape, **normal))
+    run.save_json(
+        "architecture.json",
+        export.architecture_record(space, arch, network=derive.supernet_changes(space, arch), **shape, **normal),
+    )
     plot.architecture(run.path / "architecture.png", space.about, arch)
+
+
+def draw_curves(run: Run) -> None:
+    """Draws the course of the run from its metrics."""
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    plot.curves(run.path / "curves.png", [json.loads(line) for line in lines])
 
 
 def smoke(config: Any) -> Any:
@@ -182,7 +193,9 @@ def smoke(config: Any) -> Any:
     tiny = {"data": dataclasses.replace(config.data, name="synthetic:n=96,size=8,classes=3,channels=1", weights=0.5)}
     tiny["data"] = dataclasses.replace(tiny["data"], policy=0.5, pad_to=None, shrink=1)
     if hasattr(config, "network"):
-        tiny["network"] = dataclasses.replace(config.network, channels=4, cells=2)
+        few = {"nodes": 2, "operations": ("none", "max_pool_3x3", "skip_connect", "dil_conv_3x3")}
+        changes = few if isinstance(config.network, NetworkConfig) else {}
+        tiny["network"] = dataclasses.replace(config.network, channels=4, cells=3, **changes)
     if hasattr(config, "search"):
         tiny["search"] = dataclasses.replace(config.search, epochs=2, batch_size=16)
     if hasattr(config, "retrain"):

@@ -6,11 +6,13 @@ Descends on the softmax mixture, architecture and weights in turn on two halves 
 network and random ones from scratch through one program. The presets in `configs/darts.py` say what each should reach.
 """
 
+import dataclasses
+
 import jax
 
 from experiments import common
 from experiments.configs.darts import PRESETS, Config
-from jaxnas import costs, plot
+from jaxnas import costs
 from jaxnas.base import dense_paths, sparse_paths
 from jaxnas.policies import entropy
 from jaxnas.relaxations import annealed, softmax, temperature_at
@@ -27,7 +29,7 @@ def main(run: Run, config: Config) -> None:
     per_epoch = common.steps_per_epoch(images.weights, search.batch_size)
 
     def build(**changes):
-        return darts_space(config.network.channels, config.network.cells, loaded.num_classes, **changes)
+        return darts_space(num_classes=loaded.num_classes, **dataclasses.asdict(config.network), **changes)
 
     space = build()
     schedule = {"epochs": search.epochs, "steps_per_epoch": per_epoch}
@@ -79,7 +81,7 @@ def main(run: Run, config: Config) -> None:
     validation = run.once("validation", lambda: evaluate(state))
     child, baseline, params = common.compare(run, space, judge, arch, loaded, images, config)
     common.write_network(run, space, arch, params, images)
-    plot.curves(run.path / "curves.png", plot.read_records(run.path))
+    common.draw_curves(run)
     run.finish(
         {
             "system": "darts",

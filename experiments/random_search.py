@@ -6,13 +6,15 @@ The comparator of every other search (Li and Talwalkar, 2019, arXiv 1902.07638).
 compiled program; the best one is then trained from scratch beside other random ones.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from experiments import common
 from experiments.configs.random_search import PRESETS, Config
-from jaxnas import plot, train
+from jaxnas import train
 from jaxnas.base import sparse_paths
 from jaxnas.run import Run, script
 from jaxnas.searchers import coupled_sgd
@@ -27,7 +29,7 @@ def main(run: Run, config: Config) -> None:
     steps = search.epochs * common.steps_per_epoch(images.weights, search.batch_size)
 
     def build(**changes):
-        size = {"channels": config.network.channels, "cells": config.network.cells}
+        size = dataclasses.asdict(config.network)
         return registry.build(search.space, num_classes=loaded.num_classes, **size, **changes)
 
     space = build()
@@ -58,7 +60,7 @@ def main(run: Run, config: Config) -> None:
     arch = common.child(archs, best)
     child, baseline, params = common.compare(run, space, judge, arch, loaded, images, config)
     common.write_network(run, space, arch, params, images)
-    plot.curves(run.path / "curves.png", plot.read_records(run.path))
+    common.draw_curves(run)
     run.finish(
         {
             "system": "random_search",

@@ -93,7 +93,7 @@ def main(run: Run, config: Config) -> None:
     )
     run.save_json("architecture.json", record)
     plot.architecture(run.path / "architecture.png", space.about, arch)
-    plot.curves(run.path / "curves.png", plot.read_records(run.path))
+    common.draw_curves(run)
     run.finish(
         {
             "system": "retrain",

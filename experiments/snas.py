@@ -6,11 +6,13 @@ Searches with Gumbel-softmax samples, one backward pass for weights and architec
 random ones from scratch through one program. The presets in `configs/snas.py` say what each should reach.
 """
 
+import dataclasses
+
 import jax
 
 from experiments import common
 from experiments.configs.snas import PRESETS, Config
-from jaxnas import costs, plot
+from jaxnas import costs
 from jaxnas.base import dense_paths, sparse_paths
 from jaxnas.policies import entropy, split_like
 from jaxnas.relaxations import annealed, gumbel_softmax, temperature_at
@@ -27,7 +29,7 @@ def main(run: Run, config: Config) -> None:
     per_epoch = common.steps_per_epoch(images.weights, search.batch_size)
 
     def build(**changes):
-        return snas_space(config.network.channels, config.network.cells, loaded.num_classes, **changes)
+        return snas_space(num_classes=loaded.num_classes, **dataclasses.asdict(config.network), **changes)
 
     space = build(drop_path=search.drop_path)
     schedule = {"epochs": search.epochs, "steps_per_epoch": per_epoch}
@@ -80,7 +82,7 @@ def main(run: Run, config: Config) -> None:
     validation = run.once("validation", lambda: evaluate(state))
     child, baseline, params = common.compare(run, space, judge, arch, loaded, images, config)
     common.write_network(run, space, arch, params, images)
-    plot.curves(run.path / "curves.png", plot.read_records(run.path))
+    common.draw_curves(run)
     run.finish(
         {
             "system": "snas",

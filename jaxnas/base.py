@@ -140,7 +140,7 @@ class About(NamedTuple):
       name: the space's name.
       operations: pytree like `choices` whose leaves are tuples of operation names.
       size: exact number of architectures that `derive` can return.
-      costs: `() -> {"parameters": CostTable, "macs": CostTable, ...}` of the stand-alone network.
+      costs: `(image_shape, **changes) -> {"parameters": CostTable, "macs": CostTable, ...}` of the stand-alone network.
       genotype: `(arch) -> str` or nested tuples, in the paper's notation.
       parse: the inverse of `genotype`.
       network: `(arch, **changes) -> Network`, the stand-alone network.
@@ -151,7 +151,7 @@ class About(NamedTuple):
     name: str = "custom"
     operations: Any = None
     size: int | None = None
-    costs: Callable[[], dict[str, CostTable]] | None = None
+    costs: Callable[..., dict[str, CostTable]] | None = None
     genotype: Callable[[Arch], Any] | None = None
     parse: Callable[[Any], Arch] | None = None
     network: Callable[..., Network] | None = None
@@ -290,7 +290,7 @@ def arch_like(choices: Tree, values: Any) -> Arch:
     """
     leaves, treedef = jax.tree.flatten(choices)
     try:
-        found = treedef.flatten_up_to(values)
+        found = treedef.flatten_up_to(values)  # type: ignore[attr-defined]
     except ValueError as error:
         raise ValueError(f"architecture does not have the structure of the space's choices: {error}") from None
     checked = []

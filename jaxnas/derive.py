@@ -16,7 +16,7 @@ from jax import lax
 
 from jaxnas.base import Arch, Network, Params, SearchSpace, Tree, arch_like, sparse_paths
 
-__all__ = ["network", "recalibrate"]
+__all__ = ["network", "recalibrate", "supernet_changes"]
 
 # What a supernet does and a network trained from scratch may do otherwise.
 _AS_IN_SUPERNET = {"affine": False, "pool_norm": True}
@@ -37,7 +37,7 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
       space: the space.
       params: weights of its supernet.
       arch: one integer per decision, leaves `[E]`.
-      **changes: for `space.about.network`; by default the network normalises as the supernet does.
+      **changes: for `space.about.network`, by default `supernet_changes`.
 
     Returns:
       The network and its variables.
@@ -57,7 +57,7 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
     """
     arch = arch_like(space.choices, arch)
     if space.about.network is not None:
-        child = space.about.network(arch, **{**_known(space.about.network, arch), **changes})
+        child = space.about.network(arch, **{**supernet_changes(space, arch), **changes})
         if child.inherit is not None:
             return child, child.inherit(params)
     if changes:
@@ -66,12 +66,24 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
     return child, {"params": params}
 
 
-def _known(network_fn: Callable[..., Network], arch: Arch) -> dict[str, Any]:
-    """The settings of a supernet that a space's networks have; making a network costs next to nothing."""
-    known = {}
+def supernet_changes(space: SearchSpace, arch: Arch) -> dict[str, Any]:
+    """The changes to `space.about.network` under which it normalises as the supernet does.
+
+    They are what `network` builds with, and what an `architecture.json` has to say of a network with inherited weights.
+
+    Args:
+      space: the space.
+      arch: any of its architectures; making a network costs next to nothing.
+
+    Returns:
+      Keyword arguments; empty for a space without a stand-alone network.
+    """
+    known: dict[str, Any] = {}
+    if space.about.network is None:
+        return known
     for name, value in _AS_IN_SUPERNET.items():
-        with contextlib.suppress(TypeError):
-            network_fn(arch, **{name: value})
+        with contextlib.suppress(TypeError):  # a space whose networks have no such setting
+            space.about.network(arch, **{name: value})
             known[name] = value
     return known
 

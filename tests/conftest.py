@@ -9,8 +9,10 @@ if "jax" in sys.modules:
 
 # Subprocesses that tests start inherit these, as a second process of the same run would.
 flags = os.environ.get("XLA_FLAGS", "")
-if "xla_force_host_platform_device_count" not in flags:
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=2".strip()
+for flag, value in (("xla_force_host_platform_device_count", 2), ("xla_backend_optimization_level", 1)):
+    if flag not in flags:  # the optimisation level saves a third of the time that compiling takes
+        flags = f"{flags} --{flag}={value}"
+os.environ["XLA_FLAGS"] = flags.strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -13,19 +13,22 @@ import pytest
 from jaxnas import derive
 from jaxnas.base import About, Network, SearchSpace, one_hot_paths
 from jaxnas.ops import Norm
-from jaxnas.spaces.darts import darts_space, snas_space
+from jaxnas.spaces import registry
 from jaxnas.spaces.inherit import linen_network
 
 OPERATIONS = ("none", "avg_pool_3x3", "skip_connect")
+SETTINGS = {
+    "darts": {"cells": 3, "nodes": 2, "stem_multiplier": 1},
+    "snas": {"cells": 1, "nodes": 2, "stem_multiplier": 1},
+    "nasbench201": {"cells": 1},
+}
 X = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
 OFFSETS = np.array([-2.0, 0.0, 1.0, 5.0, 0.5])
 
 
 @functools.cache
-def supernet(kind):
-    space = kind(
-        4, 3 if kind is darts_space else 1, 5, nodes=2, stem_multiplier=1, operations=OPERATIONS, lowering="lax"
-    )
+def supernet(name):
+    space = registry.build(name, channels=4, num_classes=5, operations=OPERATIONS, lowering="lax", **SETTINGS[name])
     shapes = jax.eval_shape(space.init, jax.random.key(0), X)
     rng = np.random.default_rng(0)
     return space, jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), shapes)
@@ -38,7 +41,7 @@ def random_arch(space, seed=0):
 
 @functools.cache
 def child(seed=0):
-    space, params = supernet(snas_space)
+    space, params = supernet("snas")
     return derive.network(space, params, random_arch(space, seed))
 
 
@@ -48,9 +51,9 @@ def batches(num=5, size=4):
     return x.astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", [darts_space, snas_space])
-def test_logits_are_those_of_the_supernet(kind):
-    space, params = supernet(kind)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_logits_are_those_of_the_supernet(name):
+    space, params = supernet(name)
     arch = random_arch(space, 1)
     network, variables = derive.network(space, params, arch)
     expected = jax.jit(space.apply)(params, one_hot_paths(space.choices, arch), X)
@@ -58,8 +61,16 @@ def test_logits_are_those_of_the_supernet(kind):
     chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_changes_that_a_space_does_not_know_are_left_out():
+    both = {"affine": False, "pool_norm": True}
+    for name, expected in {"darts": both, "snas": both, "nasbench201": {"affine": False}}.items():
+        space, _ = supernet(name)
+        assert derive.supernet_changes(space, random_arch(space)) == expected
+    assert derive.supernet_changes(bare_space(), [0]) == {}
+
+
 def test_changes_reach_the_network():
-    space, params = supernet(snas_space)
+    space, params = supernet("snas")
     _, plain = derive.network(space, params, random_arch(space))
     _, affine = derive.network(space, params, random_arch(space), affine=True)
     assert set(plain["params"]["cell0_pre0"]) == {"kernel"}
@@ -69,7 +80,7 @@ def test_changes_reach_the_network():
 
 
 def test_an_architecture_of_another_space_is_refused():
-    space, params = supernet(snas_space)
+    space, params = supernet("snas")
     with pytest.raises(ValueError, match=r"expected integers of shape \(5,\)"):
         derive.network(space, params, {"normal": [0, 0], "reduce": [0, 0]})
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -57,13 +58,14 @@ def _write(tmp_path, content) -> str:
 # Spaces
 
 
-def test_darts_as_published(capsys):
-    found = _describe(capsys, "darts", "--set", "lowering=lax")
+def test_darts_by_default(capsys):
+    found = _describe(capsys, "darts", "--set", "cells=2", "--set", "lowering=lax")
     assert found["architectures"] == 1_037_664_180**2
     assert found["architectures_log10"] == 18.032
-    assert found["supernet_parameters"] == 1_930_618
+    shapes = jax.eval_shape(darts_space(cells=2, lowering="lax").init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert found["supernet_parameters"] == sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert found["image_shape"] == [32, 32, 3]
-    assert found["settings"] | {"channels": 16, "cells": 8, "num_classes": 10} == found["settings"]
+    assert found["settings"] | {"channels": 16, "cells": 2, "num_classes": 10} == found["settings"]
     assert set(found["decisions"]) == set(KINDS)
     assert found["decisions"]["normal"]["count"] == 14
     assert found["decisions"]["normal"]["operations"][:2] == ["none", "max_pool_3x3"]
@@ -72,7 +74,8 @@ def test_darts_as_published(capsys):
 
 @pytest.mark.parametrize("name", registry.names())
 def test_every_registered_space_describes_itself(name):
-    plain = {"lowering": "lax"} if "lowering" in registry.defaults(name) else {}  # quicker to trace
+    small = {"cells": 2, "lowering": "lax"}  # quicker to trace
+    plain = {setting: small[setting] for setting in small if setting in registry.defaults(name)}
     space = registry.build(name, **plain, **NEEDED.get(name, {}))
     assert space.about.name == name
     summary = space_summary(space)

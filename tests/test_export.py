@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import export
+from jaxnas import derive, export
 from jaxnas.base import About, SearchSpace
 from jaxnas.export.__main__ import main
 from jaxnas.spaces import registry
@@ -124,6 +124,21 @@ def test_one_function_for_every_batch_size():
     call = jax.export.deserialize(export.to_stablehlo(network, variables, SHAPE, platforms=["cpu"])).call
     for size in (1, 3):
         np.testing.assert_allclose(call(IMAGES[:size]), logits("nasbench201")[:size], rtol=1e-4, atol=1e-5)
+
+
+def test_inherited_weights_are_exported(tmp_path):
+    space, _, _ = trained("darts")
+    arch = {"normal": [0, 0, 0, 0, 0], "reduce": [1, 3, 0, 2, 0]}
+    shapes = jax.eval_shape(space.init, jax.random.key(0), jax.ShapeDtypeStruct((4, *SHAPE), jnp.float32))
+    network, variables = derive.network(space, jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes), arch)
+    export.save_variables(tmp_path / "network.safetensors", variables)
+    shape = {"image_shape": SHAPE, "num_classes": 5, "network": derive.supernet_changes(space, arch)}
+    record = export.architecture_record(space, arch, mean=MEAN, std=STD, **shape)
+    (tmp_path / "architecture.json").write_text(json.dumps(record))
+    export.export_workdir(tmp_path, tmp_path / "out")
+    call = jax.export.deserialize((tmp_path / "out" / "network.stablehlo").read_bytes()).call
+    expected = jax.jit(lambda x: network.apply(variables, x)[0])(IMAGES)
+    np.testing.assert_allclose(call(IMAGES), expected, rtol=1e-4)
 
 
 def toy_space(classes=5):

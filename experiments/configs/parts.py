@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from jaxnas.spaces.darts import PRIMITIVES
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -26,13 +28,23 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkConfig:
+class SizeConfig:
     """Size of a network of cells."""
 
     channels: int = 8
     """Channels of the first cell."""
     cells: int = 3
     """Number of cells; those at one and two thirds halve the image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig(SizeConfig):
+    """A search space of cells."""
+
+    nodes: int = 4
+    """Nodes of a cell besides its two inputs."""
+    operations: tuple[str, ...] = PRIMITIVES
+    """Candidates of every edge."""
 
 
 @dataclasses.dataclass(frozen=True)

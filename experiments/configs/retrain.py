@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.configs.parts import DataConfig, NetworkConfig
+from experiments.configs.parts import DataConfig, SizeConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Config:
     """A file architecture.json from a search, or a published cell: darts_v1, darts_v2, snas_mild, snas_moderate,
     snas_aggressive."""
     data: DataConfig = DataConfig()
-    network: NetworkConfig = NetworkConfig()
+    network: SizeConfig = SizeConfig()
     recipe: RecipeConfig = RecipeConfig()
     seed: int = 0
     """Seed of the whole run."""
@@ -53,7 +53,7 @@ PRESETS = {
     ),
     "cifar10": Config(
         data=DataConfig("cifar10", crop=4, flip=True),
-        network=NetworkConfig(channels=36, cells=20),
+        network=SizeConfig(channels=36, cells=20),
         recipe=RecipeConfig(),
     ),
 }

@@ -123,7 +123,7 @@ def count_parameters(params: Any) -> int:
     the networks of DARTS and SNAS without their auxiliary head.
 
     Args:
-      params: pytree of arrays or `jax.ShapeDtypeStruct`s.
+      params: pytree whose leaves are arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
       The sum of the leaves' sizes.

@@ -66,6 +66,7 @@ def exact(*, dense: bool = True, limit: int = 100_000) -> Estimator:
     def estimate(key, state, policy_params, loss_fn, params):
         del key
         policy = categorical(policy_params)
+        logits = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), policy_params)
         archs = jax.tree.map(jnp.asarray, enumerate_architectures(policy_params, limit=limit))
 
         def to_paths(arch):
@@ -73,7 +74,7 @@ def exact(*, dense: bool = True, limit: int = 100_000) -> Estimator:
 
         def term(arch):
             (loss, aux), weight_grads = jax.value_and_grad(lambda p: loss_fn(to_paths(arch), p), has_aux=True)(params)
-            log_p, score = jax.value_and_grad(policy.log_prob)(policy_params, arch)
+            log_p, score = jax.value_and_grad(policy.log_prob)(logits, arch)
             policy_grads = jax.tree.map(lambda s: loss * s, score)
             return jax.tree.map(lambda leaf: jnp.exp(log_p) * leaf, (loss, policy_grads, weight_grads, aux))
 
@@ -82,6 +83,9 @@ def exact(*, dense: bool = True, limit: int = 100_000) -> Estimator:
 
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(term, first(archs)))
         (value, policy_grads, weight_grads, aux), _ = jax.lax.scan(body, zero, archs)
+        policy_grads, weight_grads = jax.tree.map(
+            lambda total, leaf: total.astype(leaf.dtype), (policy_grads, weight_grads), (policy_params, params)
+        )
         paths = to_paths(policy.mode(policy_params))
         return state, Estimate(value, policy_grads, weight_grads, paths, aux, {})
 

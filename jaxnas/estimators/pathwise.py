@@ -77,6 +77,6 @@ def pathwise(
             (value, grads), outs = jax.lax.scan(body, (value, grads), keys)
             paths, aux = jax.tree.map(lambda leaf: leaf[-1], outs)
         info = {"temperature": level}
-        return PathwiseState(state.step + 1), Estimate(value, *grads, paths, aux, info)
+        return PathwiseState(state.step + 1), Estimate(value, grads[0], grads[1], paths, aux, info)
 
     return Estimator(init, estimate)

@@ -77,9 +77,9 @@ def _fitted(path: str | Path, found: dict[str, np.ndarray], like: Tree) -> Tree:
     """The arrays in the structure and dtypes of `like`."""
     wanted = _named(like)
     for name in sorted({*wanted, *found}):
-        held, needed = (list(tree[name].shape) if name in tree else None for tree in (found, wanted))
+        held, needed = (f"shape {list(tree[name].shape)}" if name in tree else "nothing" for tree in (found, wanted))
         if held != needed:
-            raise ValueError(f"{path} does not fit the network: {name} has shape {held}, expected {needed}")
+            raise ValueError(f"{path} does not fit the network: {name} has {held}, expected {needed}")
     return jax.tree.unflatten(jax.tree.structure(like), [found[name].astype(wanted[name].dtype) for name in wanted])
 
 

@@ -57,7 +57,8 @@ def architecture_record(
       num_classes: width of the output.
       mean: per channel, `[C]`: the network was trained on `(pixel / 255 - mean) / std`.
       std: per channel, `[C]`.
-      network: the changes given to `space.about.network`.
+      network: the changes given to `space.about.network`; of a network with inherited weights
+        `jaxnas.derive.supernet_changes(space, arch)`.
       classes: names of the classes.
       expected_latency: milliseconds, where there is a table.
       weights: file of the trained variables, beside `architecture.json`.

@@ -14,11 +14,11 @@ from jaxnas.ops.blocks import (
     Style,
     Zero,
     from_linen,
-    torch_uniform,
 )
 from jaxnas.ops.conv import conv, pointwise
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.drop_path import drop_path
+from jaxnas.ops.initialisers import one_draw, torch_uniform
 from jaxnas.ops.lowering import Lowering, by_hand
 from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
 from jaxnas.ops.pooling import avg_pool, max_pool
@@ -47,6 +47,7 @@ __all__ = [
     "from_linen",
     "max_pool",
     "normalise",
+    "one_draw",
     "pointwise",
     "torch_uniform",
 ]

@@ -6,8 +6,6 @@ do: convolutions and dense layers, padding included, no normalisation in the mul
 """
 
 import dataclasses
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,6 +15,7 @@ import jax.numpy as jnp
 from jaxnas.base import Op
 from jaxnas.ops.conv import conv
 from jaxnas.ops.depthwise import depthwise_conv
+from jaxnas.ops.initialisers import torch_uniform
 from jaxnas.ops.lowering import Lowering
 from jaxnas.ops.normalisation import Norm
 from jaxnas.ops.pooling import avg_pool, max_pool
@@ -35,7 +34,6 @@ __all__ = [
     "Style",
     "Zero",
     "from_linen",
-    "torch_uniform",
 ]
 
 
@@ -78,17 +76,6 @@ class Style:
     def norm_cost(self, features: int) -> Cost:
         """Parameters of one normalisation layer."""
         return Cost(2 * features if self.affine else 0, 0)
-
-
-def torch_uniform(fan_in: int) -> Callable[..., jax.Array]:
-    """Initialiser uniform in `+-1 / sqrt(fan_in)`, PyTorch's default for convolutions and dense layers."""
-    bound = 1.0 / math.sqrt(fan_in)
-
-    def init(key, shape, dtype=jnp.float32):
-        # Drawn flat: the same bits, and XLA:CPU compiles a four-dimensional draw ten times as long.
-        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
-
-    return init
 
 
 def from_linen(module: nn.Module) -> Op:
@@ -266,8 +253,8 @@ class SepConv(Block):
     kernel: int = 3
 
     def _halves(self, in_features: int) -> tuple[DilConv, DilConv]:
-        common = {"style": self.style, "kernel": self.kernel, "dilation": 1, "parent": None}
-        return DilConv(in_features, self.stride, **common), DilConv(self.features, 1, **common)
+        first = DilConv(in_features, self.stride, self.style, kernel=self.kernel, dilation=1, parent=None)
+        return first, first.clone(features=self.features, stride=1)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -8,12 +8,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from jaxnas.ops.island import island
+from jaxnas.ops.island import island, kept
 from jaxnas.ops.lowering import Lowering, by_hand
 
 __all__ = ["depthwise_conv"]
+
+_TILE = 8
 
 
 def depthwise_conv(
@@ -77,14 +80,31 @@ _shifts = functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))(_sum_taps)
 
 @functools.partial(island, static=(0, 1, 2))
 def _kernel_gradient(stride, dilation, shape, x, g):
-    wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))
-    rows = [jnp.sum(window * wide, (0, 1, 2)) for _, _, window in _taps(x, shape, stride, dilation)]
-    return jnp.stack(rows).reshape(shape).astype(g.dtype)
+    """The gradient of the kernel as one matrix product per channel instead of one reduction per tap.
+
+    Products of every column of `x` with every column of `g` are summed over examples and rows; the taps are the
+    diagonals. Tiles of some eight columns keep the part that is thrown away small.
+    """
+    kh, kw = shape[:2]
+    batch, height, width, channels = g.shape
+    wide = jnp.promote_types(g.dtype, jnp.float32)
+    tiles = -(-width // _TILE)
+    tile = -(-width // tiles)
+    reach = (tile - 1) * stride + (kw - 1) * dilation + 1  # columns of x below one tile of g
+    pad_h, pad_w = dilation * (kh // 2), dilation * (kw // 2)
+    right = max(0, (tiles - 1) * tile * stride + reach - x.shape[2] - pad_w)
+    x = jnp.pad(x, ((0, 0), (pad_h, pad_h), (pad_w, right), (0, 0)))
+    x = jnp.stack([x[:, :, t * tile * stride :][:, :, :reach] for t in range(tiles)], 2)
+    x = jnp.stack([x[:, i * dilation :][:, : (height - 1) * stride + 1 : stride] for i in range(kh)], 3)
+    g = jnp.pad(g, ((0, 0), (0, 0), (0, tiles * tile - width), (0, 0))).reshape(batch, height, tiles, tile, channels)
+    products = jnp.einsum("bhtiuc,bhtvc->ciuv", x.astype(wide), g.astype(wide), precision="highest")
+    taps, columns, outputs = np.ogrid[:kw, :reach, :tile]
+    diagonals = jnp.asarray(columns == outputs * stride + taps * dilation, wide)
+    return jnp.einsum("ciuv,juv->ijc", products, diagonals, precision="highest").astype(g.dtype)
 
 
 def _forward(stride, dilation, x, kernel):
-    # The plain function: with the custom one here, a second reverse pass through `scan` loses the residuals.
-    return _sum_taps(stride, dilation, x, kernel), (x, kernel)
+    return _sum_taps(stride, dilation, x, kernel), kept((x, kernel))
 
 
 def _backward(stride, dilation, residuals, g):

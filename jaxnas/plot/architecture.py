@@ -9,21 +9,22 @@ from typing import Any
 
 from jaxnas.base import About, Arch
 from jaxnas.plot.graph import Panel, colours, panels
-from jaxnas.plot.layout import CHARACTER, RADIUS, Layout, place
+from jaxnas.plot.layout import CHARACTER, RADIUS, place
 
 __all__ = ["architecture"]
 
 FONT = 8.5  # points
 MARGIN, TITLE, LEGEND = 0.3, 0.42, 0.42  # inches
-INK, PALE, BAND = "#222222", "#9aa1ab", "#eef1f5"
+INK, PALE, FAINT, BAND = "#222222", "#8d95a0", "#d5dae1", "#eef1f5"
 LOWER = str.maketrans("k-0123456789", "ₖ₋₀₁₂₃₄₅₆₇₈₉")
 
 
 def architecture(path: str | Path, about: About, arch: Arch) -> Path:
     """Draws an architecture, one panel per kind of cell.
 
-    In a space with edges a panel is a graph: a colour and a label per edge, edges with operation `none` left out, nodes
-    without inputs dashed. Otherwise it is a table, a row per decision and a column per operation.
+    In a space of cells a panel is a graph: a colour and a label per edge, edges with operation `none` left out, nodes
+    that nothing enters dashed. Chains and spaces without edges become tables, a column per decision and a row per
+    operation.
 
     Args:
       path: where; the suffix (`.png`, `.svg`, `.pdf`) decides the format.
@@ -39,20 +40,22 @@ def architecture(path: str | Path, about: About, arch: Arch) -> Path:
     from matplotlib.figure import Figure
 
     found = panels(about, arch)
-    shades = colours(found)
-    shades = {name: shade for name, shade in shades.items() if any(name in panel.decisions for panel in found)}
-    drawn = [_Graph(panel, shades) if panel.names else _Table(panel, shades) for panel in found]
-    width = max([one.width for one in drawn] + [_legend_width(shades)]) + 2 * MARGIN
+    used = {name for panel in found for name in panel.decisions}
+    shades = {name: shade for name, shade in colours(found).items() if name in used}
+    drawn = [_Graph(panel, shades) if panel.is_cell else _Table(panel, shades) for panel in found]
+    legend = shades if any(panel.is_cell for panel in found) else {}  # a table names its rows
+    width = max([one.width for one in drawn] + [_legend_width(legend)]) + 2 * MARGIN
     height = sum(one.height + TITLE for one in drawn) + LEGEND
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axes.axis("off")
     top = height
     for panel, one in zip(found, drawn, strict=True):
-        axes.text(MARGIN, top - TITLE / 2, panel.title, fontsize=12, fontweight="bold", color=INK, va="center")
+        title = f"{panel.title} cell" if panel.is_cell and panel.title != "cell" else panel.title
+        axes.text(MARGIN, top - TITLE / 2, title, fontsize=12, fontweight="bold", color=INK, va="center")
         top -= TITLE + one.height
         one.draw(axes, (width - one.width) / 2, top)
-    _draw_legend(axes, shades, (width - _legend_width(shades)) / 2, LEGEND / 2)
+    _draw_legend(axes, legend, (width - _legend_width(legend)) / 2, LEGEND / 2)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -63,7 +66,8 @@ class _Graph:
     """A cell as a graph, drawn from its lower left corner."""
 
     def __init__(self, panel: Panel, shades: dict[str, str]):
-        self._panel, self._shades, self._layout = panel, shades, place(panel)
+        self._panel, self._shades = panel, shades
+        self._layout = place(panel, characters=max(map(len, shades), default=0))
         left, low, right, high = self._layout.box
         self._output = right + 0.75 if panel.concatenates else right
         self.width, self.height = self._output + RADIUS - left, high - low
@@ -92,7 +96,9 @@ class _Graph:
         )
         ends = (start + wide + 0.12, 0), (self._output - RADIUS, 0)
         axes.add_patch(
-            FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=9, color=PALE, shrinkA=0, shrinkB=0, transform=self._to)
+            FancyArrowPatch(
+                *ends, arrowstyle="-|>", mutation_scale=9, color=PALE, shrinkA=0, shrinkB=0, transform=self._to
+            )
         )
         self._node(axes, (self._output, 0), "c_{k}", alive=True)
 
@@ -133,7 +139,17 @@ class _Graph:
         axes.add_patch(
             Circle(centre, RADIUS, fc="white", ec=INK if alive else PALE, lw=1.2, ls=line, transform=self._to, zorder=3)
         )
-        axes.text(*centre, _label(name), fontsize=FONT, color=INK if alive else PALE, ha="center", va="center_baseline", transform=self._to, zorder=5)
+        size = FONT if len(name) < 5 or "{" in name else FONT - 2
+        axes.text(
+            *centre,
+            _label(name),
+            fontsize=size,
+            color=INK if alive else PALE,
+            ha="center",
+            va="center_baseline",
+            transform=self._to,
+            zorder=5,
+        )
 
 
 def _label(name: str) -> str:
@@ -143,14 +159,28 @@ def _label(name: str) -> str:
 
 
 class _Table:
-    """A row per decision, a column per operation, from its lower left corner."""
+    """A column per decision, a row per operation, from its lower left corner."""
 
     def __init__(self, panel: Panel, shades: dict[str, str]):
         self._panel, self._shades = panel, shades
-        self.width, self.height = 1.0, 1.0
+        self._side = min(0.3, max(0.16, 12 / max(1, len(panel.decisions))))
+        self._names = CHARACTER * max(len(name) for name in panel.operations) + 0.2
+        self.width = self._names + self._side * len(panel.decisions)
+        self.height = self._side * (len(panel.operations) + 1)
 
     def draw(self, axes: Any, x: float, y: float) -> None:
-        pass
+        side, rows = self._side, len(self._panel.operations)
+        heights = {name: y + side * (rows - i + 0.5) for i, name in enumerate(self._panel.operations)}
+        columns = [x + self._names + side * (i + 0.5) for i in range(len(self._panel.decisions))]
+        chosen = [heights[name] for name in self._panel.decisions]
+        for name, height in heights.items():
+            axes.text(x + self._names - 0.14, height, name, fontsize=FONT, color=INK, ha="right", va="center_baseline")
+            axes.plot(columns, [height] * len(columns), "o", ms=2.5, color=FAINT, zorder=1)
+        axes.plot(columns, chosen, color=FAINT, lw=1.6, zorder=1)
+        for i, (column, height, name) in enumerate(zip(columns, chosen, self._panel.decisions, strict=True)):
+            axes.plot(column, height, "s", ms=52 * side, color=self._shades.get(name, PALE), zorder=2)
+            if i % max(1, round(0.3 / side)) == 0:
+                axes.text(column, y + 0.4 * side, str(i), fontsize=FONT - 1.5, color=PALE, ha="center", va="center")
 
 
 def _legend_width(shades: dict[str, str]) -> float:

@@ -42,6 +42,11 @@ class Panel(NamedTuple):
     num_inputs: int
     concatenates: bool
 
+    @property
+    def is_cell(self) -> bool:
+        """Whether nodes have several edges to choose from; a chain of decisions is better drawn as a table."""
+        return len(self.names) > 0 and len(self.decisions) > len(self.names) - self.num_inputs
+
 
 def panels(about: About, arch: Arch) -> list[Panel]:
     """Reads an architecture, one panel per leaf.
@@ -79,7 +84,7 @@ def _panel(about: About, path: Any, leaf: np.ndarray, operations: Any, edges: An
         return Panel(title, decisions, names, (), (), 0, False)
     nodes = 1 + max(target for _, target in edges)
     num_inputs = nodes - len({target for _, target in edges})
-    kept = tuple(Edge(*ends, name) for ends, name in zip(edges, decisions, strict=True) if name != "none")
+    kept = tuple(Edge(s, t, name) for (s, t), name in zip(edges, decisions, strict=True) if name != "none")
     return Panel(title, decisions, names, kept, _node_names(nodes, num_inputs), num_inputs, num_inputs > 1)
 
 

@@ -13,7 +13,7 @@ from jaxnas.plot.graph import Edge, Panel
 
 __all__ = ["CHARACTER", "LABEL_HEIGHT", "RADIUS", "Curve", "Layout", "place"]
 
-RADIUS = 0.19  # of a node
+RADIUS, TIP = 0.19, 0.02  # of a node, and what an arrow keeps away from it
 CHARACTER, LABEL_HEIGHT = 0.073, 0.17  # of a label
 INPUTS = 0.62  # distance of two inputs from the row
 FIRST_LEVEL, LEVEL = 0.72, 0.34  # height of the lowest arch, and between two levels
@@ -28,16 +28,21 @@ class Curve(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A placed cell: centres `[N, 2]` of the nodes, the curves, and the box around all as `(left, low, right, high)`."""
+    """A placed cell: centres `[N, 2]` of the nodes, curves, and the box `(left, low, right, high)` around all."""
 
     nodes: np.ndarray
     curves: tuple[Curve, ...]
     box: tuple[float, float, float, float]
 
 
-def place(panel: Panel) -> Layout:
-    """Places a cell; the row of nodes has the height 0."""
-    nodes = _nodes(panel)
+def place(panel: Panel, *, characters: int = 0) -> Layout:
+    """Places a cell; the row of nodes has the height 0.
+
+    Args:
+      panel: a cell with at least one node.
+      characters: length of a label for which there must be room between two nodes, besides those of the cell.
+    """
+    nodes = _nodes(panel, max([characters] + [len(edge.operation) for edge in panel.edges]))
     lines = [(edge, _points(nodes, edge, height)) for edge, height in _heights(panel, nodes)]
     curves: list[Curve] = []
     for i, (edge, points) in enumerate(lines):
@@ -48,9 +53,8 @@ def place(panel: Panel) -> Layout:
     return Layout(nodes, tuple(curves), (extent[:, 0].min(), low, extent[:, 0].max(), high))
 
 
-def _nodes(panel: Panel) -> np.ndarray:
-    longest = max((len(edge.operation) for edge in panel.edges), default=0)
-    gap = max(1.1, longest * CHARACTER + 2 * RADIUS + 0.42)
+def _nodes(panel: Panel, characters: int) -> np.ndarray:
+    gap = max(1.1, characters * CHARACTER + 2 * RADIUS + 0.42)
     inputs = panel.num_inputs
     heights = np.linspace(INPUTS, -INPUTS, inputs) if inputs > 1 else np.zeros(1)
     row = [(gap * (i + 1), 0.0) for i in range(len(panel.names) - inputs)]
@@ -85,18 +89,21 @@ def _heights(panel: Panel, nodes: np.ndarray) -> list[tuple[Edge, float | None]]
 
 
 def _points(nodes: np.ndarray, edge: Edge, height: float | None) -> np.ndarray:
-    """The edge as a Bézier curve, cut where it leaves the one node and touches the other."""
+    """The edge as a curve from the rim of one node to just before that of the other."""
     first, last = nodes[edge.source], nodes[edge.target]
     t = np.linspace(0, 1, 200)[:, None]
     if height is None:
-        points = first + t * (last - first)
-    else:
-        lean = 0.06 * (last[0] - first[0])
-        control = (height - (first[1] + last[1]) / 8) / 0.75
-        second, third = np.array([first[0] + lean, control]), np.array([last[0] - lean, control])
-        points = (1 - t) ** 3 * first + 3 * (1 - t) ** 2 * t * second + 3 * (1 - t) * t**2 * third + t**3 * last
-    away = [np.hypot(*(points - end).T) for end in (first, last)]
-    return points[(away[0] > RADIUS) & (away[1] > RADIUS + 0.03)]
+        way = (last - first) / np.hypot(*(last - first))
+        return first + RADIUS * way + t * (last - first - (2 * RADIUS + TIP) * way)
+    # Outer arches meet the nodes more steeply than inner ones, so that neighbours part at once.
+    slant = np.radians(68 - 24 * (abs(height) - FIRST_LEVEL) / LEVEL)
+    out = np.array([np.sin(slant), np.sign(height) * np.cos(slant)])
+    first, last = first + RADIUS * out, last + (RADIUS + TIP) * out * np.array([-1, 1])
+    control = (height - (first[1] + last[1]) / 8) / 0.75
+    most = 0.3 * (last[0] - first[0])
+    leans = [float(np.clip(np.tan(slant) * abs(control - end[1]), -most, most)) for end in (first, last)]
+    second, third = np.array([first[0] + leans[0], control]), np.array([last[0] - leans[1], control])
+    return (1 - t) ** 3 * first + 3 * (1 - t) ** 2 * t * second + 3 * (1 - t) * t**2 * third + t**3 * last
 
 
 def _label(edge: Edge, points: np.ndarray, others: list[np.ndarray], placed: list[Curve], nodes: np.ndarray):

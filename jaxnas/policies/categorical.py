@@ -36,9 +36,11 @@ def categorical(choices: Tree, *, mean: float = 0.0, scale: float = 1e-3) -> Pol
         )
 
     def sample(key, logits):
-        return jax.tree.map(
-            lambda k, leaf: jax.random.categorical(k, leaf).astype(jnp.int32), split_like(key, logits), logits
-        )
+        def draw(key, leaf):
+            wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))  # the noise takes the dtype of the logits
+            return jax.random.categorical(key, wide).astype(jnp.int32)
+
+        return jax.tree.map(draw, split_like(key, logits), logits)
 
     def log_prob(logits: Tree, arch: Arch):
         rows = jax.tree.map(

@@ -20,14 +20,16 @@ def gumbel_softmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | f
       temperature: above zero.
 
     Returns:
-      Weights `[E, K]` that sum to one over the last axis.
+      Weights `[E, K]` that sum to one over the last axis, in the dtype of `logits`.
 
     References:
       Xie et al., SNAS, 2019, arXiv 1812.09926, equation 4; Maddison et al., 2017, arXiv 1611.00712, equation 10;
       Jang et al., 2017, arXiv 1611.01144, equation 2.
     """
-    noise = jax.random.gumbel(key, logits.shape, logits.dtype)
-    return jax.nn.softmax((logits + noise) / temperature, -1)
+    wide = jnp.promote_types(logits.dtype, jnp.float32)  # noise of eight bits gives rare operations wrong frequencies
+    noise = jax.random.gumbel(key, logits.shape, wide)
+    weight = jax.nn.softmax((logits.astype(wide) + noise) / jnp.asarray(temperature, wide), -1)
+    return weight.astype(logits.dtype)
 
 
 def concrete_log_prob(logits: jax.Array, temperature: jax.Array | float, log_weight: jax.Array) -> jax.Array:

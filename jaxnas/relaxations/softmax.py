@@ -1,12 +1,13 @@
 """The softmax mixture: no noise, every operation weighted by its probability."""
 
 import jax
+import jax.numpy as jnp
 
 __all__ = ["softmax"]
 
 
 def softmax(key: jax.Array | None, logits: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """`weight = softmax(logits / temperature)`, the mixture of DARTS.
+    """The mixture of DARTS, `weight = softmax(logits / temperature)`.
 
     Deterministic: `key` is ignored. It optimises the loss of the mixture, not of its samples.
 
@@ -16,10 +17,10 @@ def softmax(key: jax.Array | None, logits: jax.Array, temperature: jax.Array | f
       temperature: above zero.
 
     Returns:
-      Weights `[E, K]` that sum to one over the last axis.
+      Weights `[E, K]` that sum to one over the last axis, in the dtype of `logits`.
 
     References:
       Liu et al., DARTS, 2019, arXiv 1806.09055, equation 2.
     """
     del key
-    return jax.nn.softmax(logits / temperature, -1)
+    return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype), -1)

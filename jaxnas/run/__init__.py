@@ -4,7 +4,7 @@
 """
 
 from jaxnas.run.driver import Advance, compiled_steps, drive, python_steps
-from jaxnas.run.environment import enable_compilation_cache, environment
+from jaxnas.run.environment import compiler_options, enable_compilation_cache, environment
 from jaxnas.run.metrics import JsonLines, TensorBoard, Writer
 from jaxnas.run.phases import Saving, Watch
 from jaxnas.run.progress import Progress, Ticker
@@ -27,6 +27,7 @@ __all__ = [
     "Watch",
     "Writer",
     "compiled_steps",
+    "compiler_options",
     "drive",
     "enable_compilation_cache",
     "environment",

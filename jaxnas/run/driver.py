@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas.run.environment import compiler_options
 from jaxnas.run.metrics import Row, rows_of
 from jaxnas.run.progress import Ticker
 
@@ -182,7 +183,7 @@ def _compile(lowered: Any, check: Callable[[], None]) -> Callable[..., Any]:
 
     def work() -> None:
         try:
-            outcome["compiled"] = lowered.compile()
+            outcome["compiled"] = lowered.compile(compiler_options=compiler_options())
         except BaseException as error:
             outcome["error"] = error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["enable_compilation_cache", "environment"]
+__all__ = ["compiler_options", "enable_compilation_cache", "environment"]
 
 
 def environment() -> dict[str, Any]:
@@ -43,6 +43,15 @@ def _commit(root: Path) -> str | None:
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if inside else None
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """Options for `jax.jit` and `compile` that save time on the default backend.
+
+    On CPU the first of LLVM's optimisation levels compiles a search step in two thirds of the time, and the step then
+    takes as much processor time as with the default one. Elsewhere there is nothing to set.
+    """
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def enable_compilation_cache(directory: str | Path | None = None) -> Path | None:

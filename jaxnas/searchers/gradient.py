@@ -199,7 +199,7 @@ def _descend(tx, state, params_name, opt_name, grads):
 
 def _is_logits(space: SearchSpace, policy_params: Tree) -> bool:
     """Whether the policy's parameters are scores in the shape of the space's choices."""
-    same = jax.tree.structure(policy_params) == jax.tree.structure(space.choices)
-    return same and all(
-        a.shape == b.shape for a, b in zip(jax.tree.leaves(policy_params), jax.tree.leaves(space.choices), strict=True)
-    )
+    if jax.tree.structure(policy_params, is_leaf=None) != jax.tree.structure(space.choices):  # type: ignore[operator]
+        return False
+    pairs = zip(jax.tree.leaves(policy_params), jax.tree.leaves(space.choices), strict=True)
+    return all(a.shape == b.shape for a, b in pairs)

@@ -181,24 +181,34 @@ def snas(
         raise ValueError(f"resource_mode must be 'reparametrization' or 'discrete', got {resource_mode!r}")
     if resource_weight and resource is None:
         raise ValueError(f"resource_weight={resource_weight} needs a resource")
-    base_loss = classification_loss(space) if loss is None else loss
-    charged = resource is not None and resource_weight != 0
-
-    def sampled_loss(paths, params, batch, key):
-        value, aux = base_loss(paths, params, batch, key)
-        return value + resource_weight * resource(paths.weight), aux
-
-    def expected_penalty(logits):
-        return resource_weight * resource(jax.tree.map(jax.nn.softmax, logits))
-
-    sampled = charged and resource_mode == "reparametrization"
+    loss_fn = classification_loss(space) if loss is None else loss
+    penalty = None
+    if resource is not None and resource_weight:
+        if resource_mode == "discrete":
+            penalty = _expected_cost(resource, resource_weight)
+        else:
+            loss_fn = _charged(loss_fn, resource, resource_weight)
     return gradient_search(
         space,
         categorical(space.choices, mean=1.0, scale=0.01),
         pathwise(gumbel_softmax, temperature),
         coupled_sgd(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=clip),
         coupled_adam(policy_learning_rate, weight_decay=policy_weight_decay, clip=policy_clip),
-        loss=sampled_loss if sampled else base_loss,
+        loss=loss_fn,
         level="joint",
-        penalty=expected_penalty if charged and not sampled else None,
+        penalty=penalty,
     )
+
+
+def _charged(loss: SearchLoss, resource: Callable[[Tree], jax.Array], factor: float) -> SearchLoss:
+    """The loss plus the cost of the weights that ran."""
+
+    def charged(paths, params, batch, key):
+        value, aux = loss(paths, params, batch, key)
+        return value + factor * resource(paths.weight), aux
+
+    return charged
+
+
+def _expected_cost(resource: Callable[[Tree], jax.Array], factor: float) -> Callable[[Tree], jax.Array]:
+    return lambda logits: factor * resource(jax.tree.map(jax.nn.softmax, logits))

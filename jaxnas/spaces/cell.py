@@ -5,8 +5,7 @@ however many edges there are. `scanned=False` writes every edge out instead, the
 tested.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 
 from jaxnas.base import Op, Params, Paths
 from jaxnas.ops.drop_path import drop_path
-from jaxnas.ops.island import island
+from jaxnas.ops.island import island, kept
 from jaxnas.spaces.choice import mixed_op
 
 __all__ = ["CellGraph", "EdgeGroup", "apply_cell", "edge_params", "init_cell", "used_cell"]
@@ -95,8 +94,6 @@ def apply_cell(
     keys = None if key is None or not graph.drop_path else jax.random.split(key, len(graph.edges))
     if not graph.scanned:
         return _edge_by_edge(graph, params, paths, inputs, keys)
-    if paths.index is None and paths.probe is None and jax.default_backend() == "cpu":
-        return _islands(graph, params, paths.weight, inputs, keys)
     return _scan(graph, params, paths, inputs, keys)
 
 
@@ -137,42 +134,21 @@ def _edge_by_edge(graph, params, paths, inputs, keys):
     return nodes[graph.num_inputs :]
 
 
-def _islands(graph, params, weight, inputs, keys):
-    """The mixture on CPU: every edge calls the same compiled mixture of the operations that have parameters.
+def _mixture(ops: Sequence[Op]) -> Callable[..., jax.Array]:
+    """`(weight[K], params, x) -> sum_k weight[k] * ops[k](x)`, which keeps only its arguments for the backward pass.
 
-    Operations without parameters are the same on all edges that leave one node: they run once per node.
+    The scan over edges would otherwise write what every operation keeps into stacked arrays and read them back, which
+    costs more than running the operations again. Both passes are islands, see `jaxnas.ops.island`.
     """
-    nodes = [*inputs, *[None] * (graph.num_nodes - graph.num_inputs)]
-    homes = [_home(graph, edge) for edge in range(len(graph.edges))]
-    runs, shared = {}, {}
-    for name, group in graph.groups.items():
-        bare = [k for k, op_name in enumerate(group.ops) if not jax.tree.leaves(params[name][op_name])]
-        full = [k for k in range(len(group.ops)) if k not in bare]
-        runs[name] = tuple((kind, _mixture(group, kind)) for kind in (bare, full) if kind)
-    for edge, ((source, target), (name, row)) in enumerate(zip(graph.edges, homes, strict=True)):
-        own = [jax.tree.map(lambda leaf, row=row: leaf[row], params[name][k]) for k in graph.groups[name].ops]
-        y = None
-        for kind, run in runs[name]:
-            y = _add(y, run(weight[edge, jnp.array(kind)], [own[k] for k in kind], nodes[source]))
-        nodes[target] = _add(nodes[target], y if keys is None else drop_path(keys[edge], y, graph.drop_path))
-    return nodes[graph.num_inputs :]
 
-
-def _mixture(group, kind):
-    ops = tuple(list(group.ops.values())[k] for k in kind)
-
-    @jax.custom_vjp
-    def run(weight, own, x):
-        return forward(weight, own, x)
-
-    def plain(weight, own, x):
-        outputs = [op.apply(p, x) for op, p in zip(ops, own, strict=True)]
-        return functools.reduce(jnp.add, [w.astype(y.dtype) * y for w, y in zip(weight, outputs, strict=True)])
+    def plain(weight, params, x):
+        return mixed_op(ops, params, Paths(None, weight), x)
 
     forward = island(plain)
-    backward = island(lambda weight, own, x, g: jax.vjp(plain, weight, own, x)[1](g))
-    run.defvjp(lambda *args: (forward(*args), args), lambda args, g: backward(*args, g))
-    return run
+    backward = island(lambda weight, params, x, g: jax.vjp(plain, weight, params, x)[1](g))
+    mixture = jax.custom_vjp(lambda *args: forward(*args))
+    mixture.defvjp(lambda *args: (forward(*args), kept(args)), lambda args, g: backward(*args, g))
+    return mixture
 
 
 def _scan(graph, params, paths, inputs, keys):
@@ -191,10 +167,13 @@ def _scan(graph, params, paths, inputs, keys):
         ends = np.array([graph.edges[edge] for edge in group.edges], np.int32)
         outside = not same and bool((ends[:, 0] < graph.num_inputs).all())
 
-        def body(nodes, row, group=group, outside=outside):
+        ops = tuple(group.ops.values())
+        dense = _mixture(ops) if paths.index is None and paths.probe is None else None
+
+        def body(nodes, row, outside=outside, ops=ops, dense=dense):
             (source, target), own, chosen, key = row
             x = jax.lax.dynamic_index_in_dim(given if outside else nodes, source, keepdims=False)
-            y = mixed_op(tuple(group.ops.values()), tuple(own), chosen, x)
+            y = dense(chosen.weight, own, x) if dense else mixed_op(ops, own, chosen, x)
             y = y if key is None else drop_path(key, y, graph.drop_path)
             return nodes.at[target].add(y), None
 

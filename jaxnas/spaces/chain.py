@@ -162,7 +162,7 @@ def _about(name, graph, init, choices, first, last) -> About:
         return {"parameters": CostTable(_count(shapes["stem"]) + _count(shapes["head"]), {"chain": table})}
 
     def parse(genotype):
-        unknown = [op_name for op_name in genotype if op_name not in operations]
+        unknown = sorted(set(genotype) - set(operations))
         if unknown:
             raise ValueError(f"genotype: unknown operations {unknown}, accepted are {', '.join(operations)}")
         return arch_like(choices, {"chain": [operations.index(op_name) for op_name in genotype]})

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import About, Arch, SearchSpace, Tree, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, from_linen
+from jaxnas.ops import Classifier, Lowering, Style, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
 from jaxnas.spaces.darts_network import (
     PRIMITIVES,
@@ -135,9 +135,9 @@ def _graph(plan: CellPlan, config: DartsConfig, style: Style, drop_path: float) 
 
 def _space(name, config, derive, size, drop_path, lowering, dtype, reference) -> SearchSpace:
     style = Style(lowering=lowering, reference=reference)
-    compute = jnp.dtype(dtype)
-    if compute not in (jnp.float32, jnp.bfloat16):
+    if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
+    compute = jnp.dtype(dtype)
     if not 0.0 <= drop_path < 1.0:
         raise ValueError(f"drop_path must lie in [0, 1), got {drop_path}")
     plans = list(cell_plans(config))
@@ -184,7 +184,7 @@ def _space(name, config, derive, size, drop_path, lowering, dtype, reference) ->
     shape = (len(edges(config.nodes)), len(config.operations))
     choices = {kind: jax.ShapeDtypeStruct(shape, jnp.float32) for kind in ("normal", "reduce")}
     about = _about(name, config, graphs, choices, size, drop_path, lowering, dtype)
-    return SearchSpace(init, apply, used, derive, choices, about)
+    return SearchSpace(one_draw(init), apply, used, derive, choices, about)
 
 
 def _about(name, config, graphs, choices, size, drop_path, lowering, dtype) -> About:
@@ -244,13 +244,20 @@ def _genotype(config: DartsConfig, arch: dict[str, np.ndarray], keep_none: bool)
 
 
 def _parse(config: DartsConfig, genotype: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The inverse of `_genotype`; edges that are not listed are `none`."""
     rows = {ends: row for row, ends in enumerate(edges(config.nodes))}
     arch = {}
     for kind in ("normal", "reduce"):
-        arch[kind] = np.full(len(rows), config.operations.index("none"), np.int32)
+        if kind not in genotype or len(genotype[kind]) != config.nodes:
+            raise ValueError(f"genotype: expected {config.nodes} nodes under {kind!r}, got {genotype.get(kind)!r}")
+        found: dict[int, int] = {}
         for node, incoming in enumerate(genotype[kind]):
             for name, source in incoming:
-                if name not in config.operations or (source, node + 2) not in rows:
-                    raise ValueError(f"genotype: no edge {source} -> {node + 2} with operation {name!r}")
-                arch[kind][rows[source, node + 2]] = config.operations.index(name)
-    return arch
+                row = rows.get((source, node + 2))
+                if name not in config.operations or row is None or row in found:
+                    raise ValueError(f"genotype: {kind} edge {source} -> {node + 2} with {name!r} is unknown or double")
+                found[row] = config.operations.index(name)
+        if len(found) < len(rows) and "none" not in config.operations:
+            raise ValueError(f"genotype: {kind} leaves edges out, and the space has no 'none' to put there")
+        arch[kind] = np.array([found[i] if i in found else config.operations.index("none") for i in range(len(rows))])
+    return {kind: choice.astype(np.int32) for kind, choice in arch.items()}

@@ -199,7 +199,8 @@ class DartsNetwork(nn.Module):
     def _cell(self, i, plan, style, before, last, drop_rate):
         arch = self.reduce if plan.reduction else self.normal
         first, second = plan.preprocess(style)
-        nodes = [first.clone(name=f"cell{i}_pre0", parent=self)(before), second.clone(name=f"cell{i}_pre1", parent=self)(last)]
+        blocks = ((first, "pre0", before), (second, "pre1", last))
+        nodes = [block.clone(name=f"cell{i}_{name}", parent=self)(x) for block, name, x in blocks]
         totals: dict[int, jax.Array] = {}
         for edge, (source, target) in enumerate(edges(self.config.nodes)):
             name = self.config.operations[arch[edge]]
@@ -235,7 +236,7 @@ def cost_tables(config: DartsConfig, style: Style, image_shape: tuple[int, int, 
         pre0, pre1 = plan.preprocess(style)
         fixed += pre0.cost(plan.inputs[0], *before_size) + pre1.cost(plan.inputs[1], *size)
         before_size = size
-        half = tuple(-(-side // 2) for side in size) if plan.reduction else size
+        half = (-(-size[0] // 2), -(-size[1] // 2)) if plan.reduction else size
         for edge, (source, _) in enumerate(edges(config.nodes)):
             stride = plan.stride(source)
             for k, name in enumerate(config.operations):

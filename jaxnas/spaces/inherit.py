@@ -16,7 +16,7 @@ def fill(shapes: Any, inherited: dict[str, Any]) -> dict[str, Any]:
     """Variables of the given shapes, with the inherited parameters and fresh normalisation.
 
     Args:
-      shapes: variables of a Linen module as `jax.ShapeDtypeStruct`s.
+      shapes: variables of a Linen module as instances of `jax.ShapeDtypeStruct`.
       inherited: nested dictionary of parameters, a part of `shapes["params"]`.
 
     Returns:

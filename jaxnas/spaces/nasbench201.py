@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.base import About, Arch, Params, Paths, SearchSpace, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, by_hand, from_linen
+from jaxnas.ops import Classifier, Lowering, Style, by_hand, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_network import (
@@ -119,7 +119,7 @@ def _space(config: NasBench201Config, style: Style, compute: Any) -> SearchSpace
         return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
 
     choices = {"cell": jax.ShapeDtypeStruct((len(EDGES), len(config.operations)), jnp.float32)}
-    return SearchSpace(init, apply, used, derive, choices, _about(config, style, compute, graphs, choices))
+    return SearchSpace(one_draw(init), apply, used, derive, choices, _about(config, style, compute, graphs, choices))
 
 
 class _Head(nn.Module):

@@ -200,9 +200,9 @@ def _multiply_adds(jaxpr) -> int:
     return total
 
 
-@pytest.mark.parametrize(("factory", "seed"), [(darts_space, 0), (snas_space, 1), (snas_space, 2)])
+@pytest.mark.parametrize(("factory", "seed"), [(darts_space, 0), (snas_space, 1)])
 def test_tables_agree_with_the_network_in_three_ways(factory, seed):
-    space, arch = factory(channels=4, cells=4, num_classes=7, lowering="lax"), _random_arch(seed)
+    space, arch = factory(channels=4, cells=3, num_classes=7, lowering="lax"), _random_arch(seed)
     tables = space_tables(space, (32, 32, 3))
     parameters, macs = (cost(tables[name], arch) for name in ("parameters", "macs"))
     module = space.about.network(arch).module

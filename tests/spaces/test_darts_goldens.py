@@ -68,9 +68,8 @@ def _scores(value: float = 0.0) -> dict[str, np.ndarray]:
 # Counts of parameters
 
 
-@pytest.mark.parametrize("factory", [darts_space, snas_space])
-def test_search_network_has_as_many_parameters_as_published_code(factory):
-    shapes = jax.eval_shape(factory(lowering="lax").init, jax.random.key(0), IMAGES)
+def test_search_network_has_as_many_parameters_as_published_code():
+    shapes = jax.eval_shape(darts_space(lowering="lax").init, jax.random.key(0), IMAGES)
     assert count_parameters(shapes) == 1_930_618
 
 
@@ -93,7 +92,7 @@ def test_mild_network_of_snas(pool_norm, expected):
 
 @pytest.mark.parametrize("released", [MILD, MODERATE, AGGRESSIVE, DARTS_V1, DARTS_V2])
 def test_released_cells_count_the_same_by_table_and_by_shape(released):
-    space = snas_space(channels=8, cells=5, lowering="lax")
+    space = snas_space(channels=8, cells=3, lowering="lax")
     arch = space.about.parse(_genotype(released))
     assert cost(space_tables(space, (32, 32, 3))["parameters"], arch) == _parameters(space, arch)
 

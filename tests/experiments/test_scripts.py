@@ -1,0 +1,118 @@
+"""Every script runs small, resumes after being killed, and answers bad input in one line."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMES = {"wall_seconds", "compile_seconds"}
+
+
+def command(system, workdir, *options):
+    return [sys.executable, "-m", f"experiments.{system}", "--workdir", str(workdir), *options]
+
+
+def start(system, workdir, *options):
+    # One thread makes the order of additions, and so the last bits, the same in every run.
+    return subprocess.Popen(
+        command(system, workdir, *options),
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+
+
+def finish(system, workdir, *options):
+    process = start(system, workdir, *options)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def essentials(workdir):
+    """Everything that a run leaves behind apart from times, checkpoints and pictures."""
+    result = json.loads((workdir / "result.json").read_text())
+    return (
+        {name: value for name, value in result.items() if name not in TIMES},
+        (workdir / "metrics.jsonl").read_text(),
+        (workdir / "network.safetensors").read_bytes(),
+        (workdir / "architecture.json").read_text(),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["darts", "random_search", "retrain"])
+def test_smoke(system, tmp_path):
+    code, out, err = finish(system, tmp_path, "--smoke")
+    assert code == 0, err
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result == json.loads(out)
+    for name in ("system", "data", "seed", "steps", "wall_seconds", "compile_seconds", "device", "jax", "commit"):
+        assert name in result
+    assert set(result["child"]) >= {"val_accuracy_inherited", "test_accuracy_retrained", "parameters", "macs"}
+    assert set(result["baseline"]) >= {"random_test_accuracy_mean", "random_test_accuracy_std", "random_children"}
+    for name in ("config.yaml", "metrics.jsonl", "architecture.json", "architecture.png", "curves.png"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_snas_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
+    options = ("--smoke", "--checkpoint-seconds", "0.01", "--retrain.epochs", "3")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    begin = time.monotonic()
+    code, _, err = finish("snas", whole, *options)
+    length = time.monotonic() - begin
+    assert code == 0, err
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(5):
+        process = start("snas", killed, *options)
+        try:
+            process.communicate(timeout=moments.uniform(0.3, 0.9) * min(length, 20.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    code, _, err = finish("snas", killed, *options)
+    assert code == 0, err
+    assert kills >= 2
+    assert essentials(killed) == essentials(whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--data.name", "digit"), "digit"),
+        (("--network.operations", "none", "sep_conv_9x9"), "sep_conv_9x9"),
+        (("--search.last-temperature", "0"), "temperature"),
+        (("--data.name", "synthetic:n=96,size=9,classes=3,channels=1"), "even height and width"),
+        (("--search.batch-size", "100000"), "batch_size"),
+    ],
+)
+def test_bad_input_is_one_line(options, word, tmp_path):
+    code, _, err = finish("snas", tmp_path / "run", *options)
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert code == 2, err
+    assert len(lines) == 1
+    assert word in lines[0]
+    assert "Traceback" not in err
+
+
+def test_unwritable_workdir_and_other_configuration_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = finish("snas", tmp_path / "file", "--smoke")
+    assert (code, "Traceback" in err) == (2, False)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text("!dataclass:Config\nseed: 7\n")
+    code, _, err = finish("snas", other, "--smoke")
+    assert (code, "Traceback" in err) == (2, False)
+    assert err.strip().startswith("error:")
