@@ -28,7 +28,7 @@ class ChildrenState(NamedTuple):
     """Children of one space; every leaf has a leading axis `P`.
 
     Attributes:
-      params: weights; those of operations that a child does not have are never touched.
+      params: weights; those of operations that a child does not have get no gradient: weight decay alone moves them.
       opt: optimiser states.
       archs: their architectures.
     """
@@ -116,7 +116,7 @@ def stand_alone(
       tx: optax transformation of the parameters.
       drop_path: probability of drop path, a float or a schedule of the step.
       auxiliary_weight: factor of the auxiliary loss.
-      label_smoothing: of the main loss.
+      label_smoothing: of both losses.
 
     Returns:
       A trainer with `init(key, x) -> NetworkState`; `step` returns `{"loss", "accuracy"}`. A step whose loss is not

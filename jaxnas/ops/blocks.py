@@ -236,9 +236,7 @@ class DilConv(Block):
         depthwise = self._depthwise_kernel("depthwise", self.kernel, channels)
         pointwise = self._kernel("pointwise", 1, channels, self.features)
         lowering = self.style.lowering
-        y = depthwise_conv(
-            jax.nn.relu(x), depthwise, stride=self.stride, dilation=self.dilation, lowering=lowering
-        )
+        y = depthwise_conv(jax.nn.relu(x), depthwise, stride=self.stride, dilation=self.dilation, lowering=lowering)
         return self.style.norm("norm")(conv(y, pointwise, lowering=lowering))
 
     def cost(self, in_features, height, width):

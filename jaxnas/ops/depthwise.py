@@ -8,15 +8,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxnas.ops.island import island, kept
 from jaxnas.ops.lowering import Lowering, by_hand
 
 __all__ = ["depthwise_conv"]
-
-_TILE = 8
 
 
 def depthwise_conv(
@@ -79,28 +76,20 @@ _shifts = functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))(_sum_taps)
 
 
 @functools.partial(island, static=(0, 1, 2))
-def _kernel_gradient(stride, dilation, shape, x, g):
-    """The gradient of the kernel as one matrix product per channel instead of one reduction per tap.
-
-    Products of every column of `x` with every column of `g` are summed over examples and rows; the taps are the
-    diagonals. Tiles of some eight columns keep the part that is thrown away small.
-    """
+def _kernel_gradient(stride: int, dilation: int, shape: tuple[int, ...], x: jax.Array, g: jax.Array) -> jax.Array:
+    # A loop over the rows of the kernel: as fast as one reduction per tap written out, and compiled in half the time.
     kh, kw = shape[:2]
-    batch, height, width, channels = g.shape
-    wide = jnp.promote_types(g.dtype, jnp.float32)
-    tiles = -(-width // _TILE)
-    tile = -(-width // tiles)
-    reach = (tile - 1) * stride + (kw - 1) * dilation + 1  # columns of x below one tile of g
     pad_h, pad_w = dilation * (kh // 2), dilation * (kw // 2)
-    right = max(0, (tiles - 1) * tile * stride + reach - x.shape[2] - pad_w)
-    x = jnp.pad(x, ((0, 0), (pad_h, pad_h), (pad_w, right), (0, 0)))
-    x = jnp.stack([x[:, :, t * tile * stride :][:, :, :reach] for t in range(tiles)], 2)
-    x = jnp.stack([x[:, i * dilation :][:, : (height - 1) * stride + 1 : stride] for i in range(kh)], 3)
-    g = jnp.pad(g, ((0, 0), (0, 0), (0, tiles * tile - width), (0, 0))).reshape(batch, height, tiles, tile, channels)
-    products = jnp.einsum("bhtiuc,bhtvc->ciuv", x.astype(wide), g.astype(wide), precision="highest")
-    taps, columns, outputs = np.ogrid[:kw, :reach, :tile]
-    diagonals = jnp.asarray(columns == outputs * stride + taps * dilation, wide)
-    return jnp.einsum("ciuv,juv->ijc", products, diagonals, precision="highest").astype(g.dtype)
+    padded = jnp.pad(x, ((0, 0), (pad_h, pad_h), (pad_w, pad_w), (0, 0)))
+    wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))
+    high, across = ((size - 1) * stride + 1 for size in g.shape[1:3])
+
+    def row(i):
+        rows = lax.dynamic_slice_in_dim(padded, i * dilation, high, 1)[:, ::stride]
+        windows = [rows[:, :, j * dilation :][:, :, :across:stride] for j in range(kw)]
+        return jnp.stack([jnp.sum(window * wide, (0, 1, 2)) for window in windows])
+
+    return lax.map(row, jnp.arange(kh)).astype(g.dtype)
 
 
 def _forward(stride, dilation, x, kernel):

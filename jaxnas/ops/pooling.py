@@ -29,7 +29,10 @@ def max_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Loweri
         pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
     for axis in (2, 1):
-        x = _max_of_three(axis, x) if (window, stride) == (3, 1) else _max_along(axis, window, stride, x)
+        if window == 3:  # every position, then a step: on CPU faster, with the gradient, than strided windows
+            x = lax.slice_in_dim(_max_of_three(axis, x), 0, None, stride, axis)
+        else:
+            x = _max_along(axis, window, stride, x)
     return x
 
 
@@ -41,8 +44,8 @@ def avg_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Loweri
     if by_hand(lowering):
         total = x
         for axis in (2, 1):
-            first, *rest = _windows(total, axis, window, stride, 0.0)
-            total = sum(rest, first)
+            first, *rest = _windows(total, axis, window, 1, 0.0)
+            total = lax.slice_in_dim(sum(rest, first), 0, None, stride, axis)
     else:
         pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
         total = lax.reduce_window(x, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), pads)

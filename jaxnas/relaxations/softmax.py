@@ -7,7 +7,7 @@ __all__ = ["softmax"]
 
 
 def softmax(key: jax.Array | None, logits: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """The mixture of DARTS, `weight = softmax(logits / temperature)`.
+    """The mixture of DARTS: `weight_k = exp(logits_k / temperature) / sum_l exp(logits_l / temperature)`.
 
     Deterministic: `key` is ignored. It optimises the loss of the mixture, not of its samples.
 

@@ -63,7 +63,7 @@ def init_cell(key: jax.Array, graph: CellGraph, examples: dict[str, jax.Array]) 
       graph: the cell.
       examples: for each group an input of its operations.
     """
-    params = {}
+    params: dict[str, Any] = {}
     for number, (name, group) in enumerate(graph.groups.items()):
         key_group = jax.random.fold_in(key, number)
         params[name] = {}
@@ -99,7 +99,7 @@ def apply_cell(
 
 def used_cell(graph: CellGraph, params: Params, paths: Paths) -> Any:
     """Which weights took part: a tree like `params` of bools `[E, 1, ...]`."""
-    used = {}
+    used: dict[str, Any] = {}
     for name, group in graph.groups.items():
         ids = np.array(group.edges)
         used[name] = {}
@@ -153,15 +153,16 @@ def _mixture(ops: Sequence[Op]) -> Callable[..., jax.Array]:
 
 def _scan(graph, params, paths, inputs, keys):
     """Scans over edges; the carry holds the nodes, so an edge reads what the edges before it have summed."""
-    first = next(iter(graph.groups.values()))
-    first_params = next(iter(params.values()))
+    name, first = next(iter(graph.groups.items()))
     op_name, op = next(iter(first.ops.items()))
-    own = jax.tree.map(lambda leaf: leaf[0], first_params[op_name])
+    own = jax.tree.map(lambda leaf: leaf[0], params[name][op_name])
     out = jax.eval_shape(op.apply, own, inputs[0])
     given = jnp.stack(inputs)
     rest = jnp.zeros((graph.num_nodes - graph.num_inputs, *out.shape), out.dtype)
     same = given.shape[1:] == out.shape
-    nodes = jnp.concatenate([given.astype(out.dtype) if same else jnp.zeros_like(rest[: len(inputs)]), rest])
+    nodes = jnp.concatenate(
+        [given.astype(out.dtype) if same else jnp.zeros((len(inputs), *out.shape), out.dtype), rest]
+    )
     for name, group in graph.groups.items():
         ids = np.array(group.edges)
         ends = np.array([graph.edges[edge] for edge in group.edges], np.int32)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.base import Op, Params, Paths
+from jaxnas.ops.island import kept
 
 __all__ = ["mixed_op"]
 
@@ -73,7 +74,7 @@ _gated = functools.partial(jax.custom_vjp, nondiff_argnums=(0,))(_gate)
 
 def _gated_forward(ops, index, weight, params, x, key):
     # The plain function: with the custom one here, a second reverse pass through `scan` loses the residuals.
-    return _gate(ops, index, weight, params, x, key), (index, weight, params, x, key)
+    return _gate(ops, index, weight, params, x, key), (index, *kept((weight, params, x)), key)
 
 
 def _gated_backward(ops, residuals, g):

@@ -254,8 +254,10 @@ def _parse(config: DartsConfig, genotype: dict[str, Any]) -> dict[str, np.ndarra
         for node, incoming in enumerate(genotype[kind]):
             for name, source in incoming:
                 row = rows.get((source, node + 2))
-                if name not in config.operations or row is None or row in found:
-                    raise ValueError(f"genotype: {kind} edge {source} -> {node + 2} with {name!r} is unknown or double")
+                if name not in config.operations or row is None:
+                    raise ValueError(f"genotype: no edge {source} -> {node + 2} with operation {name!r}")
+                if row in found:
+                    raise ValueError(f"genotype: {kind} has two operations on edge {source} -> {node + 2}")
                 found[row] = config.operations.index(name)
         if len(found) < len(rows) and "none" not in config.operations:
             raise ValueError(f"genotype: {kind} leaves edges out, and the space has no 'none' to put there")

@@ -43,6 +43,7 @@ def nasbench201_space(
     operations: Sequence[str] = OPERATIONS,
     lowering: Lowering = "auto",
     dtype: str = "float32",
+    reference: int = 0,
 ) -> SearchSpace:
     """The cell space of NAS-Bench-201 (arXiv 2001.00326, section 2.1).
 
@@ -63,6 +64,8 @@ def nasbench201_space(
       operations: candidates of every edge, in order; an index into the benchmark's tables needs the default ones.
       lowering: `"lax"` evaluates cell by cell and edge by edge with plain `lax` operations, the reference form.
       dtype: of the computation, `"float32"` or `"bfloat16"`; weights stay float32.
+      reference: normalise with the statistics of the first `reference` examples of a batch instead of all of them, so
+        that the others are judged independently of each other.
 
     Returns:
       The space, with `choices = {"cell": [6, K]}`. Its images need sides divisible by four.
@@ -71,7 +74,7 @@ def nasbench201_space(
       ValueError: a size below one, fewer than two operations or an unknown one, another `dtype` or `lowering`.
     """
     config = NasBench201Config(channels, cells, num_classes, tuple(operations))
-    style = Style(lowering=lowering)
+    style = Style(lowering=lowering, reference=reference)
     by_hand(lowering)  # refuses an unknown one
     compute = jnp.dtype(dtype)
     if compute not in (jnp.float32, jnp.bfloat16):

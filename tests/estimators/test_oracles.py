@@ -148,7 +148,7 @@ def test_credits_of_the_edges_into_a_node_add_up():
     weight = gumbel_softmax(KEY, jnp.zeros((6, 2)), 0.5)
 
     def loss(node):
-        return jnp.sum(jnp.tanh(node) ** 3)
+        return jnp.sum(jnp.tanh(node) ** 2)
 
     def last(weight):
         return apply_cell(graph, params, dense_paths(weight), [x])[-1]

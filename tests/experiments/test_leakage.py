@@ -29,7 +29,8 @@ def test_search_ends_before_test_data_is_touched(tmp_path, monkeypatch):
     config = common.smoke(PRESETS["digits"])
     config = dataclasses.replace(config, search=dataclasses.replace(config.search, epochs=1))
     loaded = data.load(config.data.name)
-    trapped = dataclasses.replace(loaded, test=Trap())
+    trapped = dataclasses.replace(loaded)
+    object.__setattr__(trapped, "test", Trap())
     monkeypatch.setattr(common, "load_data", lambda _: trapped)
     with Run(tmp_path, config, writers=()) as run, pytest.raises(Reached):
         snas.main(run, config)

@@ -1,4 +1,4 @@
-"""The second-order gradient of DARTS: against analysis, against a loop in numpy, and exact against finite difference."""
+"""The second-order gradient of DARTS against analysis and a loop in numpy, and its finite difference against it."""
 
 import functools
 
@@ -35,7 +35,7 @@ def val_loss(alpha, w):
     return 0.5 * jnp.sum((w - jnp.asarray(TARGET, w.dtype)) ** 2)
 
 
-def quadratic_gradient(method, momentum=0.9, weight_decay=0.05, rate=0.1):
+def quadratic_gradient(method, momentum=0.9, weight_decay=0.5, rate=0.1):
     alpha, w, buffer = (jnp.asarray(leaf, jnp.float32) for leaf in (ALPHA, WEIGHTS, BUFFER))
     inner = InnerStep(rate, momentum, weight_decay, buffer)
     run = functools.partial(unrolled_gradient, val_loss, train_loss, method=method)
@@ -44,7 +44,7 @@ def quadratic_gradient(method, momentum=0.9, weight_decay=0.05, rate=0.1):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_quadratic_has_its_analytic_gradient(method):
-    moved = WEIGHTS - 0.1 * (0.9 * BUFFER + (WEIGHTS - MIX @ ALPHA) + 0.05 * WEIGHTS)
+    moved = WEIGHTS - 0.1 * (0.9 * BUFFER + (WEIGHTS - MIX @ ALPHA) + 0.5 * WEIGHTS)
     expected = 0.1 * MIX.T @ (moved - TARGET)
     value, grad = quadratic_gradient(method)
     close(value, 0.5 * np.sum((moved - TARGET) ** 2))
@@ -142,7 +142,9 @@ def test_zero_learning_rate_reduces_to_first_order(order):
         close(found, expected, 1e-6)
 
 
-def test_finite_difference_is_near_the_exact_gradient_of_a_network():
+@pytest.mark.slow
+def test_finite_difference_tends_to_the_exact_gradient_of_a_network():
+    """At the paper's radius a network of this size crosses kinks of its ReLUs; they leave as the radius shrinks."""
     operations = ("none", "skip_connect", "dil_conv_3x3")
     space = darts_space(4, 1, 3, nodes=2, stem_multiplier=1, operations=operations)
     x, labels = jax.random.normal(KEY, (2, 8, 8, 8, 3)), jax.random.randint(KEY, (2, 8), 0, 3)
@@ -158,14 +160,21 @@ def test_finite_difference_is_near_the_exact_gradient_of_a_network():
         return loss
 
     @jax.jit
-    def gradients(logits, params):
-        rest = (inner, logits, params)
-        both = [unrolled_gradient(on(0), on(1), *rest, method=method)[1] for method in METHODS]
-        direct = jax.grad(on(0))(logits, inner(params, jax.grad(on(1), 1)(logits, params)))
-        return [jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(g)]) for g in (*both, direct)]
+    def gradients(logits, params, radii):
+        rest = (on(0), on(1), inner, logits, params)
+        moved = inner(params, jax.grad(on(1), 1)(logits, params))
+        direct = jax.grad(on(0))(logits, moved)
+        exact = unrolled_gradient(*rest)[1]
+        near = jax.lax.map(lambda r: unrolled_gradient(*rest, method="finite_difference", radius=r)[1], radii)
+        return direct, exact, near
 
-    exact, difference, direct = (np.asarray(leaf, np.float64) for leaf in gradients(logits, params))
-    mixed = np.linalg.norm(exact - direct)
-    print("mixed", mixed, "direct", np.linalg.norm(direct), "error", np.linalg.norm(exact - difference))
-    assert mixed > 0.01 * np.linalg.norm(direct)
-    assert np.linalg.norm(exact - difference) < 0.05 * mixed
+    direct, exact, near = gradients(logits, params, jnp.array([0.01, 0.001]))
+
+    def distance(a, b):
+        return float(optax.tree.norm(jax.tree.map(lambda x, y: x - y, a, b)))
+
+    paper, small = (distance(jax.tree.map(lambda leaf, i=i: leaf[i], near), exact) for i in (0, 1))
+    mixed = distance(direct, exact)
+    assert mixed > 0.01 * optax.tree.norm(direct)
+    assert paper < 0.05 * optax.tree.norm(exact)
+    assert small < 0.01 * mixed < paper

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnas.base import sparse_paths
 from jaxnas.spaces import nasbench201_space
 from jaxnas.spaces.nasbench201 import EDGES, OPERATIONS
 
@@ -139,6 +140,17 @@ def test_skips_everywhere_count_the_paths():
     assert np.array_equal(seen["cell0_edge5_skip_connect"]["__call__"][0], 2 * seen["stem"]["__call__"][0])
     zeros = none.apply(variables, x, capture_intermediates=True)[1]["intermediates"]
     assert not np.any(zeros["cell0_edge5_none"]["__call__"][0])
+
+
+def test_examples_after_the_reference_are_judged_alone():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 8, 8, 3)), jnp.float32)
+    space = nasbench201_space(4, 1, reference=4)
+    params = jax.jit(space.init)(jax.random.key(0), x)
+    apply = jax.jit(lambda x: space.apply(params, sparse_paths({"cell": jnp.full(6, CONV1)}), x))
+    logits, changed = apply(x), apply(x.at[5].add(1.0))
+    assert np.array_equal(changed[:5], logits[:5])
+    assert not np.array_equal(changed[5], logits[5])
+    assert not np.array_equal(apply(x.at[0].add(1.0))[4], logits[4])
 
 
 @pytest.mark.parametrize(

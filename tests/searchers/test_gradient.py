@@ -1,0 +1,254 @@
+"""The step of a gradient search: what sees which data, what a bad batch does, scans, seeds, and toys with a gap."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas.base import Batch, Estimate, Estimator, Policy, dense_paths, sparse_paths
+from jaxnas.estimators import exact, pathwise
+from jaxnas.policies import categorical, entropy
+from jaxnas.relaxations import annealed
+from jaxnas.searchers import classification_loss, coupled_adam, coupled_sgd, darts, gradient_search, snas
+from jaxnas.spaces import function_space, table_space
+
+KEY = jax.random.key(9)
+START = jnp.array([[1.0, -1.0], [0.5, 2.0]])
+SPACE = function_space(lambda w, gates: jnp.sum((gates @ w - 1.0) ** 2), 2, 2, params=START)
+SEARCHERS = {"darts": darts, "second": functools.partial(darts, order="second"), "snas": snas}
+EVERY = pytest.mark.parametrize("factory", SEARCHERS.values(), ids=SEARCHERS)
+
+
+def loss(paths, params, data, key, space=SPACE):
+    """The space's loss times the batch's one number, so that a batch can be NaN or switched off."""
+    del key
+    return data[0] * space.apply(params, paths), {"accuracy": data[0]}
+
+
+def batch(weights=1.0, policy=1.0):
+    return Batch((jnp.asarray(weights),), (jnp.asarray(policy),))
+
+
+def start(factory, **settings):
+    searcher = factory(SPACE, loss=loss, learning_rate=0.05, policy_learning_rate=0.05, **settings)
+    return searcher, searcher.init(KEY, batch()), jax.jit(searcher.step)
+
+
+def search(searcher, key, length, state=None):
+    """Some steps by `scan`, from the state or from the start: the last state and all infos."""
+
+    def body(state, _):
+        return searcher.step(jax.random.fold_in(key, state.step), state, batch())
+
+    return jax.lax.scan(body, searcher.init(key, batch()) if state is None else state, length=length)
+
+
+def frozen(state):
+    """All of a state but its counters."""
+    return state._replace(step=None, estimator=None)
+
+
+# Which data moves what
+
+
+def test_single_level_sees_the_weights_batch_and_bilevel_both():
+    for factory, sees_policy in ((snas, False), (darts, True)):
+        _, state, step = start(factory)
+        new, _ = step(KEY, state, batch())
+        other, _ = step(KEY, state, batch(policy=-1.0))
+        assert np.array_equal(new.policy_params["edges"], other.policy_params["edges"]) != sees_policy
+    _, state, step = start(darts)
+    new, _ = step(KEY, state, batch(weights=0.0))
+    before, _ = step(KEY, state, batch(weights=-1.0))
+    chex.assert_trees_all_equal(new.policy_params, before.policy_params)  # the policy's step does not see the weights'
+
+
+def test_weights_descend_under_the_new_policy():
+    searcher = gradient_search(SPACE, categorical(SPACE.choices), exact(), optax.sgd(0.1), optax.sgd(3.0), loss=loss)
+    state = searcher.init(KEY, batch())
+    new, _ = jax.jit(searcher.step)(KEY, state, batch())
+
+    def fn(paths, params):
+        return loss(paths, params, batch().weights, KEY)
+
+    for policy_params, same in ((new.policy_params, True), (state.policy_params, False)):
+        grads = exact().estimate(KEY, (), policy_params, fn, state.params)[1].weight_grads
+        assert np.allclose(new.params, state.params - 0.1 * grads, atol=1e-6) == same
+
+
+@EVERY
+def test_learning_rates_of_zero_hold_still_and_weight_decay_does_not_leak(factory):
+    settings = {"weight_decay": 0.5, "policy_weight_decay": 0.0}
+    searcher = factory(SPACE, loss=loss, learning_rate=0.05, policy_learning_rate=0.0, **settings)
+    state = searcher.init(KEY, batch())
+    new, _ = jax.jit(searcher.step)(KEY, state, batch())
+    chex.assert_trees_all_equal(new.policy_params, state.policy_params)
+    assert np.abs(new.params - state.params).max() > 1e-3
+    searcher = factory(SPACE, loss=loss, learning_rate=0.0, policy_learning_rate=0.05, policy_weight_decay=0.5)
+    new, _ = jax.jit(searcher.step)(KEY, state, batch())
+    chex.assert_trees_all_equal(new.params, state.params)
+    assert np.abs(new.policy_params["edges"] - state.policy_params["edges"]).max() > 1e-3
+    # Decay alone moves each from its own value only.
+    new, _ = jax.jit(start(factory, weight_decay=0.5)[0].step)(KEY, state, batch(0.0, 0.0))
+    np.testing.assert_allclose(new.params, state.params * (1 - 0.05 * 0.5), rtol=1e-6)
+
+
+def test_penalty_is_added_to_the_policy_only():
+    tx = optax.sgd(0.1), optax.sgd(0.1)
+    parts = [SPACE, categorical(SPACE.choices), pathwise(), *tx]
+    plain, charged = (
+        gradient_search(*parts, loss=loss, level="joint", penalty=penalty)
+        for penalty in (None, lambda logits: 0.3 * entropy(logits))
+    )
+    state = plain.init(KEY, batch())
+    (new, info), (other, shown) = (jax.jit(s.step)(KEY, state, batch()) for s in (plain, charged))
+    chex.assert_trees_all_equal(new.params, other.params)
+    slope = jax.grad(lambda logits: 0.3 * entropy(logits))(state.policy_params)["edges"]
+    np.testing.assert_allclose(other.policy_params["edges"], new.policy_params["edges"] - 0.1 * slope, atol=1e-6)
+    assert shown.penalty == pytest.approx(0.3 * float(entropy(state.policy_params)), rel=1e-5)
+    assert info.penalty == 0
+    assert info.entropy == pytest.approx(float(entropy(new.policy_params)), rel=1e-5)
+
+
+# Bad batches
+
+
+@EVERY
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_bad_batch_changes_nothing_but_counters(factory, bad):
+    _, state, step = start(factory)
+    state, _ = step(KEY, state, batch())
+    halves = [batch(weights=bad)] if factory is snas else [batch(weights=bad), batch(policy=bad)]
+    for half in halves:
+        stopped, info = step(KEY, state, half)
+        assert info.nonfinite == 1
+        chex.assert_trees_all_equal(frozen(stopped), frozen(state))
+        assert stopped.step == state.step + 1
+        assert stopped.estimator.step == state.estimator.step + 1
+        after, info = step(KEY, stopped, batch())
+        expected, _ = step(KEY, state, batch())
+        assert info.nonfinite == 0
+        chex.assert_trees_all_equal(frozen(after), frozen(expected))
+
+
+def test_a_bad_penalty_is_counted_too():
+    parts = [SPACE, categorical(SPACE.choices), pathwise(), optax.sgd(0.1), optax.sgd(0.1)]
+    searcher = gradient_search(*parts, loss=loss, penalty=lambda logits: jnp.log(-jnp.sum(jnp.exp(logits["edges"]))))
+    state = searcher.init(KEY, batch())
+    new, info = jax.jit(searcher.step)(KEY, state, batch())
+    assert info.nonfinite == 1
+    chex.assert_trees_all_equal(frozen(new), frozen(state))
+
+
+# Scans and seeds
+
+
+@EVERY
+def test_one_scan_and_chunks_agree_bitwise(factory):
+    searcher, state, _ = start(factory, temperature=annealed(1.0, 0.5, epochs=6))
+
+    whole, two = (jax.jit(lambda s, n=n: search(searcher, KEY, n, s)[0]) for n in (6, 2))
+    chex.assert_trees_all_equal(whole(state), two(two(two(state))))
+    assert whole(state).step == 6
+
+
+@EVERY
+def test_vmap_over_seeds_equals_a_loop(factory):
+    searcher, _, _ = start(factory)
+    run = functools.partial(search, searcher, length=4)
+    keys = jax.random.split(KEY, 3)
+    together, alone = jax.jit(jax.vmap(run))(keys), jax.jit(run)
+    for i, key in enumerate(keys):
+        own = jax.tree.map(lambda leaf, i=i: leaf[i], together)
+        chex.assert_trees_all_close(own, alone(key), rtol=1e-4, atol=1e-5)
+
+
+# Convergence
+
+
+GAP = 0.5
+BEST = np.array([2, 0, 3, 1])
+COSTS = np.random.default_rng(0).uniform(GAP, 3 * GAP, (4, 4))
+COSTS[np.arange(4), BEST] = 0.0  # the best operation of every edge is better by the gap, whatever the others are
+TABLE = table_space(sum(np.expand_dims(row, [i for i in range(4) if i != e]) for e, row in enumerate(COSTS)))
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("factory", [darts, functools.partial(snas, temperature=annealed(1.0, 0.1, epochs=300))])
+def test_every_seed_solves_every_edge_of_a_table_with_a_gap(factory):
+    """Gap 0.5 per edge, 4 edges of 4 operations, 300 steps of Adam at 0.05: 64 seeds of 64."""
+
+    def solved(sign):
+        def signed(paths, params, data, key):
+            return sign * TABLE.apply(params, paths), {"accuracy": jnp.zeros(())}
+
+        searcher = factory(TABLE, loss=signed, policy_learning_rate=0.05)
+
+        def run(key):
+            return jnp.all(searcher.decode(search(searcher, key, 300)[0])["edges"] == BEST)
+
+        return int(jax.jit(jax.vmap(run))(jax.random.split(KEY, 64)).sum())
+
+    assert solved(1.0) >= 62
+    assert solved(-1.0) == 0  # ascent
+
+
+@EVERY
+def test_weights_and_policy_are_learned_together(factory):
+    """Operation 0 of either edge costs one, operation 1 has a weight; both weights have to add up to one."""
+    space = function_space(lambda w, g: (g[:, 1] @ w - 1.0) ** 2 + jnp.sum(g[:, 0]), 2, 2, params=jnp.zeros(2))
+    toy = functools.partial(loss, space=space)
+    searcher = factory(space, loss=toy, learning_rate=0.05, policy_learning_rate=0.05)
+    state, info = jax.jit(lambda key: search(searcher, key, 300))(KEY)
+    np.testing.assert_array_equal(searcher.decode(state)["edges"], [1, 1])
+    np.testing.assert_allclose(state.params.sum(), 1.0, atol=0.1)
+    assert info.loss[-1] < 0.3 < info.loss[0]
+    assert info.entropy[-1] < 0.3 < info.entropy[0]
+
+
+# Other policies, losses, errors
+
+
+def test_a_policy_without_logits_is_decoded_by_its_mode():
+    policy = Policy(
+        init=lambda key: {"theta": jnp.zeros(())},
+        sample=lambda key, theta: {"edges": jnp.zeros(2, jnp.int32)},
+        log_prob=lambda theta, arch: jnp.zeros(()),
+        mode=lambda theta: {"edges": jnp.ones(2, jnp.int32)},
+    )
+
+    def estimate(key, state, policy_params, loss_fn, params):
+        paths = sparse_paths(policy.sample(key, policy_params))
+        (value, aux), grads = jax.value_and_grad(lambda p: loss_fn(paths, p), has_aux=True)(params)
+        return state, Estimate(value, {"theta": value}, grads, paths, aux, {})
+
+    estimator = Estimator(lambda key, policy_params: (), estimate)
+    searcher = gradient_search(SPACE, policy, estimator, coupled_sgd(0.1), coupled_adam(0.1), loss=loss)
+    state, info = jax.jit(searcher.step)(KEY, searcher.init(KEY, batch()), batch())
+    np.testing.assert_array_equal(searcher.decode(state)["edges"], [1, 1])
+    assert (info.entropy, info.temperature, info.nonfinite) == (0, 0, 0)
+    assert state.policy_params["theta"] < 0
+
+
+def test_classification_loss_is_mean_cross_entropy():
+    logits = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]], np.float32)
+    space = SPACE._replace(apply=lambda params, paths, x, *, key=None: x)
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    labels = np.array([0, 1])
+    for smoothing in (0.0, 0.1):
+        targets = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+        value, aux = classification_loss(space, label_smoothing=smoothing)(dense_paths({}), {}, (logits, labels))
+        assert value == pytest.approx(-(targets * log_p).sum(-1).mean(), rel=1e-5)
+        assert aux["accuracy"] == 0.5
+
+
+def test_levels_are_checked():
+    parts = [SPACE, categorical(SPACE.choices), pathwise(), optax.sgd(0.1), optax.sgd(0.1)]
+    with pytest.raises(ValueError, match="level must be 'joint' or 'bilevel', got 'single'"):
+        gradient_search(*parts, level="single")
+    with pytest.raises(ValueError, match="policy_gradient needs level='bilevel'"):
+        gradient_search(*parts, level="joint", policy_gradient=lambda state, batch, key: None)

@@ -1,0 +1,262 @@
+"""Training what a search has found: children one by one and together, single networks, and accuracy."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas.base import Network, Op, one_hot_paths, sparse_paths
+from jaxnas.searchers import coupled_sgd
+from jaxnas.spaces import chain_space, darts_space, nasbench201_space
+from jaxnas.train import accuracy, children, cross_entropy, stand_alone
+
+KEY = jax.random.key(1)
+
+
+def dense(features):
+    def init(key, x):
+        return {"kernel": jax.random.normal(key, (x.shape[-1], features)) / np.sqrt(x.shape[-1])}
+
+    return Op(init, lambda params, x, *, key=None: x @ params["kernel"])
+
+
+SPACE = chain_space({"dense": dense(4), "tanh": jnp.tanh, "other": dense(4)}, 2, head=dense(3))
+ARCHS = {"chain": jnp.array([[0, 1], [2, 0], [1, 1], [0, 2]])}
+BATCH = jax.random.normal(KEY, (8, 4)), jax.random.randint(KEY, (8,), 0, 3)
+SGD = functools.partial(coupled_sgd, 0.1, clip=1.0)
+
+
+def child(tree, i):
+    """A population of one."""
+    return jax.tree.map(lambda leaf: leaf[i : i + 1], tree)
+
+
+@functools.cache
+def trained(weight_decay=0.0, steps=3):
+    """A trainer, its first state, its compiled step, and the state and infos after some steps."""
+    trainer = children(SPACE, SGD(weight_decay=weight_decay))
+    step = jax.jit(trainer.step)
+    first = state = jax.jit(trainer.init)(KEY, BATCH[0], ARCHS)
+    infos = []
+    for i in range(steps):
+        state, info = step(jax.random.fold_in(KEY, i), state, BATCH)
+        infos.append(info)
+    return trainer, first, step, state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *infos)
+
+
+# Children
+
+
+def test_children_start_from_their_own_weights():
+    _, first, _, _, _ = trained()
+    for i, key in enumerate(jax.random.split(KEY, 4)):
+        own = SPACE.init(key, BATCH[0])
+        chex.assert_trees_all_close(jax.tree.map(lambda leaf, i=i: leaf[i], first.params), own, rtol=1e-6)
+    chex.assert_trees_all_equal(first.archs, ARCHS)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_every_child_equals_its_training_alone_bitwise(weight_decay):
+    _, state, step, last, infos = trained(weight_decay)
+    for i in range(4):
+        alone = child(state, i)
+        for n in range(3):
+            alone, info = step(jax.random.fold_in(KEY, n), alone, BATCH)
+            chex.assert_trees_all_equal(info, child(jax.tree.map(lambda leaf, n=n: leaf[n], infos), i))
+        chex.assert_trees_all_equal(alone, child(last, i))
+
+
+def test_a_child_equals_plain_training_of_its_dense_form():
+    _, first, _, last, infos = trained(weight_decay=0.1)
+    tx = SGD(weight_decay=0.1)
+    params = jax.tree.map(lambda leaf: leaf[1], first.params)
+    opt, arch = tx.init(params), {"chain": ARCHS["chain"][1]}
+
+    @jax.jit
+    def step(params, opt):
+        def loss_fn(params):
+            return cross_entropy(SPACE.apply(params, one_hot_paths(SPACE.choices, arch), BATCH[0]), BATCH[1])
+
+        loss, grads = jax.value_and_grad(loss_fn)(params)
+        updates, opt = tx.update(grads, opt, params)
+        return optax.apply_updates(params, updates), opt, loss
+
+    for n in range(3):
+        params, opt, loss = step(params, opt)
+        assert loss == pytest.approx(float(infos["loss"][n, 1]), rel=1e-5)
+    chex.assert_trees_all_close(params, jax.tree.map(lambda leaf: leaf[1], last.params), rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_child_does_not_have_moves_by_weight_decay_only():
+    for weight_decay in (0.0, 0.1):
+        _, first, _, last, _ = trained(weight_decay)
+        decayed, buffer = 1.0, 0.0  # the path of a weight without gradient, relative to its start
+        for _ in range(3):
+            buffer = 0.9 * buffer + weight_decay * decayed
+            decayed -= 0.1 * buffer
+        for i in range(4):
+            own = [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (first.params, last.params)]
+            used = SPACE.used(own[0], sparse_paths({"chain": ARCHS["chain"][i]}))
+            for before, after, mask in zip(*map(jax.tree.leaves, (*own, used))):
+                mask = np.broadcast_to(mask, before.shape)
+                before, after = np.asarray(before), np.asarray(after)
+                if weight_decay:
+                    np.testing.assert_allclose(after[~mask], decayed * before[~mask], rtol=1e-5)
+                else:
+                    np.testing.assert_array_equal(after[~mask], before[~mask])
+                assert (after[mask] != before[mask]).all()
+
+
+def test_a_child_without_a_finite_loss_stands_still():
+    _, state, step, _, _ = trained()
+    kernel = state.params["head"]["kernel"].at[1].set(jnp.nan)
+    broken = state._replace(params={**state.params, "head": {"kernel": kernel}})
+    (expected, _), (found, info) = step(KEY, state, BATCH), step(KEY, broken, BATCH)
+    for i in range(4):
+        chex.assert_trees_all_equal(child(found, i), child(broken if i == 1 else expected, i))
+    np.testing.assert_array_equal(np.isfinite(info["loss"]), [True, False, True, True])
+
+
+def test_architectures_are_data_to_one_program():
+    trainer, state, _, _, _ = trained()
+    traces = []
+
+    def step(key, state, batch):
+        traces.append(key)
+        return trainer.step(key, state, batch)
+
+    once = jax.jit(step)
+    for shift in range(3):
+        archs = {"chain": (ARCHS["chain"] + shift) % 3}
+        state, _ = once(KEY, state._replace(archs=archs), BATCH)
+    assert len(traces) == 1
+
+
+def images(number=8, side=8):
+    key_x, key_y = jax.random.split(KEY)
+    return jax.random.normal(key_x, (number, side, side, 3)), jax.random.randint(key_y, (number,), 0, 3)
+
+
+def test_children_of_a_benchmark_space_do_not_see_each_other():
+    space = nasbench201_space(4, 1, 3, operations=("none", "skip_connect", "nor_conv_1x1"))
+    trainer = children(space, SGD(weight_decay=5e-4))
+    archs = {"cell": jnp.array([[2, 1, 2, 2, 0, 1], [0, 0, 0, 1, 0, 0]])}
+    first = jax.jit(trainer.init)(KEY, images()[0], archs)
+    step = jax.jit(trainer.step)
+    state, info = step(KEY, first, images())
+    assert np.isfinite(info["loss"]).all()
+    for i in range(2):
+        twins, _ = step(KEY, jax.tree.map(lambda leaf, i=i: jnp.stack([leaf[i]] * 2), first), images())
+        for n in range(2):
+            chex.assert_trees_all_equal(child(twins, n), child(state, i))
+
+
+# Stand-alone networks
+
+
+def recorder(calls, auxiliary=False):
+    """A network of one dense layer that notes how it is called and counts batches in its statistics."""
+
+    def init(key, x):
+        return {"params": jax.random.normal(key, (x.shape[-1], 3)), "batch_stats": {"seen": jnp.zeros(())}}
+
+    def apply(variables, x, *, key=None, train=False, drop_path=None):
+        calls.append((key is not None, train, drop_path))
+        y = x @ variables["params"] * (1.0 if drop_path is None else 1.0 - drop_path)
+        stats = {"seen": variables["batch_stats"]["seen"] + jnp.mean(x)}
+        return ((y, 2 * y) if auxiliary else y), {**variables, "batch_stats": stats}
+
+    return Network(init, apply)
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_loss_of_a_network_adds_its_auxiliary_head(auxiliary):
+    calls = []
+    trainer = stand_alone(recorder(calls, auxiliary), optax.sgd(0.5), auxiliary_weight=0.4, label_smoothing=0.1)
+    state = trainer.init(KEY, BATCH[0])
+    new, info = jax.jit(trainer.step)(KEY, state, BATCH)
+    assert calls == [(False, True, None)]
+
+    def expected(params):
+        y = BATCH[0] @ params
+        return cross_entropy(y, BATCH[1], 0.1) + auxiliary * 0.4 * cross_entropy(2 * y, BATCH[1], 0.1)
+
+    loss, grads = jax.value_and_grad(expected)(state.variables["params"])
+    assert info["loss"] == pytest.approx(float(loss), rel=1e-5)
+    np.testing.assert_allclose(new.variables["params"], state.variables["params"] - 0.5 * grads, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(new.variables["batch_stats"]["seen"], BATCH[0].mean(), rtol=1e-5)
+    assert new.step == 1
+
+
+def test_drop_path_follows_a_schedule_of_the_step():
+    calls = []
+    trainer = stand_alone(recorder(calls), optax.sgd(0.0), drop_path=lambda step: 0.25 * step)
+    state, step = trainer.init(KEY, BATCH[0]), jax.jit(trainer.step)
+    y = BATCH[0] @ state.variables["params"]
+    for n in range(3):
+        state, info = step(KEY, state, BATCH)
+        assert info["loss"] == pytest.approx(float(cross_entropy((1 - 0.25 * n) * y, BATCH[1])), rel=1e-5)
+    assert [call[:2] for call in calls] == [(True, True)]
+    constant = stand_alone(recorder(calls), optax.sgd(0.0), drop_path=0.5)
+    _, last = jax.jit(constant.step)(KEY, state, BATCH)
+    assert last["loss"] == pytest.approx(float(info["loss"]), rel=1e-5)
+
+
+def test_a_step_without_a_finite_loss_changes_only_the_count():
+    trainer = stand_alone(recorder([]), SGD())
+    state, step = trainer.init(KEY, BATCH[0]), jax.jit(trainer.step)
+    new, info = step(KEY, state, (BATCH[0].at[0].set(jnp.nan), BATCH[1]))
+    assert np.isnan(info["loss"])
+    chex.assert_trees_all_equal(new, state._replace(step=state.step + 1))
+
+
+def test_a_network_of_the_darts_space_trains_with_drop_path():
+    space = darts_space(4, 1, 3, nodes=2, stem_multiplier=1, operations=("none", "skip_connect", "dil_conv_3x3"))
+    network = space.about.network({kind: np.array([2, 1, 2, 0, 2]) for kind in ("normal", "reduce")})
+    rate = lambda step: jnp.where(step < 10, 0.0, 0.9)  # noqa: E731
+    plain, dropped = (stand_alone(network, SGD(weight_decay=0.0), drop_path=p) for p in (0.0, rate))
+    state = jax.jit(plain.init)(KEY, images()[0])
+    plain_step, step = jax.jit(plain.step), jax.jit(dropped.step)
+    (expected, first), (found, info) = plain_step(KEY, state, images()), step(KEY, state, images())
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)  # nothing is dropped at rate zero
+    late = state._replace(step=jnp.asarray(10, jnp.int32))
+    losses = [float(step(key, late, images())[1]["loss"]) for key in (KEY, KEY, jax.random.key(2))]
+    assert losses[0] == losses[1] != losses[2]
+    for _ in range(15):
+        state, info = plain_step(KEY, state, images())
+    assert info["loss"] < 0.7 * first["loss"]
+    stats = jax.tree.leaves(state.variables["batch_stats"])
+    assert all(np.abs(leaf).max() > 0 for leaf in stats)
+
+
+# Measures
+
+
+def test_accuracy_leaves_out_the_copies_that_fill_the_last_batch():
+    x = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2]]
+    labels = np.array([0, 1, 0, 0, 1, 1, 0])  # the first two are right, and they fill up the last batch of 3
+    seen = []
+
+    def predict(images):
+        seen.append(images.shape)
+        return jnp.asarray(images)
+
+    for batch_size, shape in ((3, (3, 4)), (7, (7, 4)), (500, (7, 4))):
+        found = jax.jit(functools.partial(accuracy, predict, batch_size=batch_size))(x, labels)
+        assert found == pytest.approx(3 / 7)
+        assert seen[-1] == shape
+
+
+def test_cross_entropy_is_a_mean_in_float32():
+    logits = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]], np.float32)
+    log_p, labels = np.asarray(jax.nn.log_softmax(logits)), np.array([2, 1])
+    for smoothing in (0.0, 0.3):
+        targets = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+        found = cross_entropy(jnp.asarray(logits, jnp.bfloat16), labels, smoothing)
+        assert found.dtype == jnp.float32
+        assert found == pytest.approx(-(targets * log_p).sum(-1).mean(), rel=1e-5)
+    assert jnp.isfinite(cross_entropy(jnp.array([[0.0, -jnp.inf]]), jnp.array([0])))
