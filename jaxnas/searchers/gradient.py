@@ -151,7 +151,7 @@ def gradient_search(
 
     def step(key, state, batch):
         key_policy, key_weights = jax.random.split(key)
-        count, temperature = state.estimator, jnp.zeros(())
+        count = state.estimator
         if level == "joint":
             count, estimate = run(key_weights, state, batch.weights)
             policy_loss, policy_grads = estimate.value, estimate.policy_grads
@@ -167,7 +167,7 @@ def gradient_search(
             new_count, estimate = run(key_weights, new, batch.weights)
             count = new_count if policy_gradient is not None else count
         new = _descend(weight_tx, new, "params", "weight_opt", estimate.weight_grads)
-        temperature = estimate.info.get("temperature", temperature)
+        temperature = estimate.info.get("temperature", jnp.zeros(()))
         norms = optax.tree.norm(estimate.weight_grads), optax.tree.norm(policy_grads)
         finite = jnp.all(jnp.isfinite(jnp.stack([estimate.value, policy_loss, cost, *norms])))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
@@ -199,7 +199,7 @@ def _descend(tx, state, params_name, opt_name, grads):
 
 def _is_logits(space: SearchSpace, policy_params: Tree) -> bool:
     """Whether the policy's parameters are scores in the shape of the space's choices."""
-    if jax.tree.structure(policy_params, is_leaf=None) != jax.tree.structure(space.choices):  # type: ignore[operator]
+    if jax.tree.structure(policy_params) != jax.tree.structure(space.choices):  # type: ignore[operator]
         return False
     pairs = zip(jax.tree.leaves(policy_params), jax.tree.leaves(space.choices), strict=True)
     return all(a.shape == b.shape for a, b in pairs)

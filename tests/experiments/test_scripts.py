@@ -20,7 +20,6 @@ def command(system, workdir, *options):
 
 
 def start(system, workdir, *options):
-    # One thread makes the order of additions, and so the last bits, the same in every run.
     return subprocess.Popen(
         command(system, workdir, *options),
         cwd=ROOT,
