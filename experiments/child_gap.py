@@ -72,8 +72,9 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
 
     def re_estimated(arch):
         network, variables = derive.network(space, state.params, arch)
-        rows = images.weights.images[: 64 * (len(images.weights.labels) // 64)]
-        batches = data.to_float(rows, images.mean, images.std).reshape(-1, 64, *x.shape[1:])
+        size = config.batch_size
+        rows = images.weights.images[: size * (len(images.weights.labels) // size)]
+        batches = data.to_float(rows, images.mean, images.std).reshape(-1, size, *x.shape[1:])
 
         @jax.jit
         def measure(variables):

@@ -8,7 +8,6 @@ same. A convolution with a 1x1 kernel is one matrix product.
 import functools
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.ops.lowering import Lowering, by_hand
@@ -43,7 +42,8 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1,
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution with a 1x1 kernel: `x[B, H, W, C]` times `kernel[C, D]`."""
-    return jnp.einsum("bhwc,cd->bhwd", x, kernel.astype(x.dtype))
+    # Two axes, so that the products of the gradient need no transposes either.
+    return (x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
 
 
 def _pads(kernel: jax.Array, dilation: int) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Pooling over 3x3 windows in two separable passes, much faster on CPU than a window reduction."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +29,10 @@ def max_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Loweri
     if not by_hand(lowering):
         pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
-    for axis in (2, 1):
-        if window == 3:  # every position, then a step: on CPU faster, with the gradient, than strided windows
-            x = lax.slice_in_dim(_max_of_three(axis, x), 0, None, stride, axis)
-        else:
-            x = _max_along(axis, window, stride, x)
+    # Every position, then a step: on CPU faster, with the gradient, than strided windows.
+    for axis, apart in _merged_axes(x):
+        along = _max_of_three if window == 3 else functools.partial(_max_along, window=window)
+        x = _on_merged(functools.partial(along, axis, apart), x, axis, stride)
     return x
 
 
@@ -43,9 +43,8 @@ def avg_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Loweri
     """
     if by_hand(lowering):
         total = x
-        for axis in (2, 1):
-            first, *rest = _windows(total, axis, window, 1, 0.0)
-            total = lax.slice_in_dim(sum(rest, first), 0, None, stride, axis)
+        for axis, apart in _merged_axes(x):
+            total = _on_merged(functools.partial(_sum_along, axis, apart, window), total, axis, stride)
     else:
         pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
         total = lax.reduce_window(x, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), pads)
@@ -54,41 +53,63 @@ def avg_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Loweri
     return total * jnp.asarray(scale, x.dtype)
 
 
-def _max_along(axis: int, window: int, stride: int, x: jax.Array) -> jax.Array:
-    first, *rest = _windows(x, axis, window, stride, -jnp.inf)
+def _merged_axes(x: jax.Array) -> tuple[tuple[int, int], ...]:
+    """`(axis, distance of two neighbours along it)`, columns first, for `x[B, H, W * C]`."""
+    return (2, x.shape[-1]), (1, 1)
+
+
+def _on_merged(function: Callable[[jax.Array], jax.Array], x: jax.Array, axis: int, stride: int) -> jax.Array:
+    """`function` of `x` with columns and channels as one axis, a long innermost loop however few channels there are."""
+    y = function(x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+    return lax.slice_in_dim(y, 0, None, stride, axis)
+
+
+def _windows(x: jax.Array, axis: int, apart: int, window: int, fill: float) -> list[jax.Array]:
+    """What each place of the window sees at every position of `x[B, H, W * C]`."""
+    pads = [(0, 0)] * 3
+    pads[axis] = (window // 2 * apart,) * 2
+    padded = jnp.pad(x, pads, constant_values=fill)
+    return [lax.slice_in_dim(padded, i * apart, i * apart + x.shape[axis], 1, axis) for i in range(window)]
+
+
+@functools.partial(island, static=(0, 1, 2))
+def _plain_sum(axis: int, apart: int, window: int, x: jax.Array) -> jax.Array:
+    first, *rest = _windows(x, axis, apart, window, 0.0)
+    return sum(rest, first)
+
+
+# The window is odd and the step one, so the sum is its own transpose.
+_sum_along = functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))(_plain_sum)
+_sum_along.defvjp(lambda *args: (_plain_sum(*args), None), lambda *args: (_sum_along(*args[:3], args[-1]),))
+
+
+def _max_along(axis: int, apart: int, x: jax.Array, *, window: int = 3) -> jax.Array:
+    first, *rest = _windows(x, axis, apart, window, -jnp.inf)
     for tap in rest:  # NaN wins, as in lax.max
         first = jnp.where((tap > first) | (tap != tap), tap, first)
     return first
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _max_of_three(axis: int, x: jax.Array) -> jax.Array:
-    return _max_along(axis, 3, 1, x)
+_plain_max_of_three = island(_max_along, static=(0, 1))
 
 
-@functools.partial(island, static=(0,))
-def _max_of_three_gradient(axis: int, x: jax.Array, g: jax.Array) -> jax.Array:
+@functools.partial(island, static=(0, 1))
+def _max_of_three_gradient(axis: int, apart: int, x: jax.Array, g: jax.Array) -> jax.Array:
     # Gathered from the three windows that see a pixel; the transposed forward pass scatters, which does not vectorise.
-    before, centre, after = _windows(x, axis, 3, 1, -jnp.inf)
+    before, centre, after = _windows(x, axis, apart, 3, -jnp.inf)
     first = (before >= centre) & (before >= after)
     last = (after > before) & (after > centre)
     zero = jnp.zeros_like(g)
-    to_before, _, _ = _windows(jnp.where(last, g, zero), axis, 3, 1, 0.0)
-    _, _, to_after = _windows(jnp.where(first, g, zero), axis, 3, 1, 0.0)
+    to_before, _, _ = _windows(jnp.where(last, g, zero), axis, apart, 3, 0.0)
+    _, _, to_after = _windows(jnp.where(first, g, zero), axis, apart, 3, 0.0)
     return to_before + jnp.where(first | last, zero, g) + to_after
 
 
+_max_of_three = functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))(_plain_max_of_three)
 _max_of_three.defvjp(
-    lambda axis, x: (_max_along(axis, 3, 1, x), kept(x)), lambda axis, x, g: (_max_of_three_gradient(axis, x, g),)
+    lambda axis, apart, x: (_plain_max_of_three(axis, apart, x), kept(x)),
+    lambda axis, apart, x, g: (_max_of_three_gradient(axis, apart, x, g),),
 )
-
-
-def _windows(x: jax.Array, axis: int, window: int, stride: int, fill: float) -> list[jax.Array]:
-    pads = [(0, 0)] * x.ndim
-    pads[axis] = (window // 2, window // 2)
-    padded = jnp.pad(x, pads, constant_values=fill)
-    reach = (-(-x.shape[axis] // stride) - 1) * stride + 1
-    return [lax.slice_in_dim(padded, i, i + reach, stride, axis) for i in range(window)]
 
 
 def _valid(size: int, window: int, stride: int) -> np.ndarray:
