@@ -15,10 +15,10 @@ import statistics
 import jax
 import jax.numpy as jnp
 
-from experiments import common
+from experiments import batches, common
 from experiments.configs.child_gap import PRESETS, Config
 from jaxnas import data, derive, train
-from jaxnas.base import Batch, dense_paths, sparse_paths
+from jaxnas.base import dense_paths, sparse_paths
 from jaxnas.policies import entropy, split_like
 from jaxnas.relaxations import annealed, gumbel_softmax
 from jaxnas.run import Run, Watch, script
@@ -41,25 +41,6 @@ def make_searcher(method: str, config: Config, space, per_epoch: int):
     return darts(
         space, learning_rate=rate, policy_learning_rate=config.darts_policy_learning_rate, temperature=temperature
     )
-
-
-def searched(run: Run, name: str, searcher, images: data.SearchData, config: Config, steps: int):
-    """The state after the search."""
-
-    def batch(keys, step, images) -> Batch:
-        return common.search_batch(keys, step, config.batch_size, images, config.data)
-
-    def init(key, loop_data):
-        images, keys = loop_data
-        return searcher.init(key, batch(keys, 0, images))
-
-    def step(key, state, loop_data):
-        images, keys = loop_data
-        state, info = searcher.step(key, state, batch(keys, state.step, images))
-        return state, info._asdict()
-
-    loop_data = (images, jax.random.split(run.key(f"{name}/data"), 2))
-    return run.phase(name, init, step, steps, data=loop_data, watch=Watch(show=("loss", "accuracy")))
 
 
 def judged(method: str, config: Config, space, searcher, state, images: data.SearchData) -> dict[str, float]:
@@ -116,23 +97,23 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
 
 def main(run: Run, config: Config) -> None:
     """All methods and seeds, one after the other."""
-    loaded = common.load_data(config.data)
+    loaded = batches.load_data(config.data)
     results: dict[str, list[dict[str, float]]] = {method: [] for method in config.methods}
     for method in config.methods:
         if method not in ("snas", "darts", "darts_annealed"):
             raise ValueError(f"methods: unknown {method!r}, accepted are snas, darts, darts_annealed")
     for seed in config.seeds:
         for method in config.methods:
-            images = common.split_data(loaded, config.data, seed)
-            per_epoch = common.steps_per_epoch(images.weights, config.batch_size)
             build = snas_space if method == "snas" else darts_space
-            space = build(num_classes=loaded.num_classes, **dataclasses.asdict(config.network))
-            searcher = make_searcher(method, config, space, per_epoch)
+            setting = common.prepare(run, dataclasses.replace(config, seed=seed), build, loaded=loaded)
+            per_epoch = batches.steps_per_epoch(setting.images.weights, config.batch_size)
+            searcher = make_searcher(method, config, setting.space, per_epoch)
             name = f"{method}/{seed}"
-            state = searched(run, name, searcher, images, config, config.epochs * per_epoch)
+            watch = Watch(show=("loss", "accuracy"))
+            state = common.run_search(setting, name, searcher, config, watch)
 
-            def judge_now(method=method, space=space, searcher=searcher, state=state, images=images):
-                return judged(method, config, space, searcher, state, images)
+            def judge_now(method=method, setting=setting, searcher=searcher, state=state):
+                return judged(method, config, setting.space, searcher, state, setting.images)
 
             results[method].append(run.once(f"judged/{name}", judge_now))
             (run.path / "table.md").write_text(table({m: rows for m, rows in results.items() if rows}) + "\n")

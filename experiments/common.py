@@ -1,68 +1,26 @@
-"""What every search script does around its search: data, judging by one program, training children, writing files."""
+"""What every search script does around its search: judging by one program, training children, writing files."""
 
 import dataclasses
 import functools
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.configs.parts import DataConfig, NetworkConfig
+from experiments import batches
+from experiments.configs.parts import NetworkConfig
 from jaxnas import costs, data, derive, export, plot, train
-from jaxnas.base import Arch, Batch, Params, Paths, SearchSpace, sparse_paths
+from jaxnas.base import Arch, Params, Paths, Searcher, SearchSpace, sparse_paths
 from jaxnas.policies import categorical
-from jaxnas.run import Run, compiler_options
+from jaxnas.run import Run, Watch, compiler_options
 from jaxnas.searchers import coupled_sgd
 
 REFERENCE = 256  # training examples from which a judged network takes its normalisation statistics
-
-
-def load_data(config: DataConfig) -> data.Data:
-    """The data set, shrunk if asked."""
-    shrinking = config.pad_to is not None or config.shrink > 1
-
-    def transform(images):
-        return data.shrink(images, pad_to=config.pad_to or images.shape[1], factor=config.shrink)
-
-    return data.load(config.name, data_dir=config.data_dir, transform=transform if shrinking else None)
-
-
-def split_data(loaded: data.Data, config: DataConfig, seed: int) -> data.SearchData:
-    """The two parts that a search may see; it has no way to the test examples."""
-    sizes: Any = (config.weights, config.policy)
-    if max(sizes) > 1:
-        sizes = tuple(int(size) for size in sizes)
-    known = {"mean": data.CIFAR10_MEAN, "std": data.CIFAR10_STD} if config.name == "cifar10" else {}
-    return data.split(loaded, sizes=sizes, seed=seed, **known)
-
-
-def steps_per_epoch(examples: data.Examples, batch_size: int) -> int:
-    """Full batches in one pass; a batch larger than the data is refused."""
-    if batch_size > len(examples.labels):
-        raise ValueError(f"batch_size is {batch_size}, expected at most the {len(examples.labels)} examples there are")
-    return len(examples.labels) // batch_size
-
-
-def training_batch(key, examples, step, batch_size, images: data.SearchData, config: DataConfig, *, fresh=False):
-    """One batch as floats, cropped and mirrored; `fresh` draws with replacement instead of by epochs."""
-    take = data.batch_with_replacement if fresh else data.batch
-    x, y = take(key, examples, step, batch_size, mean=images.mean, std=images.std)
-    key_crop, key_flip = jax.random.split(jax.random.fold_in(key, step))
-    x = data.random_crop(key_crop, x, padding=config.crop) if config.crop else x
-    return (data.random_flip(key_flip, x) if config.flip else x), y
-
-
-def search_batch(keys, step, batch_size, images: data.SearchData, config: DataConfig) -> Batch:
-    """A batch of each part; the policy's is drawn afresh at every step, as DARTS does."""
-    weights = training_batch(keys[0], images.weights, step, batch_size, images, config)
-    policy = training_batch(keys[1], images.policy, step, batch_size, images, config, fresh=True)
-    return Batch(weights, policy)
-
 
 Judge = Callable[[Params, Paths, data.Examples], float]
 
@@ -99,36 +57,98 @@ def make_judge(build: Callable[..., SearchSpace], images: data.SearchData, batch
     return judge
 
 
+class Setting(NamedTuple):
+    """What the steps of a script share.
+
+    Attributes:
+      run: the work directory.
+      config: has `data`, `network`, `retrain` and `seed`.
+      loaded: the data set with its test examples, for the end.
+      images: the two parts that a search may see.
+      space: the search space.
+      judge: from `make_judge`.
+    """
+
+    run: Run
+    config: Any
+    loaded: data.Data
+    images: data.SearchData
+    space: SearchSpace
+    judge: Judge
+
+
+def prepare(
+    run: Run, config: Any, build: Callable[..., SearchSpace], *, loaded: data.Data | None = None, **changes
+) -> Setting:
+    """Loads and splits the data and builds the space, `changes` being of the search alone and not of the judge."""
+    loaded = batches.load_data(config.data) if loaded is None else loaded
+    images = batches.split_data(loaded, config.data, config.seed)
+    build = functools.partial(build, num_classes=loaded.num_classes, **dataclasses.asdict(config.network))
+    return Setting(run, config, loaded, images, build(**changes), make_judge(build, images))
+
+
+def run_search(setting: Setting, name: str, searcher: Searcher, settings: Any, watch: Watch) -> Any:
+    """Runs a gradient search of `settings.epochs` as a phase of that name and returns its last state."""
+    augment = setting.config.data
+
+    def init(key, loop_data):
+        images, keys = loop_data
+        return searcher.init(key, batches.search_batch(keys, 0, settings.batch_size, images, augment))
+
+    def step(key, state, loop_data):
+        images, keys = loop_data
+        batch = batches.search_batch(keys, state.step, settings.batch_size, images, augment)
+        state, info = searcher.step(key, state, batch)
+        return state, info._asdict()
+
+    steps = settings.epochs * batches.steps_per_epoch(setting.images.weights, settings.batch_size)
+    loop_data = (setting.images, jax.random.split(setting.run.key(f"{name}/data"), 2))
+    meta = {"space": setting.space.about.name}
+    return setting.run.phase(name, init, step, steps, data=loop_data, watch=watch, meta=meta)
+
+
+def train_children(
+    setting: Setting,
+    name: str,
+    archs: Arch,
+    examples: data.Examples,
+    settings: Any,
+    tx: Callable[[int], optax.GradientTransformation],
+) -> train.ChildrenState:
+    """Trains architectures `[P, E]` from scratch side by side, through one compiled program, on the same batches.
+
+    Args:
+      setting: of the script.
+      name: of the phase.
+      archs: the architectures.
+      examples: those to train on.
+      settings: has `epochs` and `batch_size`.
+      tx: the optimiser for a number of steps.
+    """
+    size, augment = settings.batch_size, setting.config.data
+    steps = settings.epochs * batches.steps_per_epoch(examples, size)
+    trainer = train.children(setting.space, tx(steps))
+
+    def init(key, loop_data):
+        examples, images, archs, key_data = loop_data
+        x, _ = batches.training_batch(key_data, examples, 0, size, images, augment)
+        return jnp.zeros((), jnp.int32), trainer.init(key, x, archs)
+
+    def step(key, state, loop_data):
+        examples, images, _, key_data = loop_data
+        count, children = state
+        batch = batches.training_batch(key_data, examples, count, size, images, augment)
+        children, info = trainer.step(key, children, batch)
+        return (count + 1, children), jax.tree.map(jnp.mean, info)
+
+    loop_data = (examples, setting.images, archs, setting.run.key(f"{name}/data"))
+    return setting.run.phase(name, init, step, steps, data=loop_data, meta={"space": setting.space.about.name})[1]
+
+
 def random_archs(key: jax.Array, space: SearchSpace, count: int) -> Arch:
     """Architectures of the space drawn uniformly over every edge's operations, read by the space's own rule."""
     policy = categorical(space.choices, scale=1.0)
     return jax.vmap(lambda k: space.derive(policy.init(k)))(jax.random.split(key, count))
-
-
-def train_children(run: Run, space: SearchSpace, archs: Arch, images: data.SearchData, config, augment: DataConfig):
-    """Trains architectures from scratch on all training examples, side by side in one compiled program."""
-    joined = data.Examples(*(jnp.concatenate(pair) for pair in zip(images.weights, images.policy, strict=True)))
-    per_epoch = steps_per_epoch(joined, config.batch_size)
-    total = config.epochs * per_epoch
-    tx = coupled_sgd(
-        optax.cosine_decay_schedule(config.learning_rate, total), weight_decay=config.weight_decay, clip=config.clip
-    )
-    trainer = train.children(space, tx)
-    loop_data = (joined, images, archs, jax.random.split(run.key("retrain/data"), 2))
-
-    def init(key, loop_data):
-        joined, images, archs, keys = loop_data
-        x, _ = training_batch(keys[0], joined, 0, config.batch_size, images, augment)
-        return jnp.zeros((), jnp.int32), trainer.init(key, x, archs)
-
-    def step(key, state, loop_data):
-        joined, images, _, keys = loop_data
-        count, children = state
-        batch = training_batch(keys[0], joined, count, config.batch_size, images, augment)
-        children, info = trainer.step(key, children, batch)
-        return (count + 1, children), {"loss": jnp.mean(info["loss"]), "accuracy": jnp.mean(info["accuracy"])}
-
-    return run.phase("retrain", init, step, total, data=loop_data)[1]
 
 
 def child(tree: Any, number: int) -> Any:
@@ -136,25 +156,29 @@ def child(tree: Any, number: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
-def compare(
-    run: Run, space: SearchSpace, judge: Judge, arch: Arch, loaded: data.Data, images: data.SearchData, config: Any
-) -> tuple[dict[str, Any], dict[str, Any], Params]:
+def compare(setting: Setting, arch: Arch) -> tuple[dict[str, Any], dict[str, Any], Params]:
     """Trains the found network beside random ones and tests them all.
 
     Returns:
       The parts `child` and `baseline` of the result, and the found network's weights.
     """
-    others = random_archs(run.key("random"), space, config.retrain.random_children)
+    run, space, recipe = setting.run, setting.space, setting.config.retrain
+    others = random_archs(run.key("random"), space, recipe.random_children)
     archs = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), arch, others)
-    trained = train_children(run, space, archs, images, config.retrain, config.data)
-    test = data.Examples(*map(jnp.asarray, loaded.test))
+
+    def tx(steps):
+        rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
+        return coupled_sgd(rate, weight_decay=recipe.weight_decay, clip=recipe.clip)
+
+    trained = train_children(setting, "retrain", archs, batches.all_training(setting.images), recipe, tx)
+    test = data.Examples(*map(jnp.asarray, setting.loaded.test))
 
     def tested():
-        count = 1 + config.retrain.random_children
-        return [judge(child(trained.params, i), sparse_paths(child(archs, i)), test) for i in range(count)]
+        members = [child((trained.params, archs), i) for i in range(1 + recipe.random_children)]
+        return [setting.judge(params, sparse_paths(member), test) for params, member in members]
 
     accuracy = run.once("test", tested)
-    tables = costs.space_tables(space, loaded.image_shape, affine=False, pool_norm=True)
+    tables = costs.space_tables(space, setting.loaded.image_shape, affine=False, pool_norm=True)
     found = {name: int(costs.cost(table, jax.device_get(arch))) for name, table in tables.items()}
     random_accuracy = accuracy[1:] or [math.nan]
     baseline = {
@@ -166,8 +190,9 @@ def compare(
     return {"test_accuracy_retrained": accuracy[0], **found}, baseline, child(trained.params, 0)
 
 
-def write_network(run: Run, space: SearchSpace, arch: Arch, params: Params, images: data.SearchData) -> None:
+def write_network(setting: Setting, arch: Arch, params: Params) -> None:
     """Writes the architecture, its picture and its weights with measured normalisation, ready to export."""
+    run, space, images = setting.run, setting.space, setting.images
     arch = jax.device_get(arch)
     network, variables = derive.network(space, params, arch)
     x = data.to_float(images.weights.images[:REFERENCE], images.mean, images.std)
@@ -186,6 +211,27 @@ def draw_curves(run: Run) -> None:
     """Draws the course of the run from its metrics."""
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     plot.curves(run.path / "curves.png", [json.loads(line) for line in lines])
+
+
+def conclude(
+    setting: Setting, system: str, arch: Arch, *, steps: int, search: dict[str, Any], inherited: float | None
+) -> dict[str, Any]:
+    """What follows every search: trains what it found beside random networks, writes all files, ends the run.
+
+    Args:
+      setting: of the script.
+      system: the name of the script.
+      arch: what the search found.
+      steps: training steps that the search took.
+      search: the part `search` of the result.
+      inherited: validation accuracy of `arch` with the weights of the search, where there are such.
+    """
+    child, baseline, params = compare(setting, arch)
+    write_network(setting, arch, params)
+    draw_curves(setting.run)
+    found = {"val_accuracy_inherited": inherited, **child}
+    whole = {"system": system, "data": setting.config.data.name, "steps": steps, "search": search}
+    return setting.run.finish({**whole, "child": found, "baseline": baseline})
 
 
 def smoke(config: Any) -> Any:

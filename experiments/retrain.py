@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from experiments import common
+from experiments import batches, common
 from experiments.configs.retrain import PRESETS, Config
 from jaxnas import costs, data, export, plot, train
 from jaxnas.run import Run, Watch, script
@@ -37,11 +37,11 @@ def read_architecture(name: str, num_classes: int, config: Config):
 
 def main(run: Run, config: Config) -> None:
     """Train, test, write."""
-    loaded = common.load_data(config.data)
-    images = common.split_data(loaded, config.data, config.seed)
-    joined = data.Examples(*(jnp.concatenate(pair) for pair in zip(images.weights, images.policy, strict=True)))
+    loaded = batches.load_data(config.data)
+    images = batches.split_data(loaded, config.data, config.seed)
+    joined = batches.all_training(images)
     recipe = config.recipe
-    per_epoch = common.steps_per_epoch(joined, recipe.batch_size)
+    per_epoch = batches.steps_per_epoch(joined, recipe.batch_size)
     space, arch = read_architecture(config.architecture, loaded.num_classes, config)
     changes = {"affine": True, "pool_norm": space.about.name == "snas"}
     network = space.about.network(arch, **changes, auxiliary=recipe.auxiliary)
@@ -54,19 +54,19 @@ def main(run: Run, config: Config) -> None:
     )
     test = data.Examples(*map(jnp.asarray, loaded.test))
 
-    def batch(key, step, loop_data):
+    def draw(key, step, loop_data):
         joined, images = loop_data
-        x, y = common.training_batch(key, joined, step, recipe.batch_size, images, config.data)
+        x, y = batches.training_batch(key, joined, step, recipe.batch_size, images, config.data)
         key_cutout = jax.random.fold_in(jax.random.fold_in(key, step), 1)
         return (data.cutout(key_cutout, x, length=recipe.cutout) if recipe.cutout else x), y
 
     def init(key, loop_data):
         *rest, key_data = loop_data
-        return trainer.init(key, batch(key_data, 0, rest)[0])
+        return trainer.init(key, draw(key_data, 0, rest)[0])
 
     def step(key, state, loop_data):
         *rest, key_data = loop_data
-        return trainer.step(key, state, batch(key_data, state.step, rest))
+        return trainer.step(key, state, draw(key_data, state.step, rest))
 
     @jax.jit
     def test_accuracy(variables, test, mean, std):

@@ -6,11 +6,9 @@ Searches with Gumbel-softmax samples, one backward pass for weights and architec
 random ones from scratch through one program. The presets in `configs/snas.py` say what each should reach.
 """
 
-import dataclasses
-
 import jax
 
-from experiments import common
+from experiments import batches, common
 from experiments.configs.snas import PRESETS, Config
 from jaxnas import costs
 from jaxnas.base import dense_paths, sparse_paths
@@ -23,20 +21,15 @@ from jaxnas.spaces import snas_space
 
 def main(run: Run, config: Config) -> None:
     """Search, retrain, compare, write."""
-    loaded = common.load_data(config.data)
-    images = common.split_data(loaded, config.data, config.seed)
     search = config.search
-    per_epoch = common.steps_per_epoch(images.weights, search.batch_size)
-
-    def build(**changes):
-        return snas_space(num_classes=loaded.num_classes, **dataclasses.asdict(config.network), **changes)
-
-    space = build(drop_path=search.drop_path)
+    setting = common.prepare(run, config, snas_space, drop_path=search.drop_path)
+    space, judge, images = setting.space, setting.judge, setting.images
+    per_epoch = batches.steps_per_epoch(images.weights, search.batch_size)
     schedule = {"epochs": search.epochs, "steps_per_epoch": per_epoch}
     temperature = annealed(search.first_temperature, search.last_temperature, **schedule)
     resource = None
     if search.resource_weight:
-        resource = costs.resource_penalty(space, loaded.image_shape[0], kind=search.resource)
+        resource = costs.resource_penalty(space, images.image_shape[0], kind=search.resource)
     searcher = snas(
         space,
         learning_rate=cosine_by_epoch(search.learning_rate, search.last_learning_rate, **schedule),
@@ -48,19 +41,7 @@ def main(run: Run, config: Config) -> None:
         resource_weight=search.resource_weight,
         resource_mode=search.resource_mode,
     )
-    judge = common.make_judge(build, images)
-    parameters = costs.space_tables(space, loaded.image_shape, affine=False, pool_norm=True)["parameters"]
-
-    def init(key, loop_data):
-        images, keys = loop_data
-        return searcher.init(key, common.search_batch(keys, 0, search.batch_size, images, config.data))
-
-    def step(key, state, loop_data):
-        images, keys = loop_data
-        state, info = searcher.step(
-            key, state, common.search_batch(keys, state.step, search.batch_size, images, config.data)
-        )
-        return state, info._asdict()
+    parameters = costs.space_tables(space, images.image_shape, affine=False, pool_norm=True)["parameters"]
 
     def evaluate(state):
         logits, key = state.policy_params, jax.random.fold_in(run.key("sampled"), state.step)
@@ -75,26 +56,18 @@ def main(run: Run, config: Config) -> None:
         }
 
     watch = Watch(show=("loss", "accuracy"), evaluate=evaluate, evaluate_every=search.evaluate_epochs * per_epoch)
-    loop_data = (images, jax.random.split(run.key("search/data"), 2))
-    steps = search.epochs * per_epoch
-    state = run.phase("search", init, step, steps, data=loop_data, watch=watch, meta={"space": space.about.name})
-    arch = searcher.decode(state)
+    state = common.run_search(setting, "search", searcher, search, watch)
     validation = run.once("validation", lambda: evaluate(state))
-    child, baseline, params = common.compare(run, space, judge, arch, loaded, images, config)
-    common.write_network(run, space, arch, params, images)
-    common.draw_curves(run)
-    run.finish(
-        {
-            "system": "snas",
-            "data": config.data.name,
-            "steps": steps,
-            "search": {
-                "val_accuracy": validation["val_accuracy_sampled"],
-                "entropy": float(entropy(state.policy_params)),
-            },
-            "child": {"val_accuracy_inherited": validation["val_accuracy_argmax"], **child},
-            "baseline": baseline,
-        }
+    common.conclude(
+        setting,
+        "snas",
+        searcher.decode(state),
+        steps=search.epochs * per_epoch,
+        search={
+            "val_accuracy": validation["val_accuracy_sampled"],
+            "entropy": float(entropy(state.policy_params)),
+        },
+        inherited=validation["val_accuracy_argmax"],
     )
 
 

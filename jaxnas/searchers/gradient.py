@@ -12,6 +12,7 @@ import optax
 
 from jaxnas.base import Batch, Estimator, Params, Paths, Policy, Searcher, SearchSpace, Tree
 from jaxnas.policies import entropy
+from jaxnas.train import cross_entropy
 
 __all__ = ["SearchInfo", "SearchLoss", "SearchState", "classification_loss", "gradient_search"]
 
@@ -43,15 +44,16 @@ class SearchInfo(NamedTuple):
     """What a person wants to see of a step; every field a float32 scalar.
 
     Attributes:
-      loss: on the weights' batch, mean nats per example.
+      loss: on the weights' batch, mean nats per example, without the penalty.
       accuracy: on the weights' batch, with the paths of the step.
-      policy_loss: on the policy's batch; the same as `loss` when single-level.
-      penalty: what was added to the policy's loss.
+      policy_loss: on the policy's batch, without the penalty; the same as `loss` when single-level.
+      penalty: what was added to the policy's loss, or by the loss itself to its own (`aux["penalty"]`).
       entropy: mean entropy of the decisions, nats.
       temperature: of the relaxation, where there is one.
       weight_norm: global norm of the weights' gradient, before clipping.
       policy_norm: of the policy's gradient.
-      nonfinite: 1 if a loss or a gradient was not finite. The step then changes neither weights nor policy.
+      nonfinite: 1 if a loss or a gradient was not finite. The step then changes neither weights, policy nor moments;
+        counters go on, those in the optimisers too, so that schedules keep to the step.
     """
 
     loss: jax.Array
@@ -75,9 +77,8 @@ def classification_loss(space: SearchSpace, *, label_smoothing: float = 0.0) -> 
     def loss(paths, params, batch, key=None):
         images, labels = batch
         logits = space.apply(params, paths, images, key=key)
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
-        return jnp.mean(optax.safe_softmax_cross_entropy(logits, targets)), {"accuracy": accuracy}
+        return cross_entropy(logits, labels, label_smoothing), {"accuracy": accuracy}
 
     return loss
 
@@ -99,7 +100,7 @@ def gradient_search(
     * `joint`: one estimate on the weights' batch gives both gradients (SNAS).
     * `bilevel`: first the policy descends on its own batch, then the weights on theirs, under the new policy (DARTS).
 
-    A step whose loss or gradient is not finite is counted in `info.nonfinite` and changes nothing but the counters.
+    A step whose loss or gradient is not finite is counted in `info.nonfinite` and changes nothing but counters.
 
     Args:
       space: the supernet.
@@ -107,7 +108,8 @@ def gradient_search(
       estimator: see `jaxnas.estimators`.
       weight_tx: optax transformation of the weights.
       policy_tx: optax transformation of the policy's parameters.
-      loss: `(paths, params, batch, key) -> (loss, {"accuracy": ...})`; by default `classification_loss(space)`.
+      loss: `(paths, params, batch, key) -> (loss, {"accuracy": ...})`; by default `classification_loss(space)`. What
+        of the loss is a penalty may be named in `aux["penalty"]`.
       level: see above.
       penalty: `(policy_params) -> scalar` in nats, added to the policy's loss.
       policy_gradient: `(state, batch, key) -> (loss, grads)`, in place of the estimator for the policy's step when
@@ -149,36 +151,34 @@ def gradient_search(
             state.params,
         )
 
+    def ask_policy(key, state, batch):
+        """The policy's gradient, and the estimate that the weights use too when joint."""
+        if policy_gradient is not None:
+            return None, policy_gradient(state, batch, key)
+        after, estimate = run(key, state, batch.weights if level == "joint" else batch.policy)
+        own = estimate.aux.get("penalty", jnp.zeros(()))
+        return (after, estimate), (estimate.value - own, estimate.policy_grads)
+
     def step(key, state, batch):
         key_policy, key_weights = jax.random.split(key)
-        count = state.estimator
-        if level == "joint":
-            count, estimate = run(key_weights, state, batch.weights)
-            policy_loss, policy_grads = estimate.value, estimate.policy_grads
-        elif policy_gradient is None:
-            count, estimate = run(key_policy, state, batch.policy)
-            policy_loss, policy_grads = estimate.value, estimate.policy_grads
-        else:
-            policy_loss, policy_grads = policy_gradient(state, batch, key_policy)
+        asked, (policy_loss, policy_grads) = ask_policy(key_weights if level == "joint" else key_policy, state, batch)
         cost, cost_grads = jax.value_and_grad(extra)(state.policy_params)
         policy_grads = jax.tree.map(jnp.add, policy_grads, cost_grads)
         new = _descend(policy_tx, state, "policy_params", "policy_opt", policy_grads)
-        if level == "bilevel":
-            new_count, estimate = run(key_weights, new, batch.weights)
-            count = new_count if policy_gradient is not None else count
+        after, estimate = run(key_weights, new, batch.weights) if asked is None or level == "bilevel" else asked
         new = _descend(weight_tx, new, "params", "weight_opt", estimate.weight_grads)
-        temperature = estimate.info.get("temperature", jnp.zeros(()))
         norms = optax.tree.norm(estimate.weight_grads), optax.tree.norm(policy_grads)
         finite = jnp.all(jnp.isfinite(jnp.stack([estimate.value, policy_loss, cost, *norms])))
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        new = new._replace(step=state.step + 1, estimator=count)
+        new = jax.tree.map(lambda a, b: _unless(finite, a, b), new, state)
+        new = new._replace(step=state.step + 1, estimator=after if asked is None else asked[0])
+        own = estimate.aux.get("penalty", jnp.zeros(()))
         info = SearchInfo(
-            estimate.value,
+            estimate.value - own,
             estimate.aux["accuracy"],
             policy_loss,
-            cost,
+            cost + own,
             entropy(new.policy_params) if _is_logits(space, new.policy_params) else jnp.zeros(()),
-            temperature,
+            estimate.info.get("temperature", jnp.zeros(())),
             *norms,
             ~finite,
         )
@@ -195,6 +195,11 @@ def _descend(tx, state, params_name, opt_name, grads):
     params = getattr(state, params_name)
     updates, opt = tx.update(grads, getattr(state, opt_name), params)
     return state._replace(**{params_name: optax.apply_updates(params, updates), opt_name: opt})
+
+
+def _unless(finite: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """The new leaf, or the old one where the step was not finite; integers count on."""
+    return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(finite, new, old)
 
 
 def _is_logits(space: SearchSpace, policy_params: Tree) -> bool:

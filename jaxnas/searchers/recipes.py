@@ -205,7 +205,8 @@ def _charged(loss: SearchLoss, resource: Callable[[Tree], jax.Array], factor: fl
 
     def charged(paths, params, batch, key):
         value, aux = loss(paths, params, batch, key)
-        return value + factor * resource(paths.weight), aux
+        charge = factor * resource(paths.weight)
+        return value + charge, {**aux, "penalty": charge}
 
     return charged
 

@@ -103,7 +103,8 @@ def unrolled_gradient(
         raise ValueError(f"method must be 'exact' or 'finite_difference', got {method!r}")
     moved = inner(params, jax.grad(train_fn, 1)(policy_params, params))
     value, (direct, v) = jax.value_and_grad(val_fn, (0, 1))(policy_params, moved)
-    r = radius / optax.tree.norm(v)
+    length = optax.tree.norm(v)
+    r = radius / jnp.where(length > 0, length, 1.0)  # v = 0: both shifts are none, and the mixed term is zero
 
     def shifted(sign: Any) -> Tree:
         return jax.grad(train_fn)(policy_params, jax.tree.map(lambda w, d: w + sign * r * d, params, v))

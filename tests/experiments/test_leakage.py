@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import common, snas
+from experiments import batches, common, snas
 from experiments.configs.snas import PRESETS
 from jaxnas import data
 from jaxnas.run import Run
@@ -31,7 +31,7 @@ def test_search_ends_before_test_data_is_touched(tmp_path, monkeypatch):
     loaded = data.load(config.data.name)
     trapped = dataclasses.replace(loaded)
     object.__setattr__(trapped, "test", Trap())
-    monkeypatch.setattr(common, "load_data", lambda _: trapped)
+    monkeypatch.setattr(batches, "load_data", lambda _: trapped)
     with Run(tmp_path, config, writers=()) as run, pytest.raises(Reached):
         snas.main(run, config)
     # The search was over and its children trained: only the test itself met the trap.
@@ -42,7 +42,7 @@ def test_search_ends_before_test_data_is_touched(tmp_path, monkeypatch):
 
 def test_the_two_parts_and_the_test_part_are_disjoint():
     loaded = data.load("digits")
-    parts = common.split_data(loaded, PRESETS["digits"].data, 0)
+    parts = batches.split_data(loaded, PRESETS["digits"].data, 0)
     seen = [np.asarray(part.images) for part in (parts.weights, parts.policy)] + [np.asarray(loaded.test.images)]
     assert sum(map(len, seen)) == 1797
     whole = {image.tobytes() for image in np.concatenate(seen)}

@@ -148,7 +148,8 @@ def test_resource_penalty_lowers_the_expected_cost(mode):
         if mode == "discrete":
             np.testing.assert_allclose(info.penalty[0], weight * before, rtol=1e-5)
         else:
-            np.testing.assert_array_equal(info.loss > 0, weight > 0)
+            np.testing.assert_array_equal(info.penalty > 0, weight > 0)
+        np.testing.assert_array_equal(info.loss, 0.0)  # without the penalty
     assert changes[0] < 0.3
     assert changes[1] == 1.0
 
@@ -165,7 +166,8 @@ def test_sampled_penalty_is_that_of_the_noise_of_the_loss():
     )
     batch = Batch((jnp.zeros(()),), None)
     _, info = jax.jit(searcher.step)(KEY, searcher.init(KEY, batch), batch)
-    np.testing.assert_allclose([info.loss, info.policy_norm], 0.0, atol=1e-6)
+    np.testing.assert_allclose([info.loss + info.penalty, info.policy_norm], 0.0, atol=1e-6)
+    assert info.loss > 1
 
 
 # Errors

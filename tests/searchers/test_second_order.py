@@ -60,6 +60,14 @@ def test_first_order_sees_nothing_of_the_quadratic():
         np.testing.assert_allclose(quadratic_gradient(method, rate=0.0)[1], 0.0, atol=1e-7)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_gradient_is_finite_where_the_validation_loss_is_flat(method):
+    inner = InnerStep(0.1, 0.0, 0.0, jnp.zeros(4))
+    flat = lambda alpha, w: jnp.sum(alpha) + 0.0 * jnp.sum(w)  # noqa: E731
+    _, grad = unrolled_gradient(flat, train_loss, inner, jnp.asarray(ALPHA), jnp.asarray(WEIGHTS), method=method)
+    np.testing.assert_array_equal(grad, 1.0)
+
+
 def test_method_and_order_are_checked():
     with pytest.raises(ValueError, match="'exact' or 'finite_difference', got 'forward'"):
         unrolled_gradient(val_loss, train_loss, InnerStep(0.1, 0.9, 0.0, None), None, None, method="forward")
