@@ -35,7 +35,7 @@ class Config:
 
 
 PRESETS = {
-    "digits": Config(),
+    "digits": Config(retrain=TrainConfig(epochs=8)),
     "fashion-mnist": Config(
         data=DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2),
         retrain=TrainConfig(epochs=10),
