@@ -79,7 +79,7 @@ docs: $(VENV)/.installed-dev
 pytest: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 pytest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 pytest: $(VENV)/.installed-dev
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/pytest -n 2 --durations 12 $(ARGS)
 
 clean:
 	rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist docs/_build docs/_api *.egg-info

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,32 @@ def test_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
     code, _, err = finish("snas", killed, *options)
     assert code == 0, err
     assert essentials(killed) == essentials(whole)
+
+
+@pytest.mark.slow
+def test_bad_losses_are_shown_and_bad_checkpoints_refused(tmp_path):
+    run = tmp_path / "run"
+    options = ("--smoke", "--search.learning-rate", "1e38", "--search.candidates", "2")
+    code, out, err = finish("random_search", run, *options)
+    assert code == 0, err
+    assert json.loads(out)["bad_losses"] > 0
+    assert "losses were not finite" in err
+    (run / "result.json").unlink()
+    saved = run / "checkpoints"
+    foreign = tmp_path / "foreign"
+    shutil.copytree(run, foreign)
+    for name in ("search", "retrain"):  # two phases of one run, exchanged
+        shutil.rmtree(foreign / "checkpoints" / name)
+        shutil.copytree(saved / {"search": "retrain", "retrain": "search"}[name], foreign / "checkpoints" / name)
+    for array in (file for file in saved.rglob("*") if file.is_file() and file.stat().st_size > 200):
+        array.write_bytes(array.read_bytes()[:100])
+    for workdir, word in ((run, "none of the"), (foreign, "phase")):
+        before = sorted(workdir.rglob("*"))
+        code, _, err = finish("random_search", workdir, *options)
+        lines = [line for line in err.splitlines() if line.startswith("error:")]
+        assert (code, len(lines), "Traceback" in err) == (2, 1, False), err
+        assert word in lines[0]
+        assert set(before) <= set(workdir.rglob("*"))
 
 
 @pytest.mark.parametrize(
