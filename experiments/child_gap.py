@@ -55,11 +55,11 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
         network, variables = derive.network(space, state.params, arch)
         size = config.batch_size
         rows = images.weights.images[: size * (len(images.weights.labels) // size)]
-        batches = data.to_float(rows, images.mean, images.std).reshape(-1, size, *x.shape[1:])
+        groups = data.to_float(rows, images.mean, images.std).reshape(-1, size, *x.shape[1:])
 
         @jax.jit
         def measure(variables):
-            fixed = derive.recalibrate(network, variables, batches)
+            fixed = derive.recalibrate(network, variables, groups)
             return train.accuracy(lambda x: network.apply(fixed, x)[0], x, images.policy.labels, batch_size=250)
 
         return measure(variables)
