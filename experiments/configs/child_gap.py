@@ -36,8 +36,8 @@ PRESETS = {
 """Named configurations.
 
 fashion-mnist: the study of the README, three methods and three seeds at 16x16 pixels, 8 channels and 3 cells.
-`python -m experiments.child_gap fashion-mnist`. Prepare the data first, see `docs/data.md`. On one CPU core 25 minutes for
-a search of SNAS and 45 for one of DARTS. Expected: SNAS keeps its accuracy (83.3 sampled, 85.2 its child, seed 0, verified
-2026-11-22); the searches of DARTS are not yet verified.
+`python -m experiments.child_gap fashion-mnist`. Prepare the data first, see `docs/data.md`. On one CPU core 25 minutes
+for a search of SNAS and 45 for one of DARTS. Expected: SNAS keeps its accuracy (83.3 sampled, 85.2 its child, seed 0,
+verified 2026-11-22); the searches of DARTS are not yet verified.
 digits: the same on 8x8 digits, for a quick look. Not yet verified.
 """
