@@ -16,7 +16,7 @@ from experiments import batches
 from experiments.configs.parts import NetworkConfig
 from jaxnas import costs, data, derive, export, plot, train
 from jaxnas.base import Arch, Params, Paths, Searcher, SearchSpace, sparse_paths
-from jaxnas.policies import categorical
+from jaxnas.policies import categorical, entropy
 from jaxnas.run import Run, Watch, compiler_options
 from jaxnas.searchers import coupled_sgd
 
@@ -87,21 +87,21 @@ def prepare(
     return Setting(run, config, loaded, images, build(**changes), make_judge(build, images))
 
 
-def run_search(setting: Setting, name: str, searcher: Searcher, settings: Any, watch: Watch) -> Any:
-    """Runs a gradient search of `settings.epochs` as a phase of that name and returns its last state."""
+def run_search(setting: Setting, name: str, searcher: Searcher, recipe: Any, watch: Watch) -> Any:
+    """Runs a gradient search of `recipe.epochs` as a phase of that name and returns its last state."""
     augment = setting.config.data
 
     def init(key, loop_data):
         images, keys = loop_data
-        return searcher.init(key, batches.search_batch(keys, 0, settings.batch_size, images, augment))
+        return searcher.init(key, batches.search_batch(keys, 0, recipe.batch_size, images, augment))
 
     def step(key, state, loop_data):
         images, keys = loop_data
-        batch = batches.search_batch(keys, state.step, settings.batch_size, images, augment)
+        batch = batches.search_batch(keys, state.step, recipe.batch_size, images, augment)
         state, info = searcher.step(key, state, batch)
         return state, info._asdict()
 
-    steps = settings.epochs * batches.steps_per_epoch(setting.images.weights, settings.batch_size)
+    steps = recipe.epochs * batches.steps_per_epoch(setting.images.weights, recipe.batch_size)
     loop_data = (setting.images, jax.random.split(setting.run.key(f"{name}/data"), 2))
     meta = {"space": setting.space.about.name}
     return setting.run.phase(name, init, step, steps, data=loop_data, watch=watch, meta=meta)
@@ -112,7 +112,7 @@ def train_children(
     name: str,
     archs: Arch,
     examples: data.Examples,
-    settings: Any,
+    recipe: Any,
     tx: Callable[[int], optax.GradientTransformation],
 ) -> train.ChildrenState:
     """Trains architectures `[P, E]` from scratch side by side, through one compiled program, on the same batches.
@@ -122,11 +122,11 @@ def train_children(
       name: of the phase.
       archs: the architectures.
       examples: those to train on.
-      settings: has `epochs` and `batch_size`.
+      recipe: has `epochs` and `batch_size`.
       tx: the optimiser for a number of steps.
     """
-    size, augment = settings.batch_size, setting.config.data
-    steps = settings.epochs * batches.steps_per_epoch(examples, size)
+    size, augment = recipe.batch_size, setting.config.data
+    steps = recipe.epochs * batches.steps_per_epoch(examples, size)
     trainer = train.children(setting.space, tx(steps))
 
     def init(key, loop_data):
@@ -232,6 +232,33 @@ def conclude(
     found = {"val_accuracy_inherited": inherited, **child}
     whole = {"system": system, "data": setting.config.data.name, "steps": steps, "search": search}
     return setting.run.finish({**whole, "child": found, "baseline": baseline})
+
+
+def search_and_conclude(
+    setting: Setting, system: str, searcher: Searcher, evaluate: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """A whole gradient search, from its first step to the end of the run.
+
+    Args:
+      setting: of the script; its configuration has `search` with `epochs`, `batch_size` and `evaluate_epochs`.
+      system: the name of the script.
+      searcher: the searcher, whose state has `policy_params` that are logits.
+      evaluate: `(state) -> metrics`, among them `val_accuracy_sampled` and `val_accuracy_argmax`.
+    """
+    search = setting.config.search
+    per_epoch = batches.steps_per_epoch(setting.images.weights, search.batch_size)
+    watch = Watch(show=("loss", "accuracy"), evaluate=evaluate, evaluate_every=search.evaluate_epochs * per_epoch)
+    state = run_search(setting, "search", searcher, search, watch)
+    validation = setting.run.once("validation", lambda: evaluate(state))
+    found = {"val_accuracy": validation["val_accuracy_sampled"], "entropy": float(entropy(state.policy_params))}
+    return conclude(
+        setting,
+        system,
+        searcher.decode(state),
+        steps=search.epochs * per_epoch,
+        search=found,
+        inherited=validation["val_accuracy_argmax"],
+    )
 
 
 def smoke(config: Any) -> Any:

@@ -12,9 +12,8 @@ from experiments import batches, common
 from experiments.configs.darts import PRESETS, Config
 from jaxnas import costs
 from jaxnas.base import dense_paths, sparse_paths
-from jaxnas.policies import entropy
 from jaxnas.relaxations import annealed, softmax, temperature_at
-from jaxnas.run import Run, Watch, script
+from jaxnas.run import Run, script
 from jaxnas.searchers import cosine_by_epoch, darts
 from jaxnas.spaces import darts_space
 
@@ -55,20 +54,7 @@ def main(run: Run, config: Config) -> None:
             "skip_connections": skips,
         }
 
-    watch = Watch(show=("loss", "accuracy"), evaluate=evaluate, evaluate_every=search.evaluate_epochs * per_epoch)
-    state = common.run_search(setting, "search", searcher, search, watch)
-    validation = run.once("validation", lambda: evaluate(state))
-    common.conclude(
-        setting,
-        "darts",
-        searcher.decode(state),
-        steps=search.epochs * per_epoch,
-        search={
-            "val_accuracy": validation["val_accuracy_sampled"],
-            "entropy": float(entropy(state.policy_params)),
-        },
-        inherited=validation["val_accuracy_argmax"],
-    )
+    common.search_and_conclude(setting, "darts", searcher, evaluate)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from experiments import batches, common
 from experiments.configs.snas import PRESETS, Config
 from jaxnas import costs
 from jaxnas.base import dense_paths, sparse_paths
-from jaxnas.policies import entropy, split_like
+from jaxnas.policies import split_like
 from jaxnas.relaxations import annealed, gumbel_softmax, temperature_at
-from jaxnas.run import Run, Watch, script
+from jaxnas.run import Run, script
 from jaxnas.searchers import cosine_by_epoch, snas
 from jaxnas.spaces import snas_space
 
@@ -55,20 +55,7 @@ def main(run: Run, config: Config) -> None:
             "expected_parameters": float(costs.expected_cost(parameters, probabilities)),
         }
 
-    watch = Watch(show=("loss", "accuracy"), evaluate=evaluate, evaluate_every=search.evaluate_epochs * per_epoch)
-    state = common.run_search(setting, "search", searcher, search, watch)
-    validation = run.once("validation", lambda: evaluate(state))
-    common.conclude(
-        setting,
-        "snas",
-        searcher.decode(state),
-        steps=search.epochs * per_epoch,
-        search={
-            "val_accuracy": validation["val_accuracy_sampled"],
-            "entropy": float(entropy(state.policy_params)),
-        },
-        inherited=validation["val_accuracy_argmax"],
-    )
+    common.search_and_conclude(setting, "snas", searcher, evaluate)
 
 
 if __name__ == "__main__":
