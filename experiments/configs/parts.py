@@ -45,6 +45,8 @@ class NetworkConfig(SizeConfig):
     """Nodes of a cell besides its two inputs."""
     operations: tuple[str, ...] = PRIMITIVES
     """Candidates of every edge."""
+    dtype: str = "float32"
+    """Of the computation: float32 or bfloat16. Weights stay float32."""
 
 
 @dataclasses.dataclass(frozen=True)

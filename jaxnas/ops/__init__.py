@@ -20,6 +20,7 @@ from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.drop_path import drop_path
 from jaxnas.ops.initialisers import one_draw, torch_uniform
 from jaxnas.ops.lowering import Lowering, by_hand
+from jaxnas.ops.mixture import mixture
 from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
 from jaxnas.ops.pooling import avg_pool, max_pool
 
@@ -46,6 +47,7 @@ __all__ = [
     "drop_path",
     "from_linen",
     "max_pool",
+    "mixture",
     "normalise",
     "one_draw",
     "pointwise",

@@ -107,6 +107,13 @@ class Block(nn.Module):
         """Parameters and multiply-adds for one input of the given size."""
         raise NotImplementedError
 
+    def _normalise(self, y: jax.Array) -> jax.Array:
+        """What ends a block that may end in a normalisation, and then has an attribute `normalised`."""
+        return self.style.norm("norm")(y) if self.normalised else y  # type: ignore[attr-defined]
+
+    def _norm_cost(self, features: int) -> Cost:
+        return self.style.norm_cost(features) if self.normalised else Cost(0, 0)  # type: ignore[attr-defined]
+
     def _pixels(self, height: int, width: int) -> int:
         return -(-height // self.stride) * -(-width // self.stride)
 
@@ -168,30 +175,31 @@ class Pool(Block):
         """Pools `x`."""
         pool = {"max": max_pool, "avg": avg_pool}[self.kind]
         y = pool(x, stride=self.stride, lowering=self.style.lowering)
-        return self.style.norm("norm")(y) if self.normalised else y
+        return self._normalise(y)
 
     def cost(self, in_features, height, width):
         """Scale and offset of the normalisation, if learned."""
-        return self.style.norm_cost(in_features) if self.normalised else Cost(0, 0)
+        return self._norm_cost(in_features)
 
 
 class ConvNorm(Block):
-    """Convolution and normalisation, with a ReLU before when `relu`."""
+    """Convolution and, unless told otherwise, normalisation, with a ReLU before when `relu`."""
 
     kernel: int = 1
     relu: bool = True
+    normalised: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies ReLU (optional), convolution, normalisation."""
         kernel = self._kernel("kernel", self.kernel, x.shape[-1], self.features)
         x = jax.nn.relu(x) if self.relu else x
-        return self.style.norm("norm")(conv(x, kernel, stride=self.stride, lowering=self.style.lowering))
+        return self._normalise(conv(x, kernel, stride=self.stride, lowering=self.style.lowering))
 
     def cost(self, in_features, height, width):
         """`k * k * C * D` weights, each used once per output pixel."""
         weights = self.kernel**2 * in_features * self.features
-        return Cost(weights, weights * self._pixels(height, width)) + self.style.norm_cost(self.features)
+        return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
 
 
 class FactorizedReduce(Block):
@@ -202,6 +210,7 @@ class FactorizedReduce(Block):
     """
 
     stride: int = 2
+    normalised: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -215,12 +224,12 @@ class FactorizedReduce(Block):
         x = jax.nn.relu(x)
         lowering = self.style.lowering
         halves = [conv(x, even, stride=2, lowering=lowering), conv(x[:, 1:, 1:], odd, stride=2, lowering=lowering)]
-        return self.style.norm("norm")(jnp.concatenate(halves, -1))
+        return self._normalise(jnp.concatenate(halves, -1))
 
     def cost(self, in_features, height, width):
         """Both halves together hold `C * features` weights."""
         weights = in_features * self.features
-        return Cost(weights, weights * self._pixels(height, width)) + self.style.norm_cost(self.features)
+        return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
 
 
 class DilConv(Block):
@@ -228,6 +237,7 @@ class DilConv(Block):
 
     kernel: int = 3
     dilation: int = 2
+    normalised: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -237,22 +247,23 @@ class DilConv(Block):
         pointwise = self._kernel("pointwise", 1, channels, self.features)
         lowering = self.style.lowering
         y = depthwise_conv(jax.nn.relu(x), depthwise, stride=self.stride, dilation=self.dilation, lowering=lowering)
-        return self.style.norm("norm")(conv(y, pointwise, lowering=lowering))
+        return self._normalise(conv(y, pointwise, lowering=lowering))
 
     def cost(self, in_features, height, width):
         """`k * k * C + C * D` weights, each used once per output pixel."""
         weights = self.kernel**2 * in_features + in_features * self.features
-        return Cost(weights, weights * self._pixels(height, width)) + self.style.norm_cost(self.features)
+        return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
 
 
 class SepConv(Block):
     """Twice: ReLU, depthwise convolution, 1x1 convolution, normalisation; the first has the stride."""
 
     kernel: int = 3
+    normalised: bool = True
 
     def _halves(self, in_features: int) -> tuple[DilConv, DilConv]:
         first = DilConv(in_features, self.stride, self.style, kernel=self.kernel, dilation=1, parent=None)
-        return first, first.clone(features=self.features, stride=1)
+        return first, first.clone(features=self.features, stride=1, normalised=self.normalised)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

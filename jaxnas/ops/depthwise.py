@@ -1,10 +1,15 @@
-"""Depthwise convolution as a sum of shifted products, with its own gradient.
+"""Depthwise convolution as a sum of shifted products, with its own gradients.
 
 XLA's grouped convolution is slow on CPU; the same sum written as `k * k` shifted multiply-adds fuses into one loop and
 is some twenty times faster there. The plain `lax` form stays at hand as the oracle and for other backends.
+
+The convolution is linear in the image and in the kernel, and so are both of its gradients. The gradient of each of the
+three is made of the other two, to any order.
 """
 
 import functools
+import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +17,7 @@ from jax import lax
 
 from jaxnas.ops.island import island, kept
 from jaxnas.ops.lowering import Lowering, by_hand
+from jaxnas.ops.sums import partial_sums
 
 __all__ = ["depthwise_conv"]
 
@@ -37,7 +43,8 @@ def depthwise_conv(
         raise ValueError(f"kernel must have odd sides, got {kernel.shape}")
     kernel = kernel.astype(x.dtype)
     if by_hand(lowering):
-        return _shifts(stride, dilation, x, kernel)
+        (_, height, width, _), (rows, columns, _) = x.shape, kernel.shape
+        return _conv(_Plan((height, width), (rows, columns), stride, dilation), x, kernel)
     pads = [(dilation * (k // 2),) * 2 for k in kernel.shape[:2]]
     return lax.conv_general_dilated(
         x,
@@ -50,65 +57,118 @@ def depthwise_conv(
     )
 
 
-def _taps(x: jax.Array, shape: tuple[int, ...], stride: int, dilation: int):
-    """Yields `(i, j, window)`: the padded input seen by tap `(i, j)` at every output pixel."""
-    kh, kw = shape[:2]
-    pad_h, pad_w = dilation * (kh // 2), dilation * (kw // 2)
-    height, width = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
-    padded = jnp.pad(x, ((0, 0), (pad_h, pad_h), (pad_w, pad_w), (0, 0)))
-    for i in range(kh):
-        for j in range(kw):
-            top, left = i * dilation, j * dilation
-            rows = slice(top, top + (height - 1) * stride + 1, stride)
-            columns = slice(left, left + (width - 1) * stride + 1, stride)
-            yield i, j, padded[:, rows, columns, :]
+class _Plan(NamedTuple):
+    """Sizes of one convolution: the input grid, the sides of the kernel, and how it moves."""
+
+    grid: tuple[int, int]
+    sides: tuple[int, int]
+    stride: int
+    dilation: int
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """The output grid."""
+        return -(-self.grid[0] // self.stride), -(-self.grid[1] // self.stride)
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """Rows above and below, columns left and right."""
+        return self.dilation * (self.sides[0] // 2), self.dilation * (self.sides[1] // 2)
+
+    @property
+    def taps(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Per tap the row and column phase it reads, and the first row and column there."""
+        places = itertools.product(*(range(side) for side in self.sides))
+        steps = [[divmod(index * self.dilation, self.stride) for index in place] for place in places]
+        return tuple((row, column, top, left) for (top, row), (left, column) in steps)
+
+
+@functools.partial(island, static=(0,))
+def _phases(plan: _Plan, x: jax.Array) -> jax.Array:
+    """`x[B, H, W, C]` padded, as `[stride, stride, B, H', W' * C]`.
+
+    Entry `[i, j]` holds rows `i, i + stride, ...` and columns `j, j + stride, ...`, so that a tap reads neighbouring
+    memory however large the step. Columns and channels are one axis, a long innermost loop however few channels.
+    """
+    batch, _, _, channels = x.shape
+    stride = plan.stride
+    margins = [(pad, pad + -(size + 2 * pad) % stride, 0) for size, pad in zip(plan.grid, plan.pads, strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+    rows, columns = x.shape[1] // stride, x.shape[2] // stride
+    if stride > 1:
+        x = x.reshape(batch, rows, stride, columns, stride, channels).transpose(2, 4, 0, 1, 3, 5)
+    return x.reshape(stride, stride, batch, rows, columns * channels)
+
+
+@functools.partial(island, static=(0,))
+def _along_rows(columns: int, kernel: jax.Array) -> jax.Array:
+    """`kernel[k, k, C]` as `[k * k, 1, 1, columns * C]`, in float32: a bfloat16 sum of 25 taps loses digits."""
+    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)).reshape(-1, 1, kernel.shape[-1])
+    return jnp.tile(kernel, (1, columns, 1)).reshape(kernel.shape[0], 1, 1, -1)
 
 
 @functools.partial(island, static=(0, 1))
-def _sum_taps(stride: int, dilation: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # Sums in float32: a bfloat16 sum of 25 taps loses digits.
-    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    total = sum(window * wide[i, j][None, None, None] for i, j, window in _taps(x, kernel.shape, stride, dilation))
-    return jnp.asarray(total, x.dtype)
+def _sum_windows(starts: tuple[tuple[int, ...], ...], rows: int, phases: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`sum_t kernel[t] * phases[starts[t]]`, windows of `rows` rows that are as long as the kernel's last axis."""
+    length = kernel.shape[-1]
+    windows = [phases[i, j, :, top : top + rows, left : left + length] for i, j, top, left in starts]
+    return sum(window * tap for window, tap in zip(windows, kernel, strict=True)).astype(phases.dtype)
 
 
-_shifts = functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))(_sum_taps)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(plan: _Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    height, width = plan.out
+    starts = tuple((i, j, top, left * x.shape[-1]) for i, j, top, left in plan.taps)
+    y = _sum_windows(starts, height, _phases(plan, x), _along_rows(width, kernel))
+    return y.reshape(x.shape[0], height, width, x.shape[-1])
 
 
-@functools.partial(island, static=(0, 1, 2))
-def _kernel_gradient(stride: int, dilation: int, shape: tuple[int, ...], x: jax.Array, g: jax.Array) -> jax.Array:
-    # A loop over the rows of the kernel compiles in half the time of all taps written out. A sum over pixels inside a
-    # fused loop does not vectorise on CPU; the product of a row of ones with what is to be summed does.
-    kh, kw = shape[:2]
-    pad_h, pad_w = dilation * (kh // 2), dilation * (kw // 2)
-    padded = jnp.pad(x, ((0, 0), (pad_h, pad_h), (pad_w, pad_w), (0, 0)))
-    wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _input_gradient(plan: _Plan, g: jax.Array, kernel: jax.Array) -> jax.Array:
+    if plan.stride > 1:  # the output grid laid back onto the input grid, zeros between
+        margins = [
+            (0, size - ((out - 1) * plan.stride + 1), plan.stride - 1)
+            for size, out in zip(plan.grid, plan.out, strict=True)
+        ]
+        g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+    return _conv(plan._replace(stride=1), g, jnp.flip(kernel, (0, 1)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _kernel_gradient(plan: _Plan, x: jax.Array, g: jax.Array) -> jax.Array:
     batch, height, width, channels = g.shape
-    high, across = ((size - 1) * stride + 1 for size in (height, width))
-    ones = jnp.ones((1, batch * height), wide.dtype)
-
-    def row(i):
-        rows = lax.dynamic_slice_in_dim(padded, i * dilation, high, 1)[:, ::stride]
-        windows = [rows[:, :, j * dilation :][:, :, :across:stride] for j in range(kw)]
-        sums = [ones @ (window * wide).reshape(batch * height, width * channels) for window in windows]
-        return jnp.stack(sums).reshape(kw, width, channels).sum(1)
-
-    return lax.map(row, jnp.arange(kh)).astype(g.dtype)
+    sums = _tap_sums(plan, _phases(plan, x), g.reshape(batch, height, width * channels))
+    return sums.reshape(*plan.sides, -1, channels).sum(2).astype(g.dtype)
 
 
-def _forward(stride, dilation, x, kernel):
-    return _sum_taps(stride, dilation, x, kernel), kept((x, kernel))
+@functools.partial(island, static=(0,))
+def _tap_sums(plan: _Plan, phases: jax.Array, g: jax.Array) -> jax.Array:
+    # One tap at a time: all of them written out compile for much longer.
+    channels = g.shape[-1] // plan.out[1]
+
+    def one(tap):
+        row, column, top, left = tap
+        start = (row, column, 0, top, left * channels)
+        window = lax.dynamic_slice(phases, start, (1, 1, *g.shape))[0, 0]
+        return partial_sums(lambda a, b: a.astype(wide) * b.astype(wide), window, g)
+
+    wide = jnp.promote_types(g.dtype, jnp.float32)
+    return lax.map(one, jnp.array(plan.taps, jnp.int32))
 
 
-def _backward(stride, dilation, residuals, g):
-    x, kernel = residuals
-    spread = g
-    if stride > 1:  # the output grid laid back onto the input grid, zeros between
-        extra = [size - ((out - 1) * stride + 1) for size, out in zip(x.shape[1:3], g.shape[1:3], strict=True)]
-        config = [(0, 0, 0), (0, extra[0], stride - 1), (0, extra[1], stride - 1), (0, 0, 0)]
-        spread = lax.pad(g, jnp.zeros((), g.dtype), config)
-    dx = _shifts(1, dilation, spread, jnp.flip(kernel, (0, 1)))
-    return dx, _kernel_gradient(stride, dilation, kernel.shape, x, g)
+def _with_arguments(function):
+    return lambda plan, a, b: (function(plan, a, b), kept((a, b)))
 
 
-_shifts.defvjp(_forward, _backward)
+_conv.defvjp(
+    _with_arguments(_conv),
+    lambda plan, args, g: (_input_gradient(plan, g, args[1]), _kernel_gradient(plan, args[0], g)),
+)
+_input_gradient.defvjp(
+    _with_arguments(_input_gradient),
+    lambda plan, args, x: (_conv(plan, x, args[1]), _kernel_gradient(plan, x, args[0])),
+)
+_kernel_gradient.defvjp(
+    _with_arguments(_kernel_gradient),
+    lambda plan, args, kernel: (_input_gradient(plan, args[1], kernel), _conv(plan, args[0], kernel)),
+)

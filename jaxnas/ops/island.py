@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-__all__ = ["island", "kept"]
+__all__ = ["island", "kept", "recomputed"]
 
 
 def island(function: Callable[..., Any], static: tuple[int, ...] = ()) -> Callable[..., Any]:
@@ -46,3 +46,16 @@ def kept(residuals: Any) -> Any:
     reverse pass through `scan` and nested calls: a wrong gradient, or an error. The barrier costs nothing.
     """
     return jax.lax.optimization_barrier(residuals)
+
+
+def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of arrays as two islands, of which the backward one starts from the arguments alone.
+
+    In a scan everything else that is kept would be written to stacked arrays and read back, which costs more than
+    running the function again.
+    """
+    forward = island(function)
+    backward = island(lambda args, g: jax.vjp(function, *args)[1](g))
+    outer = jax.custom_vjp(lambda *args: forward(*args))
+    outer.defvjp(lambda *args: (forward(*args), kept(args)), backward)
+    return outer

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnas.ops.island import island
+from jaxnas.ops.island import island, kept
+from jaxnas.ops.sums import channel_sum
 
 __all__ = ["Norm", "batch_statistics", "normalise", "standardise"]
 
@@ -21,14 +22,8 @@ def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     Raises:
       ValueError: fewer than four values per channel, where the statistics of a batch mean nothing.
     """
-    count = x.size // x.shape[-1]
-    if count < 4:
-        raise ValueError(f"batch normalisation needs B*H*W >= 4, got shape {x.shape}")
-    axes = tuple(range(x.ndim - 1))
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = jnp.mean(x, axes, keepdims=True)
-    variance = jnp.mean(jnp.square(x - mean), axes)
-    return mean.reshape(-1), variance
+    mean, variance = row_statistics(x.shape[-1], merged(x))
+    return mean[0, 0, : x.shape[-1]], variance[0, 0, : x.shape[-1]]
 
 
 def normalise(x: jax.Array, mean: jax.Array, variance: jax.Array, eps: float = 1e-5) -> jax.Array:
@@ -39,42 +34,82 @@ def normalise(x: jax.Array, mean: jax.Array, variance: jax.Array, eps: float = 1
     return ((x.astype(wide) - mean) * scale).astype(x.dtype)
 
 
-def _standardise(x: jax.Array, eps: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    mean, variance = batch_statistics(x)
-    return normalise(x, mean, variance, eps), mean, variance
+def merged(x: jax.Array) -> jax.Array:
+    """`x[B, ..., W, C]` as `[B, H, W * C]`: columns and channels are one axis, a long innermost loop."""
+    width = x.shape[-2] if x.ndim > 2 else 1
+    return x.reshape(x.shape[0], -1, width * x.shape[-1])
+
+
+def _row(channels: int, x: jax.Array, vector: jax.Array) -> jax.Array:
+    """A vector `[C]`, repeated for every column of `x[B, H, W * C]`: `[1, 1, W * C]`."""
+    return jnp.tile(vector, x.shape[-1] // channels)[None, None]
+
+
+# Islands of one shape are compiled once, however many normalisations there are.
+
+
+@functools.partial(island, static=(0,))
+def row_mean(channels: int, x: jax.Array) -> jax.Array:
+    """Mean per channel of `x[B, H, W * C]`, repeated for every column: `[1, 1, W * C]`."""
+    return _row(channels, x, channel_sum(lambda x: x, channels, x) * (channels / x.size))
+
+
+@functools.partial(island, static=(0,))
+def row_statistics(channels: int, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance per channel of `x[B, H, W * C]`, repeated for every column."""
+    if x.size < 4 * channels:
+        raise ValueError(f"batch normalisation needs B*H*W >= 4, got {x.size // channels}")
+    mean = row_mean(channels, x)
+    sums = channel_sum(lambda x: jnp.square(x.astype(mean.dtype) - mean), channels, x)
+    return mean, _row(channels, x, sums * (channels / x.size))
+
+
+@functools.partial(island, static=(0,))
+def row_slope(channels: int, x: jax.Array, mean: jax.Array, g: jax.Array) -> jax.Array:
+    """Mean of `g (x - mean)` per channel, repeated for every column."""
+    wide = mean.dtype
+    sums = channel_sum(lambda x, g: (x.astype(wide) - mean) * g.astype(wide), channels, x, g)
+    return _row(channels, x, sums * (channels / x.size))
+
+
+@island
+def pull(x: jax.Array, g: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array, lean: jax.Array):
+    """`factor (g - offset - lean (x - mean))`: the gradient of a normalisation, all but `x` and `g` rows."""
+    wide = mean.dtype
+    return (factor * (g.astype(wide) - offset - lean * (x.astype(wide) - mean))).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def standardise(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`x[B, H, W, C]` normalised by its own statistics, with the mean and the biased variance `[C]`.
 
-    The gradient is written in terms of the result, so that the input need not be kept:
-    `dx = s (g - mean(g) - y mean(g y))` with `s = 1 / sqrt(variance + eps)` (Ioffe and Szegedy, 2015,
-    arXiv 1502.03167, section 3), and the terms of the two statistics.
+    The gradient is `dx = s (g - mean(g) - n mean(g n))` with `s = 1 / sqrt(variance + eps)` and the normalised `n`
+    (Ioffe and Szegedy, 2015, arXiv 1502.03167, section 3), and the terms of the two statistics.
     """
-    return _standardise(x, eps)
+    return _standardise_forward(x, eps)[0]
 
 
-@functools.partial(island, static=(0,))
-def _standardise_gradient(eps, y, variance, g, to_mean, to_variance):
-    wide = jnp.promote_types(y.dtype, jnp.float32)
-    scale = lax.rsqrt(variance + eps)
-    axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
-    z, h = y.astype(wide), g.astype(wide)
-    slope = jnp.mean(h * z, axes) - 2 * to_variance / (count * jnp.square(scale))
-    offset = jnp.mean(h, axes) - to_mean / (count * scale)
-    lead = (1,) * (y.ndim - 1)
-    scale, slope, offset = (leaf.reshape(*lead, -1) for leaf in (scale, slope, offset))
-    return (scale * (h - offset - z * slope)).astype(y.dtype)
+@island
+def _scaled(x, mean, scale):
+    return ((x.astype(mean.dtype) - mean) * scale).astype(x.dtype)
 
 
 def _standardise_forward(x, eps):
-    y, mean, variance = _standardise(x, eps)
-    return (y, mean, variance), (y, variance)
+    channels, rows = x.shape[-1], merged(x)
+    mean, variance = row_statistics(channels, rows)
+    y = _scaled(rows, mean, lax.rsqrt(variance + eps)).reshape(x.shape)
+    return (y, mean[0, 0, :channels], variance[0, 0, :channels]), kept((rows, mean, variance))
 
 
-def _standardise_backward(eps, residuals, g):
-    return (_standardise_gradient(eps, *residuals, *g),)
+def _standardise_backward(eps, residuals, cotangents):
+    x, mean, variance = residuals
+    g, to_mean, to_variance = cotangents
+    shape, channels = g.shape, g.shape[-1]
+    g = merged(g)
+    scale, count = lax.rsqrt(variance + eps), x.size // channels
+    offset = row_mean(channels, g) - _row(channels, x, to_mean) / (count * scale)
+    lean = jnp.square(scale) * row_slope(channels, x, mean, g) - _row(channels, x, to_variance) * 2 / (count * scale)
+    return (pull(x, g, mean, scale, offset, lean).reshape(shape),)
 
 
 standardise.defvjp(_standardise_forward, _standardise_backward)

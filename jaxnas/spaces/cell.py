@@ -14,10 +14,12 @@ import numpy as np
 
 from jaxnas.base import Op, Params, Paths
 from jaxnas.ops.drop_path import drop_path
-from jaxnas.ops.island import island, kept
+from jaxnas.ops.island import recomputed
 from jaxnas.spaces.choice import mixed_op
 
 __all__ = ["CellGraph", "EdgeGroup", "apply_cell", "edge_params", "init_cell", "used_cell"]
+
+Mixture = Callable[[jax.Array, Sequence[Params], jax.Array], jax.Array]
 
 
 class EdgeGroup(NamedTuple):
@@ -26,10 +28,13 @@ class EdgeGroup(NamedTuple):
     Attributes:
       ops: the candidates by name, in the order of the choice array's last axis. They take no key.
       edges: which rows of the cell's choice array belong to the group.
+      mixture: `(weight[K], params, x) -> y`, the weighted sum of all candidates in a form that keeps little for the
+        backward pass; None for the sum itself.
     """
 
     ops: dict[str, Op]
     edges: tuple[int, ...]
+    mixture: Mixture | None = None
 
 
 class CellGraph(NamedTuple):
@@ -134,21 +139,9 @@ def _edge_by_edge(graph, params, paths, inputs, keys):
     return nodes[graph.num_inputs :]
 
 
-def _mixture(ops: Sequence[Op]) -> Callable[..., jax.Array]:
-    """`(weight[K], params, x) -> sum_k weight[k] * ops[k](x)`, which keeps only its arguments for the backward pass.
-
-    The scan over edges would otherwise write what every operation keeps into stacked arrays and read them back, which
-    costs more than running the operations again. Both passes are islands, see `jaxnas.ops.island`.
-    """
-
-    def plain(weight, params, x):
-        return mixed_op(ops, params, Paths(None, weight), x)
-
-    forward = island(plain)
-    backward = island(lambda weight, params, x, g: jax.vjp(plain, weight, params, x)[1](g))
-    mixture = jax.custom_vjp(lambda *args: forward(*args))
-    mixture.defvjp(lambda *args: (forward(*args), kept(args)), lambda args, g: backward(*args, g))
-    return mixture
+def _mixture(group: EdgeGroup) -> Mixture:
+    ops = tuple(group.ops.values())
+    return group.mixture or recomputed(lambda weight, params, x: mixed_op(ops, params, Paths(None, weight), x))
 
 
 def _scan(graph, params, paths, inputs, keys):
@@ -169,7 +162,7 @@ def _scan(graph, params, paths, inputs, keys):
         outside = not same and bool((ends[:, 0] < graph.num_inputs).all())
 
         ops = tuple(group.ops.values())
-        dense = _mixture(ops) if paths.index is None and paths.probe is None else None
+        dense = _mixture(group) if paths.index is None and paths.probe is None else None
 
         def body(nodes, row, outside=outside, ops=ops, dense=dense):
             (source, target), own, chosen, key = row

@@ -28,6 +28,7 @@ def chain_space(
     head: Any = None,
     name: str = "chain",
     scanned: bool = True,
+    dtype: str = "float32",
 ) -> SearchSpace:
     """`length` choices in a row among the same operations, between a stem and a head.
 
@@ -42,13 +43,16 @@ def chain_space(
       head: what comes after it, for example a classifier; nothing when `None`.
       name: of the space.
       scanned: `False` writes the places out one by one, the plain form of the same function.
+      dtype: of the computation. With `"bfloat16"` inputs and weights are cast on their way into the stem and the chain;
+        the weights themselves stay float32, and so does the head.
 
     Returns:
       The space, with `choices = {"chain": [length, K]}`. Its stand-alone network keeps no running averages, and its
       costs know parameters only.
 
     Raises:
-      ValueError: a length below one, fewer than two operations, or a candidate that `as_op` does not take; in `init`,
+      ValueError: a length below one, fewer than two operations, another `dtype`, or a candidate that `as_op` does not
+        take; in `init`,
         an operation that changes the shape or dtype of its input.
 
     Example:
@@ -63,10 +67,12 @@ def chain_space(
         raise ValueError(f"length must be at least 1, got {length}")
     if len(named) < 2:
         raise ValueError(f"ops: need two or more, got {list(named)}")
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
     first, last = (as_op(op if op is not None else _identity) for op in (stem, head))
     edges = tuple((i, i + 1) for i in range(length))
     group = EdgeGroup({op_name: as_op(op) for op_name, op in named.items()}, tuple(range(length)))
-    return _space(name, CellGraph(edges, 1, {"chain": group}, scanned=scanned), first, last)
+    return _space(name, CellGraph(edges, 1, {"chain": group}, scanned=scanned), first, last, dtype)
 
 
 def as_op(candidate: Any) -> Op:
@@ -96,7 +102,14 @@ def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
-def _space(name: str, graph: CellGraph, first: Op, last: Op) -> SearchSpace:
+def _cast(tree: Any, dtype: str, wanted: str) -> Any:
+    """Floating leaves of `tree` in `dtype` where a computation in something else than float32 is `wanted`."""
+    if wanted == "float32":
+        return tree
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _space(name: str, graph: CellGraph, first: Op, last: Op, dtype: str) -> SearchSpace:
     ops = graph.groups["chain"].ops
     length = len(graph.edges)
 
@@ -113,9 +126,10 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op) -> SearchSpace:
 
     def apply(params, paths, x, *, key=None):
         key_stem, key_head, keys = _split(key, length)
-        blocks = tuple(params["blocks"][op_name] for op_name in ops)
+        stem, inner, x = _cast((params["stem"], params["blocks"], x), dtype, dtype)
+        blocks = tuple(inner[op_name] for op_name in ops)
         rows = (blocks, paths.select(lambda tree: tree["chain"]), keys)
-        x = first.apply(params["stem"], x, key=key_stem)
+        x = first.apply(stem, x, key=key_stem)
 
         def body(x, row):
             own, chosen, key_own = row
@@ -126,7 +140,7 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op) -> SearchSpace:
         else:
             for i in range(length):
                 x, _ = body(x, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
-        return last.apply(params["head"], x, key=key_head)
+        return last.apply(params["head"], _cast(x, "float32", dtype), key=key_head)
 
     def used(params, paths):
         blocks = used_cell(graph, {"chain": params["blocks"]}, paths.select(lambda tree: tree["chain"]))

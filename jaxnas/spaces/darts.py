@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import About, Arch, SearchSpace, Tree, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, from_linen, one_draw
+from jaxnas.ops import Classifier, Lowering, Style, from_linen, mixture, one_draw
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
 from jaxnas.spaces.darts_network import (
     PRIMITIVES,
@@ -129,7 +129,8 @@ def _graph(plan: CellPlan, config: DartsConfig, style: Style, drop_path: float) 
         rows = tuple(row for row, (source, _) in enumerate(edges(config.nodes)) if plan.stride(source) == stride)
         blocks = {name: operation(name, plan.features, stride, style, True) for name in config.operations}
         if rows:
-            groups[f"stride{stride}"] = EdgeGroup({name: from_linen(block) for name, block in blocks.items()}, rows)
+            ops = {name: from_linen(block) for name, block in blocks.items()}
+            groups[f"stride{stride}"] = EdgeGroup(ops, rows, mixture(tuple(blocks.values())))
     return CellGraph(edges(config.nodes), 2, groups, drop_path, scanned=style.lowering != "lax")
 
 

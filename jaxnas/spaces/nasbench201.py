@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.base import About, Arch, Params, Paths, SearchSpace, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, by_hand, from_linen, one_draw
+from jaxnas.ops import Classifier, Lowering, Style, by_hand, from_linen, mixture, one_draw
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_network import (
@@ -138,8 +138,9 @@ class _Head(nn.Module):
 
 
 def _graph(config: NasBench201Config, features: int, style: Style) -> CellGraph:
-    ops = {name: from_linen(operation(name, features, style)) for name in config.operations}
-    group = EdgeGroup(ops, tuple(range(len(EDGES))))
+    blocks = {name: operation(name, features, style) for name in config.operations}
+    ops = {name: from_linen(block) for name, block in blocks.items()}
+    group = EdgeGroup(ops, tuple(range(len(EDGES))), mixture(tuple(blocks.values())))
     return CellGraph(EDGES, 1, {"edges": group}, scanned=style.lowering != "lax")
 
 

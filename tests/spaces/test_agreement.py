@@ -208,15 +208,19 @@ def test_one_operation_everywhere(case):
         assert_close(sparse, dense, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+@pytest.mark.parametrize("name", ["darts", "nasbench201", "chain"])
 def test_bfloat16_gives_float32_logits_close_by(name):
     row = ROWS[name]
     full, half = row.build(), row.build(dtype="bfloat16")
     params = jax.jit(full.init)(jax.random.key(0), images())
     arch = as_arrays(row.arch)
-    wide, narrow = (jax.jit(space.apply)(params, sparse_paths(arch), images()) for space in (full, half))
-    assert wide.dtype == narrow.dtype == jnp.float32
-    assert 0 < np.abs(wide - narrow).max() < 0.1 * np.abs(wide).max()
+    wide = jax.jit(full.apply)(params, sparse_paths(arch), images())
+    for paths in (sparse_paths(arch), one_hot_paths(half.choices, arch)):
+        narrow = jax.jit(half.apply)(params, paths, images())
+        assert wide.dtype == narrow.dtype == jnp.float32
+        assert 0 < np.abs(wide - narrow).max() < 0.1 * np.abs(wide).max()
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'bfloat16', got 'float16'"):
+        row.build(dtype="float16")
 
 
 @pytest.mark.parametrize("name", ["darts", "snas", "nasbench201"])
