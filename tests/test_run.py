@@ -461,6 +461,9 @@ def test_environment_and_cache(tmp_path, monkeypatch):
         assert enable_compilation_cache(tmp_path / "given").is_dir()
         (tmp_path / "file").write_text("")
         assert enable_compilation_cache(tmp_path / "file" / "x") is None
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert enable_compilation_cache().parent == tmp_path / ".cache" / "jaxnas"
     finally:
         jax.config.update("jax_compilation_cache_dir", former)
 

@@ -37,7 +37,7 @@ PRESETS = {
 
 fashion-mnist: the study of the README, three methods and three seeds at 16x16 pixels, 8 channels and 3 cells.
 `python -m experiments.child_gap fashion-mnist`. Prepare the data first, see `docs/data.md`. On one CPU core 25 minutes
-for a search of SNAS and 45 for one of DARTS. Expected, means of three seeds: SNAS 83.6 per cent sampled, 85.2 its child;
-DARTS 87.6 the mixture, 18.7 its child, 15.4 the argmax of all edges. Verified 2026-11-22, jax 0.10.2.
+for a search of SNAS and 45 for one of DARTS. Expected, in per cent: SNAS 83.6 sampled, 85.2 its child; DARTS 87.6 the
+mixture, 18.7 its child, 15.4 the argmax of all edges. Verified 2026-11-22, jax 0.10.2.
 digits: the same on 8x8 digits, for a quick look. Not yet verified.
 """

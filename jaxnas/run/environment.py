@@ -58,12 +58,15 @@ def enable_compilation_cache(directory: str | Path | None = None) -> Path | None
     """Keeps compiled programs between runs.
 
     Args:
-      directory: where; by default the environment's JAX_COMPILATION_CACHE_DIR, else `~/.cache/jaxnas/jax`.
+      directory: where; by default the environment's JAX_COMPILATION_CACHE_DIR, else `~/.cache/jaxnas/jax-N-cores`
+        with the number of cores that the process may use: what was compiled for one core stays on one.
 
     Returns:
       The folder, or None when it cannot be made: programs are then compiled anew.
     """
-    folder = Path(directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or "~/.cache/jaxnas/jax").expanduser()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    default = f"~/.cache/jaxnas/jax-{cores}-cores"
+    folder = Path(directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
