@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from benchmarks.floor import count, peaks
 from jaxnas.base import Batch, SearchSpace, sparse_paths
+from jaxnas.policies import categorical
 from jaxnas.run.environment import compiler_options, enable_compilation_cache, environment
 from jaxnas.searchers import classification_loss, darts, snas
 from jaxnas.searchers.recipes import coupled_sgd
@@ -75,13 +77,11 @@ def _one_path(space, key, data):
     """Single-path one-shot training: a uniformly drawn architecture a step, only its operations run."""
     loss, tx = classification_loss(space), coupled_sgd(0.025)
     params = jax.jit(space.init)(key, data.weights[0])
-    leaves, treedef = jax.tree.flatten(space.choices)
+    policy, uniform = categorical(space.choices), jax.tree.map(lambda c: jnp.zeros(c.shape), space.choices)
 
     def step(state, key, data):
         params, opt = state
-        keys = jax.random.split(key, len(leaves))
-        drawn = [jax.random.randint(k, leaf.shape[:1], 0, leaf.shape[1]) for k, leaf in zip(keys, leaves, strict=True)]
-        paths = sparse_paths(jax.tree.unflatten(treedef, drawn))
+        paths = sparse_paths(policy.sample(key, uniform))
         grad = jax.value_and_grad(lambda params: loss(paths, params, data.weights, None), has_aux=True)
         (value, _), grads = grad(params)
         updates, opt = tx.update(grads, opt, params)

@@ -19,7 +19,7 @@ from jaxnas.ops.conv import conv, pointwise
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.drop_path import drop_path
 from jaxnas.ops.initialisers import one_draw, torch_uniform
-from jaxnas.ops.lowering import Lowering, by_hand
+from jaxnas.ops.lowering import Lowering, by_hand, compute_dtype
 from jaxnas.ops.mixture import mixture
 from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
 from jaxnas.ops.pooling import avg_pool, max_pool
@@ -42,6 +42,7 @@ __all__ = [
     "avg_pool",
     "batch_statistics",
     "by_hand",
+    "compute_dtype",
     "conv",
     "depthwise_conv",
     "drop_path",

@@ -29,6 +29,7 @@ __all__ = [
     "DilConv",
     "FactorizedReduce",
     "Identity",
+    "NormalisedBlock",
     "Pool",
     "SepConv",
     "Style",
@@ -107,13 +108,6 @@ class Block(nn.Module):
         """Parameters and multiply-adds for one input of the given size."""
         raise NotImplementedError
 
-    def _normalise(self, y: jax.Array) -> jax.Array:
-        """What ends a block that may end in a normalisation, and then has an attribute `normalised`."""
-        return self.style.norm("norm")(y) if self.normalised else y  # type: ignore[attr-defined]
-
-    def _norm_cost(self, features: int) -> Cost:
-        return self.style.norm_cost(features) if self.normalised else Cost(0, 0)  # type: ignore[attr-defined]
-
     def _pixels(self, height: int, width: int) -> int:
         return -(-height // self.stride) * -(-width // self.stride)
 
@@ -123,6 +117,22 @@ class Block(nn.Module):
 
     def _depthwise_kernel(self, name: str, side: int, features: int) -> jax.Array:
         return self.param(name, torch_uniform(side * side), (side, side, features))
+
+
+class NormalisedBlock(Block):
+    """A block that ends in a normalisation, unless `normalised` is false.
+
+    Attributes:
+      normalised: whether it does.
+    """
+
+    normalised: bool = True
+
+    def _normalise(self, y: jax.Array) -> jax.Array:
+        return self.style.norm("norm")(y) if self.normalised else y
+
+    def _norm_cost(self, features: int) -> Cost:
+        return self.style.norm_cost(features) if self.normalised else Cost(0, 0)
 
 
 class Zero(Block):
@@ -164,11 +174,10 @@ class BatchNorm(Block):
         return self.style.norm_cost(in_features)
 
 
-class Pool(Block):
+class Pool(NormalisedBlock):
     """3x3 maximum or average pooling, followed by normalisation when `normalised`."""
 
     kind: str = "max"
-    normalised: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -182,12 +191,11 @@ class Pool(Block):
         return self._norm_cost(in_features)
 
 
-class ConvNorm(Block):
+class ConvNorm(NormalisedBlock):
     """Convolution and, unless told otherwise, normalisation, with a ReLU before when `relu`."""
 
     kernel: int = 1
     relu: bool = True
-    normalised: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -202,7 +210,7 @@ class ConvNorm(Block):
         return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
 
 
-class FactorizedReduce(Block):
+class FactorizedReduce(NormalisedBlock):
     """Halves the grid: ReLU, two strided 1x1 convolutions one pixel apart, concatenated, normalised.
 
     Raises:
@@ -210,7 +218,6 @@ class FactorizedReduce(Block):
     """
 
     stride: int = 2
-    normalised: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -232,12 +239,11 @@ class FactorizedReduce(Block):
         return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
 
 
-class DilConv(Block):
+class DilConv(NormalisedBlock):
     """ReLU, depthwise convolution with dilation two, 1x1 convolution, normalisation."""
 
     kernel: int = 3
     dilation: int = 2
-    normalised: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -255,11 +261,10 @@ class DilConv(Block):
         return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
 
 
-class SepConv(Block):
+class SepConv(NormalisedBlock):
     """Twice: ReLU, depthwise convolution, 1x1 convolution, normalisation; the first has the stride."""
 
     kernel: int = 3
-    normalised: bool = True
 
     def _halves(self, in_features: int) -> tuple[DilConv, DilConv]:
         first = DilConv(in_features, self.stride, self.style, kernel=self.kernel, dilation=1, parent=None)

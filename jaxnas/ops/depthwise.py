@@ -144,7 +144,7 @@ def _kernel_gradient(plan: _Plan, x: jax.Array, g: jax.Array) -> jax.Array:
 @functools.partial(island, static=(0,))
 def _tap_sums(plan: _Plan, phases: jax.Array, g: jax.Array) -> jax.Array:
     # One tap at a time: all of them written out compile for much longer.
-    channels = g.shape[-1] // plan.out[1]
+    channels, wide = g.shape[-1] // plan.out[1], jnp.promote_types(g.dtype, jnp.float32)
 
     def one(tap):
         row, column, top, left = tap
@@ -152,7 +152,6 @@ def _tap_sums(plan: _Plan, phases: jax.Array, g: jax.Array) -> jax.Array:
         window = lax.dynamic_slice(phases, start, (1, 1, *g.shape))[0, 0]
         return partial_sums(lambda a, b: a.astype(wide) * b.astype(wide), window, g)
 
-    wide = jnp.promote_types(g.dtype, jnp.float32)
     return lax.map(one, jnp.array(plan.taps, jnp.int32))
 
 

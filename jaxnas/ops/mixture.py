@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.ops.blocks import Block, Style, from_linen
+from jaxnas.ops.blocks import Block, NormalisedBlock, Style, from_linen
 from jaxnas.ops.island import island, kept, recomputed
 from jaxnas.ops.lowering import by_hand
 from jaxnas.ops.normalisation import merged, pull, row_mean, row_slope, row_statistics
@@ -31,7 +31,7 @@ def mixture(blocks: tuple[Block, ...]) -> Callable[..., jax.Array] | None:
     style = blocks[0].style
     if not by_hand(style.lowering) or any(block.style != Style(lowering=style.lowering) for block in blocks):
         return None
-    ends = [k for k, block in enumerate(blocks) if getattr(block, "normalised", False)]
+    ends = [k for k, block in enumerate(blocks) if isinstance(block, NormalisedBlock) and block.normalised]
     ops = [from_linen(block.clone(normalised=False) if k in ends else block) for k, block in enumerate(blocks)]
 
     def apply(weight, params, x):

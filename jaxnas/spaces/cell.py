@@ -5,7 +5,7 @@ however many edges there are. `scanned=False` writes every edge out instead, the
 tested.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Op, Params, Paths
+from jaxnas.ops.blocks import Block, from_linen
 from jaxnas.ops.drop_path import drop_path
 from jaxnas.ops.island import recomputed
+from jaxnas.ops.mixture import mixture
 from jaxnas.spaces.choice import mixed_op
 
-__all__ = ["CellGraph", "EdgeGroup", "apply_cell", "edge_params", "init_cell", "used_cell"]
+__all__ = ["CellGraph", "EdgeGroup", "apply_cell", "edge_params", "group_of", "init_cell", "used_cell"]
 
 Mixture = Callable[[jax.Array, Sequence[Params], jax.Array], jax.Array]
 
@@ -58,6 +60,13 @@ class CellGraph(NamedTuple):
     def num_nodes(self) -> int:
         """Nodes of the cell, inputs included."""
         return 1 + max(target for _, target in self.edges)
+
+
+def group_of(blocks: Mapping[str, Block], edges: tuple[int, ...]) -> EdgeGroup:
+    """The group whose candidates are the blocks of those names, with the faster form of their mixture."""
+    return EdgeGroup(
+        {name: from_linen(block) for name, block in blocks.items()}, edges, mixture(tuple(blocks.values()))
+    )
 
 
 def init_cell(key: jax.Array, graph: CellGraph, examples: dict[str, jax.Array]) -> Params:

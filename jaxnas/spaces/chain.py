@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.base import About, Arch, CostTable, Network, Op, Params, SearchSpace, arch_like
-from jaxnas.ops import from_linen
+from jaxnas.ops import compute_dtype, from_linen
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, used_cell
 from jaxnas.spaces.choice import mixed_op
 
@@ -52,8 +52,7 @@ def chain_space(
 
     Raises:
       ValueError: a length below one, fewer than two operations, another `dtype`, or a candidate that `as_op` does not
-        take; in `init`,
-        an operation that changes the shape or dtype of its input.
+        take; in `init`, an operation that changes the shape or dtype of its input.
 
     Example:
       >>> space = chain_space({"dense": nn.Dense(3), "tanh": jnp.tanh, "skip": lambda x: x}, 4, head=nn.Dense(2))
@@ -67,12 +66,11 @@ def chain_space(
         raise ValueError(f"length must be at least 1, got {length}")
     if len(named) < 2:
         raise ValueError(f"ops: need two or more, got {list(named)}")
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
+    half = compute_dtype(dtype) == jnp.bfloat16
     first, last = (as_op(op if op is not None else _identity) for op in (stem, head))
     edges = tuple((i, i + 1) for i in range(length))
     group = EdgeGroup({op_name: as_op(op) for op_name, op in named.items()}, tuple(range(length)))
-    return _space(name, CellGraph(edges, 1, {"chain": group}, scanned=scanned), first, last, dtype)
+    return _space(name, CellGraph(edges, 1, {"chain": group}, scanned=scanned), first, last, half)
 
 
 def as_op(candidate: Any) -> Op:
@@ -102,14 +100,12 @@ def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
-def _cast(tree: Any, dtype: str, wanted: str) -> Any:
-    """Floating leaves of `tree` in `dtype` where a computation in something else than float32 is `wanted`."""
-    if wanted == "float32":
-        return tree
+def _cast(tree: Any, dtype: Any) -> Any:
+    """`tree` with its floating leaves in `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
-def _space(name: str, graph: CellGraph, first: Op, last: Op, dtype: str) -> SearchSpace:
+def _space(name: str, graph: CellGraph, first: Op, last: Op, half: bool) -> SearchSpace:
     ops = graph.groups["chain"].ops
     length = len(graph.edges)
 
@@ -126,7 +122,9 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op, dtype: str) -> Sear
 
     def apply(params, paths, x, *, key=None):
         key_stem, key_head, keys = _split(key, length)
-        stem, inner, x = _cast((params["stem"], params["blocks"], x), dtype, dtype)
+        stem, inner = params["stem"], params["blocks"]
+        if half:
+            stem, inner, x = _cast((stem, inner, x), jnp.bfloat16)
         blocks = tuple(inner[op_name] for op_name in ops)
         rows = (blocks, paths.select(lambda tree: tree["chain"]), keys)
         x = first.apply(stem, x, key=key_stem)
@@ -140,7 +138,7 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op, dtype: str) -> Sear
         else:
             for i in range(length):
                 x, _ = body(x, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
-        return last.apply(params["head"], _cast(x, "float32", dtype), key=key_head)
+        return last.apply(params["head"], _cast(x, jnp.float32) if half else x, key=key_head)
 
     def used(params, paths):
         blocks = used_cell(graph, {"chain": params["blocks"]}, paths.select(lambda tree: tree["chain"]))

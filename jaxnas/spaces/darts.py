@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import About, Arch, SearchSpace, Tree, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, from_linen, mixture, one_draw
-from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
+from jaxnas.ops import Classifier, Lowering, Style, compute_dtype, from_linen, one_draw
+from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, used_cell
 from jaxnas.spaces.darts_network import (
     PRIMITIVES,
     CellPlan,
@@ -129,16 +129,13 @@ def _graph(plan: CellPlan, config: DartsConfig, style: Style, drop_path: float) 
         rows = tuple(row for row, (source, _) in enumerate(edges(config.nodes)) if plan.stride(source) == stride)
         blocks = {name: operation(name, plan.features, stride, style, True) for name in config.operations}
         if rows:
-            ops = {name: from_linen(block) for name, block in blocks.items()}
-            groups[f"stride{stride}"] = EdgeGroup(ops, rows, mixture(tuple(blocks.values())))
+            groups[f"stride{stride}"] = group_of(blocks, rows)
     return CellGraph(edges(config.nodes), 2, groups, drop_path, scanned=style.lowering != "lax")
 
 
 def _space(name, config, derive, size, drop_path, lowering, dtype, reference) -> SearchSpace:
     style = Style(lowering=lowering, reference=reference)
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
-    compute = jnp.dtype(dtype)
+    compute = compute_dtype(dtype)
     if not 0.0 <= drop_path < 1.0:
         raise ValueError(f"drop_path must lie in [0, 1), got {drop_path}")
     plans = list(cell_plans(config))

@@ -17,8 +17,8 @@ import numpy as np
 from jax import lax
 
 from jaxnas.base import About, Arch, Params, Paths, SearchSpace, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, by_hand, from_linen, mixture, one_draw
-from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
+from jaxnas.ops import Classifier, Lowering, Style, by_hand, compute_dtype, from_linen, one_draw
+from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, used_cell
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_network import (
     EDGES,
@@ -76,10 +76,7 @@ def nasbench201_space(
     config = NasBench201Config(channels, cells, num_classes, tuple(operations))
     style = Style(lowering=lowering, reference=reference)
     by_hand(lowering)  # refuses an unknown one
-    compute = jnp.dtype(dtype)
-    if compute not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
-    return _space(config, style, compute)
+    return _space(config, style, compute_dtype(dtype))
 
 
 def _space(config: NasBench201Config, style: Style, compute: Any) -> SearchSpace:
@@ -139,9 +136,7 @@ class _Head(nn.Module):
 
 def _graph(config: NasBench201Config, features: int, style: Style) -> CellGraph:
     blocks = {name: operation(name, features, style) for name in config.operations}
-    ops = {name: from_linen(block) for name, block in blocks.items()}
-    group = EdgeGroup(ops, tuple(range(len(EDGES))), mixture(tuple(blocks.values())))
-    return CellGraph(EDGES, 1, {"edges": group}, scanned=style.lowering != "lax")
+    return CellGraph(EDGES, 1, {"edges": group_of(blocks, tuple(range(len(EDGES))))}, scanned=style.lowering != "lax")
 
 
 def _zeros(apply_fn, params: Params, x: jax.Array) -> jax.Array:
