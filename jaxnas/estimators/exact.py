@@ -1,20 +1,16 @@
 """The exact gradient of the expected loss, by enumeration: the oracle of every other estimator."""
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch, Estimate, Estimator, Tree, one_hot_paths, sparse_paths
+from jaxnas.estimators.evaluation import no_state, wide
 from jaxnas.policies import categorical
 
-__all__ = ["ExactState", "enumerate_architectures", "exact"]
-
-
-class ExactState(NamedTuple):
-    """Nothing needs to be kept."""
+__all__ = ["enumerate_architectures", "exact"]
 
 
 def enumerate_architectures(choices: Tree, *, limit: int = 100_000) -> Arch:
@@ -59,14 +55,10 @@ def exact(*, dense: bool = True, limit: int = 100_000) -> Estimator:
       ValueError: at the first call, if the space is larger than `limit`.
     """
 
-    def init(key, policy_params):
-        del key, policy_params
-        return ExactState()
-
     def estimate(key, state, policy_params, loss_fn, params):
         del key
         policy = categorical(policy_params)
-        logits = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), policy_params)
+        logits = wide(policy_params)
         archs = jax.tree.map(jnp.asarray, enumerate_architectures(policy_params, limit=limit))
 
         def to_paths(arch):
@@ -92,4 +84,4 @@ def exact(*, dense: bool = True, limit: int = 100_000) -> Estimator:
     def first(archs):
         return jax.tree.map(lambda leaf: leaf[0], archs)
 
-    return Estimator(init, estimate)
+    return Estimator(no_state, estimate)

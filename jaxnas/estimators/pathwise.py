@@ -1,15 +1,16 @@
 """The pathwise estimator: differentiate the loss through a relaxed sample."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxnas.base import Estimate, Estimator, Relaxation, dense_paths
+from jaxnas.base import Estimate, Estimator, Paths, Relaxation, Tree, dense_paths
 from jaxnas.policies import split_like
 from jaxnas.relaxations import Temperature, check_temperature, gumbel_softmax, temperature_at
 
-__all__ = ["PathwiseState", "pathwise"]
+__all__ = ["PathwiseState", "path_gradient", "pathwise"]
 
 
 class PathwiseState(NamedTuple):
@@ -42,6 +43,13 @@ def pathwise(
     References:
       SNAS, arXiv 1812.09926, equation 6; DARTS, arXiv 1806.09055, equation 2.
     """
+    return path_gradient(relaxation, temperature, num_samples, dense_paths)
+
+
+def path_gradient(
+    relaxation: Relaxation, temperature: Temperature, num_samples: int, to_paths: Callable[[Tree], Paths]
+) -> Estimator:
+    """`pathwise` with a choice of how relaxed samples become paths; the rest as there."""
     check_temperature(temperature)
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
@@ -56,7 +64,7 @@ def pathwise(
         def draw(key):
             def relaxed_loss(logits, params):
                 keys = split_like(key, logits)
-                paths = dense_paths(jax.tree.map(lambda k, leaf: relaxation(k, leaf, level), keys, logits))
+                paths = to_paths(jax.tree.map(lambda k, leaf: relaxation(k, leaf, level), keys, logits))
                 loss, aux = loss_fn(paths, params)
                 return loss, (paths, aux)
 

@@ -1,8 +1,15 @@
 """Relaxations: differentiable stand-ins `(key, logits, temperature) -> weights` for a categorical sample."""
 
-from jaxnas.relaxations.gumbel import concrete_log_prob, gumbel_softmax
+from jaxnas.relaxations.gumbel import concrete_log_prob, conditional_perturbed, exponential, gumbel_softmax, perturbed
 from jaxnas.relaxations.softmax import softmax
-from jaxnas.relaxations.straight_through import straight_through
+from jaxnas.relaxations.straight_through import (
+    gumbel_rao,
+    reinmax,
+    softmax_slope,
+    st_gumbel,
+    st_softmax,
+    straight_through,
+)
 from jaxnas.relaxations.temperature import Temperature, annealed, check_temperature, temperature_at
 
 __all__ = [
@@ -10,8 +17,16 @@ __all__ = [
     "annealed",
     "check_temperature",
     "concrete_log_prob",
+    "conditional_perturbed",
+    "exponential",
+    "gumbel_rao",
     "gumbel_softmax",
+    "perturbed",
+    "reinmax",
     "softmax",
+    "softmax_slope",
+    "st_gumbel",
+    "st_softmax",
     "straight_through",
     "temperature_at",
 ]

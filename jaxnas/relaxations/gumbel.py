@@ -1,10 +1,58 @@
-"""The Gumbel-softmax, also called Concrete, distribution: samples of it, and its density."""
+"""The Gumbel-softmax, also called Concrete, distribution: its noise, samples of it, and its density."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln, logsumexp
 
-__all__ = ["concrete_log_prob", "gumbel_softmax"]
+__all__ = ["concrete_log_prob", "conditional_perturbed", "exponential", "gumbel_softmax", "perturbed"]
+
+
+def perturbed(key: jax.Array, logits: jax.Array) -> jax.Array:
+    """`logits + G` with independent standard Gumbel noise; its argmax is a sample of `softmax(logits)`.
+
+    Args:
+      key: consumed.
+      logits: `[E, K]`.
+
+    Returns:
+      `[E, K]`, float32 or wider: noise of eight bits gives rare operations wrong frequencies.
+    """
+    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    return logits.astype(wide) + jax.random.gumbel(key, logits.shape, wide)
+
+
+def conditional_perturbed(key: jax.Array, logits: jax.Array, index: jax.Array) -> jax.Array:
+    """Perturbed logits given which of them is the greatest, differentiable in `logits`.
+
+    With `E_i ~ Exp(1)` and `Z = sum_i exp(logits_i)`, the greatest is `-log E_b + log Z` and another one
+    `-log(E_i / exp(logits_i) + E_b / Z)`. Averaged over `index` the distribution is that of `perturbed`.
+
+    Args:
+      key: consumed.
+      logits: `[E, K]`.
+      index: `[E]` int32, the greatest of every row.
+
+    Returns:
+      `[E, K]`, float32 or wider.
+
+    References:
+      Maddison et al., 2014, arXiv 1411.0030; Paulus et al., 2021, arXiv 2010.04838; Grathwohl et al., 2018, arXiv
+      1711.00123.
+    """
+    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    logits = logits.astype(wide)
+    log_noise = jnp.log(exponential(key, logits.shape, wide))
+    chosen = jax.nn.one_hot(index, logits.shape[-1], dtype=bool)
+    log_total = logsumexp(logits, -1, keepdims=True)
+    greatest = log_total - jnp.sum(jnp.where(chosen, log_noise, 0.0), -1, keepdims=True)
+    return jnp.where(chosen, greatest, -jnp.logaddexp(log_noise - logits, -greatest))
+
+
+def exponential(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Standard exponential noise that is never zero, so that its logarithm is finite."""
+    return -jnp.log(jax.random.uniform(key, shape, dtype, minval=jnp.finfo(dtype).tiny))
 
 
 def gumbel_softmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
@@ -26,10 +74,8 @@ def gumbel_softmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | f
       Xie et al., SNAS, 2019, arXiv 1812.09926, equation 4; Maddison et al., 2017, arXiv 1611.00712, equation 10;
       Jang et al., 2017, arXiv 1611.01144, equation 2.
     """
-    wide = jnp.promote_types(logits.dtype, jnp.float32)  # noise of eight bits gives rare operations wrong frequencies
-    noise = jax.random.gumbel(key, logits.shape, wide)
-    weight = jax.nn.softmax((logits.astype(wide) + noise) / jnp.asarray(temperature, wide), -1)
-    return weight.astype(logits.dtype)
+    z = perturbed(key, logits)
+    return jax.nn.softmax(z / jnp.asarray(temperature, z.dtype), -1).astype(logits.dtype)
 
 
 def concrete_log_prob(logits: jax.Array, temperature: jax.Array | float, log_weight: jax.Array) -> jax.Array:

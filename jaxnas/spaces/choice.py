@@ -28,7 +28,8 @@ def mixed_op(
     Args:
       ops: `K` operations with equal output shapes.
       params: their parameters, one entry each.
-      paths: one decision: `index` `None` or `[k]`, `weight` `[K]` or `[k]`, `probe` alike.
+      paths: one decision: `index` `None` or `[k]`, `weight` `[K]` or `[k]`, `probe` alike. With `index[1]` and
+        `weight[K]` the gates of the operations that do not run are added as they are (GDAS as released).
       x: input of the operations.
       key: for drop path and dropout inside the operations; shared by all of them.
 
@@ -46,9 +47,14 @@ def mixed_op(
             raise ValueError(f"paths.weight must have shape ({len(ops)},), got {paths.weight.shape}")
         outputs = [op.apply(p, x, key=key) for op, p in zip(ops, params, strict=True)]
         y = functools.reduce(jnp.add, [_scale(w, y) for w, y in zip(paths.weight, outputs, strict=True)])
-    else:
+    elif paths.weight.shape == paths.index.shape:
         terms = [_gated(ops, i, w, params, x, key) for i, w in zip(paths.index, paths.weight, strict=True)]
         y = functools.reduce(jnp.add, terms)
+    else:  # one runs, and of the others the gates alone are added: `jaxnas.estimators.gdas`
+        index = paths.index[0]
+        others = jnp.sum(jnp.where(jnp.arange(len(ops)) == index, 0.0, paths.weight))
+        y = _gated(ops, index, paths.weight[index], params, x, key)
+        y = y + others.astype(y.dtype)
     if paths.probe is not None:
         index = paths.probe.index
         index = jnp.arange(len(ops)) if index is None else index

@@ -87,7 +87,12 @@ def gates(paths: Paths, num_ops: int) -> jax.Array:
     """The dense form `[E, K]` of paths with leaves `[E, K]` or `[E, k]`: how much every operation counts.
 
     A probe adds nothing in value; the cotangent of its weights is that of the gates it asks about.
+
+    Raises:
+      ValueError: paths of `jaxnas.estimators.gdas`, which are about outputs of operations and not about gates.
     """
+    if paths.index is not None and paths.index.shape != paths.weight.shape:
+        raise ValueError("gdas is a form of jaxnas.spaces.mixed_op; for a function of gates use pathwise(st_gumbel)")
     dense = paths.weight if paths.index is None else _scatter(paths.index, paths.weight, num_ops)
     if paths.probe is not None:
         probed = gates(paths.probe, num_ops)

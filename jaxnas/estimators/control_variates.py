@@ -1,0 +1,181 @@
+"""REBAR and RELAX: REINFORCE with a control variate on the Gumbel noise, whose mean has a pathwise gradient."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnas.base import Estimator, Op, Tree, dense_paths
+from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
+from jaxnas.policies import categorical, split_like
+from jaxnas.relaxations import conditional_perturbed, perturbed
+
+__all__ = ["ControlParams", "ControlState", "rebar", "relax", "tanh_network"]
+
+
+class ControlParams(NamedTuple):
+    """What a control variate learns.
+
+    Attributes:
+      log_temperature: of the relaxation.
+      scale: factor of the relaxed loss.
+      network: parameters of what is added to it, None without.
+    """
+
+    log_temperature: jax.Array
+    scale: jax.Array
+    network: Tree
+
+
+class ControlState(NamedTuple):
+    """The control variate and the state of its optimiser."""
+
+    control: ControlParams
+    opt: optax.OptState
+
+
+def rebar(
+    *,
+    temperature: float = 0.5,
+    scale: float = 1.0,
+    tx: optax.GradientTransformation | None = None,
+    dense: bool = False,
+) -> Estimator:
+    """`grad = (loss(b) - c(z')) d log p(b) + d c(z) - d c(z')` with `c(z) = scale loss(softmax(z / temperature))`.
+
+    `z = logits + G` with Gumbel noise, `b = argmax z`, and `z'` drawn from the distribution of `z` given `b`, all
+    differentiated with respect to the logits, `z'` through the conditioning too. Unbiased for any `scale` and
+    `temperature`; they are learned with `tx`, which descends on the variance of the gradient.
+
+    Needs derivatives of the loss with respect to dense paths; one evaluation of the loss at an architecture and two
+    relaxed ones, and second derivatives where `tx` is given.
+
+    Args:
+      temperature: of the relaxation, at the start where it is learned.
+      scale: of the control variate, likewise; 0 is REINFORCE.
+      tx: optax transformation of `log(temperature)` and `scale`; None keeps them.
+      dense: whether the architecture runs as one-hot dense paths or as sparse ones.
+
+    Returns:
+      An estimator whose policy parameters are logits, leaves `[E, K]`. `Estimate.value`, `weight_grads`, `paths` and
+      `aux` are those of `b`.
+
+    Raises:
+      ValueError: a temperature not above zero.
+
+    References:
+      Tucker et al., 2017, "REBAR: low-variance, unbiased gradient estimates for discrete latent variable models",
+      arXiv 1703.07370.
+    """
+    return _control_variate(temperature, scale, None, tx, dense, learned=("log_temperature", "scale"))
+
+
+def relax(
+    *,
+    temperature: float = 0.5,
+    network: Op | None = None,
+    tx: optax.GradientTransformation | None = None,
+    dense: bool = False,
+) -> Estimator:
+    """REBAR with a control variate that is learned: `c(z) = loss(softmax(z / temperature)) + r(z)`.
+
+    Unbiased whatever `r` is. Cost, arguments, result and errors as in `rebar`.
+
+    Args:
+      temperature: of the relaxation, at the start where it is learned.
+      network: `r`, an `Op` on the vector of all perturbed logits `z`, which gives a scalar; None for
+        `tanh_network(10)`.
+      tx: optax transformation of `log(temperature)` and the parameters of `network`; None keeps them.
+      dense: as in `rebar`.
+
+    References:
+      Grathwohl et al., 2018, "Backpropagation through the void", arXiv 1711.00123.
+    """
+    return _control_variate(
+        temperature, 1.0, network or tanh_network(), tx, dense, learned=("log_temperature", "network")
+    )
+
+
+def tanh_network(width: int = 10) -> Op:
+    """`r(z) = v . tanh(W z + b)`, with `v = 0` at the start, where it adds nothing."""
+
+    def init(key, z):
+        weight = jax.random.normal(key, (width, z.size), z.dtype) / jnp.sqrt(z.size)
+        return {"weight": weight, "bias": jnp.zeros((width,), z.dtype), "out": jnp.zeros((width,), z.dtype)}
+
+    def apply(params, z, *, key=None):
+        del key
+        return params["out"] @ jnp.tanh(params["weight"] @ z + params["bias"])
+
+    return Op(init, apply)
+
+
+def _control_variate(temperature, scale, network, tx, dense, learned) -> Estimator:
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+
+    def init(key, policy_params):
+        own = None if network is None else network.init(key, _flat(wide(policy_params)))
+        control = ControlParams(jnp.log(jnp.float32(temperature)), jnp.float32(scale), own)
+        return ControlState(control, () if tx is None else tx.init(control))
+
+    def estimate(key, state, policy_params, loss_fn, params):
+        key_noise, key_again = jax.random.split(key)
+        logits, policy = wide(policy_params), categorical(policy_params)
+        noise = jax.tree.map(lambda k, leaf: perturbed(k, jnp.zeros_like(leaf)), split_like(key_noise, logits), logits)
+        arch = jax.tree.map(lambda leaf, g: jnp.argmax(leaf + g, -1).astype(jnp.int32), logits, noise)
+        found = evaluate(loss_fn, params, policy_params, stacked(arch), dense=dense)
+        loss, score = found.losses[0], score_gradient(policy, logits, stacked(arch), jnp.ones(1))
+
+        def gradient(control):
+            def variate(z):
+                return _variate(control, network, z, policy_params, lambda paths: loss_fn(paths, params)[0])
+
+            def both(logits):
+                free = variate(jax.tree.map(jnp.add, logits, noise))
+                again = jax.tree.map(conditional_perturbed, split_like(key_again, logits), logits, arch)
+                tied = variate(again)
+                return free - tied, tied
+
+            slope, tied = jax.grad(both, has_aux=True)(logits)
+            return jax.tree.map(lambda s, own: (loss - tied) * s + own, score, slope)
+
+        if tx is None:
+            grads = gradient(state.control)
+        else:
+            (_, grads), to_control = jax.value_and_grad(_square(gradient), has_aux=True)(state.control)
+            state = _descend(tx, state, to_control, learned)
+        info = {"temperature": jnp.exp(state.control.log_temperature), "scale": state.control.scale}
+        return state, estimate_of(found, grads, policy_params, info)
+
+    return Estimator(init, estimate)
+
+
+def _flat(z: Tree) -> jax.Array:
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(z)])
+
+
+def _variate(control: ControlParams, network: Op | None, z: Tree, like: Tree, loss: Callable[..., Any]) -> jax.Array:
+    """`c(z)`, in float32."""
+    temperature = jnp.exp(control.log_temperature)
+    soft = jax.tree.map(lambda leaf, own: jax.nn.softmax(leaf / temperature, -1).astype(own.dtype), z, like)
+    value = control.scale * loss(dense_paths(soft)).astype(jnp.float32)
+    return value if network is None else value + network.apply(control.network, _flat(z))
+
+
+def _square(gradient):
+    """The squared norm of a gradient and the gradient; its expectation moves as the variance does."""
+
+    def squared(control):
+        grads = gradient(control)
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads)), grads
+
+    return squared
+
+
+def _descend(tx, state: ControlState, grads: ControlParams, learned: tuple[str, ...]) -> ControlState:
+    kept = {name: jax.tree.map(jnp.zeros_like, leaf) for name, leaf in grads._asdict().items() if name not in learned}
+    updates, opt = tx.update(grads._replace(**kept), state.opt, state.control)
+    return ControlState(optax.apply_updates(state.control, updates), opt)
