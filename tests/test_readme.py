@@ -5,6 +5,8 @@ import io
 import re
 from pathlib import Path
 
+from jaxnas.estimators import table
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
@@ -17,3 +19,7 @@ def test_quick_start_runs_and_is_short():
         exec(compile(block, "README.md", "exec"), scope)
     assert float(scope["info"].accuracy) > 0.9
     assert "chain" in printed.getvalue()
+
+
+def test_table_of_estimators_is_that_of_the_library():
+    assert table() in README.read_text()

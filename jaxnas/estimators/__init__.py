@@ -9,7 +9,7 @@ from jaxnas.estimators.exact import enumerate_architectures, exact
 from jaxnas.estimators.gates import binary_gate, two_path_gate, two_path_rescale
 from jaxnas.estimators.gdas import gdas
 from jaxnas.estimators.pathwise import PathwiseState, pathwise
-from jaxnas.estimators.registry import ESTIMATORS, Entry, build
+from jaxnas.estimators.registry import ESTIMATORS, Entry, build, table
 from jaxnas.estimators.score import ReinforceState, reinforce
 from jaxnas.estimators.without_replacement import without_replacement
 
@@ -35,6 +35,7 @@ __all__ = [
     "rebar",
     "reinforce",
     "relax",
+    "table",
     "tanh_network",
     "two_path_gate",
     "two_path_rescale",

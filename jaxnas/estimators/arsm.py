@@ -54,7 +54,7 @@ def arsm(*, dense: bool = False) -> Estimator:
 
         def grad(noise):
             k = noise.shape[-1]
-            centred = table[:k, :k] - jnp.mean(table[:k, :k], 0)
+            centred = table[:k, :k] - jnp.mean(table[:k, :k], 0, keepdims=True)
             share = noise / jnp.sum(noise, -1, keepdims=True)
             return jnp.einsum("cj,...j->...c", centred, 1 / k - share)
 

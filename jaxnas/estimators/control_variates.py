@@ -10,7 +10,7 @@ import optax
 from jaxnas.base import Estimator, Op, Tree, dense_paths
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
 from jaxnas.policies import categorical, split_like
-from jaxnas.relaxations import conditional_perturbed, perturbed
+from jaxnas.relaxations import conditional_noise, conditional_perturbed, exponential, perturbed
 
 __all__ = ["ControlParams", "ControlState", "rebar", "relax", "tanh_network"]
 
@@ -41,6 +41,7 @@ def rebar(
     temperature: float = 0.5,
     scale: float = 1.0,
     tx: optax.GradientTransformation | None = None,
+    coupled: bool = True,
     dense: bool = False,
 ) -> Estimator:
     """`grad = (loss(b) - c(z')) d log p(b) + d c(z) - d c(z')` with `c(z) = scale loss(softmax(z / temperature))`.
@@ -56,6 +57,8 @@ def rebar(
       temperature: of the relaxation, at the start where it is learned.
       scale: of the control variate, likewise; 0 is REINFORCE.
       tx: optax transformation of `log(temperature)` and `scale`; None keeps them.
+      coupled: whether `z'` has the value of `z`, when the two `c` differ in their gradients alone, or is drawn on its
+        own. Both are unbiased.
       dense: whether the architecture runs as one-hot dense paths or as sparse ones.
 
     Returns:
@@ -69,7 +72,7 @@ def rebar(
       Tucker et al., 2017, "REBAR: low-variance, unbiased gradient estimates for discrete latent variable models",
       arXiv 1703.07370.
     """
-    return _control_variate(temperature, scale, None, tx, dense, learned=("log_temperature", "scale"))
+    return _control_variate(temperature, scale, None, tx, coupled, dense, learned=("log_temperature", "scale"))
 
 
 def relax(
@@ -77,6 +80,7 @@ def relax(
     temperature: float = 0.5,
     network: Op | None = None,
     tx: optax.GradientTransformation | None = None,
+    coupled: bool = True,
     dense: bool = False,
 ) -> Estimator:
     """REBAR with a control variate that is learned: `c(z) = loss(softmax(z / temperature)) + r(z)`.
@@ -88,14 +92,14 @@ def relax(
       network: `r`, an `Op` on the vector of all perturbed logits `z`, which gives a scalar; None for
         `tanh_network(10)`.
       tx: optax transformation of `log(temperature)` and the parameters of `network`; None keeps them.
+      coupled: as in `rebar`.
       dense: as in `rebar`.
 
     References:
       Grathwohl et al., 2018, "Backpropagation through the void", arXiv 1711.00123.
     """
-    return _control_variate(
-        temperature, 1.0, network or tanh_network(), tx, dense, learned=("log_temperature", "network")
-    )
+    network, learned = network or tanh_network(), ("log_temperature", "network")
+    return _control_variate(temperature, 1.0, network, tx, coupled, dense, learned)
 
 
 def tanh_network(width: int = 10) -> Op:
@@ -112,7 +116,7 @@ def tanh_network(width: int = 10) -> Op:
     return Op(init, apply)
 
 
-def _control_variate(temperature, scale, network, tx, dense, learned) -> Estimator:
+def _control_variate(temperature, scale, network, tx, coupled, dense, learned) -> Estimator:
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
 
@@ -124,8 +128,14 @@ def _control_variate(temperature, scale, network, tx, dense, learned) -> Estimat
     def estimate(key, state, policy_params, loss_fn, params):
         key_noise, key_again = jax.random.split(key)
         logits, policy = wide(policy_params), categorical(policy_params)
-        noise = jax.tree.map(lambda k, leaf: perturbed(k, jnp.zeros_like(leaf)), split_like(key_noise, logits), logits)
-        arch = jax.tree.map(lambda leaf, g: jnp.argmax(leaf + g, -1).astype(jnp.int32), logits, noise)
+        z = jax.tree.map(perturbed, split_like(key_noise, logits), logits)
+        arch = jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), z)
+        if coupled:
+            noise = jax.tree.map(conditional_noise, z, logits, arch)
+        else:
+            keys = split_like(key_again, logits)
+            noise = jax.tree.map(lambda k, leaf: exponential(k, leaf.shape, leaf.dtype), keys, logits)
+        gumbel = jax.tree.map(jnp.subtract, z, logits)
         found = evaluate(loss_fn, params, policy_params, stacked(arch), dense=dense)
         loss, score = found.losses[0], score_gradient(policy, logits, stacked(arch), jnp.ones(1))
 
@@ -134,20 +144,19 @@ def _control_variate(temperature, scale, network, tx, dense, learned) -> Estimat
                 return _variate(control, network, z, policy_params, lambda paths: loss_fn(paths, params)[0])
 
             def both(logits):
-                free = variate(jax.tree.map(jnp.add, logits, noise))
-                again = jax.tree.map(conditional_perturbed, split_like(key_again, logits), logits, arch)
-                tied = variate(again)
+                free = variate(jax.tree.map(jnp.add, logits, gumbel))
+                tied = variate(jax.tree.map(conditional_perturbed, noise, logits, arch))
                 return free - tied, tied
 
             slope, tied = jax.grad(both, has_aux=True)(logits)
             return jax.tree.map(lambda s, own: (loss - tied) * s + own, score, slope)
 
+        info = {"temperature": jnp.exp(state.control.log_temperature), "scale": state.control.scale}
         if tx is None:
             grads = gradient(state.control)
         else:
             (_, grads), to_control = jax.value_and_grad(_square(gradient), has_aux=True)(state.control)
             state = _descend(tx, state, to_control, learned)
-        info = {"temperature": jnp.exp(state.control.log_temperature), "scale": state.control.scale}
         return state, estimate_of(found, grads, policy_params, info)
 
     return Estimator(init, estimate)

@@ -46,7 +46,7 @@ def disarm_sb(*, order: Order = "descending", dense: bool = False) -> Estimator:
     def slope(difference, pair):
         bits, mirrored = (b.astype(pair.sticks.dtype) for b in (pair.bits, pair.mirrored))
         s = jax.nn.sigmoid(pair.sticks)
-        place = jnp.arange(pair.sticks.shape[-1])
+        place = _places(pair.sticks)
         reached, mirror_reached = (place <= z[..., None] for z in (pair.first, pair.second))
         both = (1 - 2 * mirrored) * jnp.where(bits == mirrored, 0.0, jax.nn.sigmoid(jnp.abs(pair.sticks)))
         one = jnp.where(reached, bits - s, jnp.where(mirror_reached, s - mirrored, 0.0))
@@ -72,7 +72,7 @@ def disarm_iw(*, dense: bool = False) -> Estimator:
         # log1p forms: sticks near one half would lose all digits in 1 - 2 s
         log_ratio = 2 * jax.nn.log_sigmoid(-pair.sticks) - jnp.log(_one_minus_twice(pair.sticks))
         ended = jnp.minimum(pair.first, pair.second)[..., None]
-        place = jnp.arange(pair.sticks.shape[-1])
+        place = _places(pair.sticks)
         log_w = jnp.sum(jnp.where(place < ended, log_ratio, 0.0), -1)
         log_w += jnp.sum(jnp.where(place == ended, jax.nn.log_sigmoid(jnp.abs(pair.sticks)), 0.0), -1)
         weight = jnp.where(pair.first == pair.second, 0.0, jnp.exp(log_w))
@@ -98,6 +98,10 @@ def _sticks(logits: jax.Array) -> jax.Array:
     """`l_k = logits_k - logsumexp(logits_{>k})` for all options but the last."""
     after = jax.lax.cumlogsumexp(logits, axis=logits.ndim - 1, reverse=True)[..., 1:]
     return logits[..., :-1] - after
+
+
+def _places(sticks: jax.Array) -> jax.Array:
+    return jax.lax.broadcasted_iota(jnp.int32, sticks.shape, sticks.ndim - 1)
 
 
 def _one_minus_twice(sticks: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from jaxnas.estimators.score import reinforce
 from jaxnas.estimators.without_replacement import without_replacement
 from jaxnas.relaxations import gumbel_rao, gumbel_softmax, reinmax, softmax, st_gumbel, st_softmax
 
-__all__ = ["ESTIMATORS", "Entry", "build"]
+__all__ = ["ESTIMATORS", "Entry", "build", "table"]
 
 
 class Entry(NamedTuple):
@@ -149,3 +149,13 @@ def build(name: str, **settings: Any) -> Estimator:
         return ESTIMATORS[name].make(**settings)
     except TypeError as error:
         raise ValueError(f"estimator {name!r}: {error}") from None
+
+
+def table() -> str:
+    """The estimators as a table in Markdown, as the README has it."""
+    rows = ["| estimator | paper | unbiased for | differentiates the loss in | evaluations |", "|---|---|---|---|---|"]
+    for entry in ESTIMATORS.values():
+        only = " (two options)" if entry.binary else ""
+        cells = (f"`{entry.code}`{only}", entry.paper, entry.unbiased, entry.derivatives, entry.evaluations)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)

@@ -48,14 +48,19 @@ def kept(residuals: Any) -> Any:
     return jax.lax.optimization_barrier(residuals)
 
 
-def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
+def recomputed(function: Callable[..., Any], orders: int = 2) -> Callable[..., Any]:
     """`function` of arrays as two islands, of which the backward one starts from the arguments alone.
 
     In a scan everything else that is kept would be written to stacked arrays and read back, which costs more than
     running the function again.
+
+    Args:
+      function: takes arrays.
+      orders: how many derivatives are made in this way: the backward island of a second derivative keeps, in turn, its
+        arguments alone.
     """
-    forward = island(function)
-    backward = island(lambda args, g: jax.vjp(function, *args)[1](g))
+    forward, pull = island(function), lambda args, g: jax.vjp(function, *args)[1](g)
+    backward = recomputed(pull, orders - 1) if orders > 1 else island(pull)
     outer = jax.custom_vjp(lambda *args: forward(*args))
-    outer.defvjp(lambda *args: (forward(*args), kept(args)), backward)
+    outer.defvjp(lambda *args: (forward(*args), kept(args)), lambda args, g: backward(args, g))
     return outer

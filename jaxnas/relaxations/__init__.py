@@ -1,6 +1,13 @@
 """Relaxations: differentiable stand-ins `(key, logits, temperature) -> weights` for a categorical sample."""
 
-from jaxnas.relaxations.gumbel import concrete_log_prob, conditional_perturbed, exponential, gumbel_softmax, perturbed
+from jaxnas.relaxations.gumbel import (
+    concrete_log_prob,
+    conditional_noise,
+    conditional_perturbed,
+    exponential,
+    gumbel_softmax,
+    perturbed,
+)
 from jaxnas.relaxations.softmax import softmax
 from jaxnas.relaxations.straight_through import (
     gumbel_rao,
@@ -17,6 +24,7 @@ __all__ = [
     "annealed",
     "check_temperature",
     "concrete_log_prob",
+    "conditional_noise",
     "conditional_perturbed",
     "exponential",
     "gumbel_rao",

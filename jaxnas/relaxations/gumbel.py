@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln, logsumexp
 
-__all__ = ["concrete_log_prob", "conditional_perturbed", "exponential", "gumbel_softmax", "perturbed"]
+__all__ = [
+    "concrete_log_prob",
+    "conditional_noise",
+    "conditional_perturbed",
+    "exponential",
+    "gumbel_softmax",
+    "perturbed",
+]
 
 
 def perturbed(key: jax.Array, logits: jax.Array) -> jax.Array:
@@ -23,14 +30,14 @@ def perturbed(key: jax.Array, logits: jax.Array) -> jax.Array:
     return logits.astype(wide) + jax.random.gumbel(key, logits.shape, wide)
 
 
-def conditional_perturbed(key: jax.Array, logits: jax.Array, index: jax.Array) -> jax.Array:
+def conditional_perturbed(noise: jax.Array, logits: jax.Array, index: jax.Array) -> jax.Array:
     """Perturbed logits given which of them is the greatest, differentiable in `logits`.
 
-    With `E_i ~ Exp(1)` and `Z = sum_i exp(logits_i)`, the greatest is `-log E_b + log Z` and another one
+    With the noise `E_i ~ Exp(1)` and `Z = sum_i exp(logits_i)`, the greatest is `-log E_b + log Z` and another one
     `-log(E_i / exp(logits_i) + E_b / Z)`. Averaged over `index` the distribution is that of `perturbed`.
 
     Args:
-      key: consumed.
+      noise: `[E, K]`, from `exponential` or `conditional_noise`.
       logits: `[E, K]`.
       index: `[E]` int32, the greatest of every row.
 
@@ -41,13 +48,33 @@ def conditional_perturbed(key: jax.Array, logits: jax.Array, index: jax.Array) -
       Maddison et al., 2014, arXiv 1411.0030; Paulus et al., 2021, arXiv 2010.04838; Grathwohl et al., 2018, arXiv
       1711.00123.
     """
-    wide = jnp.promote_types(logits.dtype, jnp.float32)
-    logits = logits.astype(wide)
-    log_noise = jnp.log(exponential(key, logits.shape, wide))
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    log_noise = jnp.log(noise)
     chosen = jax.nn.one_hot(index, logits.shape[-1], dtype=bool)
     log_total = logsumexp(logits, -1, keepdims=True)
     greatest = log_total - jnp.sum(jnp.where(chosen, log_noise, 0.0), -1, keepdims=True)
     return jnp.where(chosen, greatest, -jnp.logaddexp(log_noise - logits, -greatest))
+
+
+def conditional_noise(z: jax.Array, logits: jax.Array, index: jax.Array) -> jax.Array:
+    """The noise with which `conditional_perturbed` gives just `z`, a constant.
+
+    For `z` from `perturbed` it is distributed as `exponential`, and independent of `index = argmax z`.
+
+    Args:
+      z: `[E, K]`, perturbed logits.
+      logits: `[E, K]`, those it came from.
+      index: `[E]` int32, the argmax of `z`.
+
+    References:
+      Tucker et al., 2017, arXiv 1703.07370, where it couples the two samples of REBAR.
+    """
+    chosen = jax.nn.one_hot(index, z.shape[-1], dtype=bool)
+    greatest = jnp.max(z, -1, keepdims=True)
+    least = jnp.exp(logsumexp(logits, -1, keepdims=True) - greatest)
+    others = -jnp.expm1(jnp.where(chosen, -jnp.inf, z - greatest)) * jnp.exp(logits - z)
+    noise = jnp.where(chosen, least, others)
+    return jax.lax.stop_gradient(jnp.maximum(noise, jnp.finfo(noise.dtype).tiny))
 
 
 def exponential(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.base import Relaxation
-from jaxnas.relaxations.gumbel import conditional_perturbed, gumbel_softmax
+from jaxnas.relaxations.gumbel import conditional_perturbed, exponential, gumbel_softmax
 
 __all__ = ["gumbel_rao", "reinmax", "softmax_slope", "st_gumbel", "st_softmax", "straight_through"]
 
@@ -75,9 +75,9 @@ def st_softmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float
 def reinmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
     """ReinMax: a sample `D` forward, `2 J(m) g - J(p) g / 2` backward.
 
-    `m = (softmax(logits / temperature) + D) / 2`, `p = softmax(logits)`, and `J(q) g = q * (g - <q, g>)` is the Jacobian
-    of a softmax. Heun's method in place of Euler's: at temperature 1 the gradient is unbiased for a quadratic loss of
-    one decision, where straight-through is so for a linear one.
+    `m = (softmax(logits / temperature) + D) / 2`, `p = softmax(logits)`, and `J(q) g = q * (g - <q, g>)` is the
+    Jacobian of a softmax. Heun's method in place of Euler's: at temperature 1 the gradient is unbiased for a quadratic
+    loss of one decision, where straight-through is so for a linear one.
 
     Args:
       key: consumed.
@@ -126,7 +126,9 @@ def gumbel_rao(num_samples: int = 10) -> Relaxation:
         index, given = jnp.argmax(hard, -1), lax.stop_gradient(logits)
 
         def slope(key):
-            soft = jax.nn.softmax(conditional_perturbed(key, given, index) / temperature, -1)
+            soft = jax.nn.softmax(
+                conditional_perturbed(exponential(key, given.shape, given.dtype), given, index) / temperature, -1
+            )
             return softmax_slope(soft, logits) / temperature
 
         return (hard + jnp.mean(jax.vmap(slope)(jax.random.split(key_noise, num_samples)), 0)).astype(dtype)

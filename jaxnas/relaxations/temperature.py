@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["Temperature", "annealed", "check_temperature", "temperature_at"]
 
@@ -13,7 +14,7 @@ Temperature = float | jax.Array | Callable[[jax.Array], jax.Array]
 def check_temperature(temperature: Temperature) -> None:
     """Raises `ValueError` for a concrete temperature that is not above zero."""
     concrete = not callable(temperature) and not isinstance(temperature, jax.core.Tracer)
-    if concrete and not bool(jnp.all(jnp.asarray(temperature) > 0)):
+    if concrete and not np.all(np.asarray(temperature) > 0):
         raise ValueError(f"temperature must be above 0, got {temperature}")
 
 

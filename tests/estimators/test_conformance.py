@@ -8,6 +8,7 @@ dense and sparse paths and probes, and its weights are a plain dictionary. `temp
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,11 +16,40 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import jaxnas.estimators
+import jaxnas.relaxations
 from jaxnas.base import Estimate, Estimator
-from jaxnas.estimators import exact, pathwise
-from jaxnas.relaxations import annealed, gumbel_softmax, softmax, straight_through
+from jaxnas.estimators import (
+    ESTIMATORS,
+    arm,
+    arsm,
+    binary_gate,
+    build,
+    disarm,
+    disarm_iw,
+    disarm_sb,
+    exact,
+    pathwise,
+    rebar,
+    reinforce,
+    relax,
+    two_path_gate,
+    without_replacement,
+)
+from jaxnas.policies import categorical
+from jaxnas.relaxations import (
+    annealed,
+    gumbel_rao,
+    gumbel_softmax,
+    reinmax,
+    softmax,
+    st_gumbel,
+    st_softmax,
+    straight_through,
+)
 from jaxnas.spaces import gates
 
 ANNEALED = annealed(1.0, 0.5, epochs=4)
@@ -29,6 +59,15 @@ class Row(NamedTuple):
     name: str
     factory: Callable[[], Estimator]
     temperature: tuple[float, float] | None = None
+    binary: bool = False
+
+    @property
+    def logits(self):
+        return jax.tree.map(lambda leaf: leaf[:, :2], LOGITS) if self.binary else LOGITS
+
+    @property
+    def params(self):
+        return {**PARAMS, "ops": PARAMS["ops"][:, :2]} if self.binary else PARAMS
 
 
 ROWS = [
@@ -38,6 +77,29 @@ ROWS = [
     Row("gumbel_softmax", lambda: pathwise(gumbel_softmax, ANNEALED), (0.875, 0.75)),
     Row("gumbel_softmax, 3 samples", lambda: pathwise(gumbel_softmax, 0.7, num_samples=3), (0.7, 0.7)),
     Row("straight-through", lambda: pathwise(straight_through(gumbel_softmax), ANNEALED), (0.875, 0.75)),
+    Row("st_gumbel", lambda: pathwise(st_gumbel), (1.0, 1.0)),
+    Row("st_softmax", lambda: pathwise(st_softmax, ANNEALED), (0.875, 0.75)),
+    Row("gumbel_rao", lambda: pathwise(gumbel_rao(3), 0.5), (0.5, 0.5)),
+    Row("reinmax", lambda: pathwise(reinmax, 1.5), (1.5, 1.5)),
+    Row("binary_gate", binary_gate),
+    Row("two_path_gate", two_path_gate),
+    Row("reinforce", reinforce),
+    Row("reinforce dense, 3 samples", lambda: reinforce(num_samples=3, dense=True)),
+    Row("reinforce with a policy", lambda: reinforce(categorical(LOGITS), num_samples=2)),
+    Row("reinforce_moving_average", lambda: reinforce(baseline="moving_average", num_samples=2)),
+    Row("reinforce_self_critical", lambda: reinforce(baseline="self_critical", num_samples=4)),
+    Row("reinforce_leave_one_out", lambda: reinforce(baseline="leave_one_out", num_samples=4)),
+    Row("without_replacement", without_replacement),
+    Row("arsm", arsm),
+    Row("disarm_sb", disarm_sb),
+    Row("disarm_sb as given", lambda: disarm_sb(order="given")),
+    Row("disarm_iw", disarm_iw),
+    Row("arm", arm, binary=True),
+    Row("disarm", disarm, binary=True),
+    Row("rebar", rebar, (0.5, 0.5)),
+    Row("rebar, learned", lambda: rebar(tx=optax.sgd(0.0)), (0.5, 0.5)),
+    Row("relax", relax, (0.5, 0.5)),
+    Row("relax, learned", lambda: relax(tx=optax.adam(1e-2)), (0.5, 0.5 * np.exp(0.01))),
 ]
 EVERY = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 
@@ -52,27 +114,27 @@ PARAMS = {
 
 def loss_fn(paths, params):
     """A smooth loss in the gates of both leaves and in all weights; the auxiliary output is a dictionary."""
-    a = gates(paths.select(lambda tree: tree["a"]), 3)
+    a = gates(paths.select(lambda tree: tree["a"]), params["ops"].shape[1])
     b = gates(paths.select(lambda tree: tree["b"]), 2)
     x = jnp.tanh(jnp.einsum("ek,ekd->d", a, params["ops"]) + params["bias"])
     loss = jnp.sum(x**2 * (1 + b[0] @ params["gain"]))
     return loss, {"accuracy": jnp.mean(x)}
 
 
-def start(row, logits=LOGITS):
-    estimator = row.factory()
-    return estimator, estimator.init(KEY, logits)
+def start(row):
+    return row.factory().init(KEY, row.logits)
 
 
-def run(estimator):
+def run(row):
     """`(key, state, logits) -> (state, estimate)` on the loss above."""
-    return lambda key, state, logits=LOGITS: estimator.estimate(key, state, logits, loss_fn, PARAMS)
+    estimator = row.factory()
+    return lambda key, state, logits=row.logits: estimator.estimate(key, state, logits, loss_fn, row.params)
 
 
 @functools.cache
 def compiled(row):
     """`run` as a program that all tests of a row share, and that refuses to be traced twice."""
-    estimate, traces = run(row.factory()), []
+    estimate, traces = run(row), []
 
     def once(key, state, logits):
         traces.append(key)
@@ -92,12 +154,12 @@ def test_parameter_names(row):
 
 @EVERY
 def test_state_is_a_fixed_point_and_gradients_look_like_what_they_are_of(row):
-    estimator, state = start(row)
-    new, estimate = jax.eval_shape(run(estimator), KEY, state)
+    state = start(row)
+    new, estimate = jax.eval_shape(run(row), KEY, state)
     assert isinstance(estimate, Estimate)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
-    chex.assert_trees_all_equal_shapes_and_dtypes(estimate.policy_grads, LOGITS)
-    chex.assert_trees_all_equal_shapes_and_dtypes(estimate.weight_grads, PARAMS)
+    chex.assert_trees_all_equal_shapes_and_dtypes(estimate.policy_grads, row.logits)
+    chex.assert_trees_all_equal_shapes_and_dtypes(estimate.weight_grads, row.params)
     scalars = [estimate.value, estimate.aux["accuracy"], *estimate.info.values()]
     assert all(leaf.shape == () for leaf in scalars)
     assert jax.tree.structure(estimate.paths.weight) == jax.tree.structure(LOGITS)
@@ -105,40 +167,42 @@ def test_state_is_a_fixed_point_and_gradients_look_like_what_they_are_of(row):
 
 @EVERY
 def test_jit_equals_eager_and_gradients_are_finite(row):
-    estimator, state = start(row)
-    eager = run(estimator)(KEY, state, LOGITS)
-    chex.assert_trees_all_close(compiled(row)(KEY, state, LOGITS), eager, rtol=1e-5, atol=1e-6)
+    state = start(row)
+    eager = run(row)(KEY, state, row.logits)
+    chex.assert_trees_all_close(compiled(row)(KEY, state, row.logits), eager, rtol=1e-5, atol=1e-6)
     chex.assert_tree_all_finite(eager)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(eager[1].weight_grads))
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(eager[1].policy_grads))
+    several = [compiled(row)(key, state, row.logits)[1].policy_grads for key in jax.random.split(KEY, 8)]
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(jax.tree.map(lambda *g: np.stack(g), *several)))
 
 
 @EVERY
 def test_vmap_over_keys_equals_a_loop(row):
-    estimator, state = start(row)
+    state = start(row)
     keys = jax.random.split(KEY, 3)
-    together = jax.jit(jax.vmap(run(estimator), (0, None)))(keys, state)
+    together = jax.jit(jax.vmap(run(row), (0, None)))(keys, state)
     for i, key in enumerate(keys):
         own = jax.tree.map(lambda leaf, i=i: leaf[i], together)
-        chex.assert_trees_all_close(own, compiled(row)(key, state, LOGITS), rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_close(own, compiled(row)(key, state, row.logits), rtol=1e-5, atol=1e-6)
 
 
 @EVERY
 def test_scan_equals_a_loop_and_repeats_do_not_trace_again(row):
-    estimator, state = start(row)
+    state = start(row)
     keys = jax.random.split(KEY, 3)
-    last, estimates = jax.jit(lambda keys: jax.lax.scan(lambda s, key: run(estimator)(key, s), state, keys))(keys)
+    last, estimates = jax.jit(lambda keys: jax.lax.scan(lambda s, key: run(row)(key, s), state, keys))(keys)
     for i, key in enumerate(keys):
-        state, estimate = compiled(row)(key, state, LOGITS)
+        state, estimate = compiled(row)(key, state, row.logits)
         own = jax.tree.map(lambda leaf, i=i: leaf[i], estimates)
         chex.assert_trees_all_close(own, estimate, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_equal(last, state)
+    chex.assert_trees_all_close(last, state, rtol=1e-5, atol=1e-6)
 
 
 @EVERY
 def test_bfloat16_in_is_bfloat16_out(row):
-    logits, params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (LOGITS, PARAMS))
-    estimator, state = start(row, logits)
+    logits, params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (row.logits, row.params))
+    estimator = row.factory()
+    state = estimator.init(KEY, logits)
 
     def estimate(logits, params):
         return estimator.estimate(KEY, state, logits, loss_fn, params)
@@ -147,17 +211,17 @@ def test_bfloat16_in_is_bfloat16_out(row):
     chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
     chex.assert_trees_all_equal_dtypes(found.policy_grads, logits)
     chex.assert_trees_all_equal_dtypes(found.weight_grads, params)
-    chex.assert_trees_all_equal_dtypes(jax.eval_shape(estimate, logits, PARAMS)[1].weight_grads, PARAMS)
-    chex.assert_trees_all_equal_dtypes(jax.eval_shape(estimate, LOGITS, params)[1].policy_grads, LOGITS)
+    chex.assert_trees_all_equal_dtypes(jax.eval_shape(estimate, logits, row.params)[1].weight_grads, row.params)
+    chex.assert_trees_all_equal_dtypes(jax.eval_shape(estimate, row.logits, params)[1].policy_grads, row.logits)
     if found.paths.index is None:
         chex.assert_trees_all_equal_dtypes(found.paths.weight, logits)
 
 
 @EVERY
 def test_a_shift_of_logits_changes_nothing(row):
-    _, state = start(row)
-    _, estimate = compiled(row)(KEY, state, LOGITS)
-    _, shifted = compiled(row)(KEY, state, jax.tree.map(lambda leaf: leaf + 2.0, LOGITS))
+    state = start(row)
+    _, estimate = compiled(row)(KEY, state, row.logits)
+    _, shifted = compiled(row)(KEY, state, jax.tree.map(lambda leaf: leaf + 2.0, row.logits))
     chex.assert_trees_all_close(shifted, estimate, rtol=1e-4, atol=1e-5)
     for leaf in jax.tree.leaves(shifted.policy_grads):
         np.testing.assert_allclose(leaf.sum(-1), 0.0, atol=1e-5)
@@ -165,9 +229,9 @@ def test_a_shift_of_logits_changes_nothing(row):
 
 @EVERY
 def test_schedules_of_temperature_advance_with_the_state(row):
-    _, state = start(row)
-    state, first = compiled(row)(KEY, state, LOGITS)
-    state, second = compiled(row)(KEY, state, LOGITS)
+    state = start(row)
+    state, first = compiled(row)(KEY, state, row.logits)
+    state, second = compiled(row)(KEY, state, row.logits)
     if row.temperature is None:
         assert "temperature" not in first.info
     else:
@@ -183,7 +247,7 @@ def test_a_temperature_can_be_swept_under_vmap():
         return estimator.estimate(KEY, estimator.init(KEY, LOGITS), LOGITS, loss_fn, PARAMS)[1].policy_grads
 
     row = Row("gumbel_softmax, at 0.7", lambda: pathwise(gumbel_softmax, 0.7))
-    expected = compiled(row)(KEY, start(row)[1], LOGITS)[1].policy_grads
+    expected = compiled(row)(KEY, start(row), LOGITS)[1].policy_grads
     cold, mild = (jax.tree.map(lambda leaf, i=i: leaf[i], grads(jnp.array([0.7, 1.0]))) for i in (0, 1))
     chex.assert_trees_all_close(cold, expected, rtol=1e-5, atol=1e-6)
     assert np.abs(mild["a"] - cold["a"]).max() > 1e-2
@@ -199,4 +263,48 @@ def test_number_of_samples_and_of_architectures_are_bounded():
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         pathwise(num_samples=0)
     with pytest.raises(ValueError, match="18 architectures, more than the limit of 17"):
-        run(exact(limit=17))(KEY, exact().init(KEY, LOGITS))
+        run(Row("exact, 17", lambda: exact(limit=17)))(KEY, exact().init(KEY, LOGITS))
+
+
+def test_every_estimator_has_a_row():
+    names = {row.name for row in ROWS}
+    assert names >= {name for name, entry in ESTIMATORS.items() if not entry.supernet}
+    assert [row.name for row in ROWS if row.binary] == [name for name, entry in ESTIMATORS.items() if entry.binary]
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ESTIMATORS.items() if not entry.supernet])
+def test_the_code_in_the_table_makes_what_the_name_does(name):
+    entry = ESTIMATORS[name]
+    row = Row(name, lambda: build(name), binary=entry.binary)
+    written = row._replace(factory=lambda: eval(entry.code, {**vars(jaxnas.estimators), **vars(jaxnas.relaxations)}))
+    one, other = (str(jax.make_jaxpr(run(made))(KEY, start(row), row.logits)) for made in (row, written))
+    assert re.sub("0x[0-9a-f]+", "", one) == re.sub("0x[0-9a-f]+", "", other)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: build("reinforced"), "unknown estimator 'reinforced', accepted are exact, softmax, gumbel_softmax"),
+        (lambda: build("arsm", temperature=1.0), "estimator 'arsm': arsm.* unexpected keyword argument 'temperature'"),
+        (lambda: build("reinforce", baseline="mean"), "baseline must be 'none', .* or 'leave_one_out', got 'mean'"),
+        (lambda: reinforce(baseline="leave_one_out"), "num_samples must be at least 2 with .*, got 1"),
+        (lambda: reinforce(num_samples=0), "num_samples must be at least 1 with .*, got 0"),
+        (lambda: reinforce(decay=1.0), r"decay must lie in \[0, 1\), got 1.0"),
+        (lambda: reinforce(categorical(LOGITS), dense=True), "dense=True needs the logits"),
+        (lambda: gumbel_rao(0), "num_samples must be at least 1, got 0"),
+        (lambda: disarm_sb(order="random"), "order must be 'given', 'ascending' or 'descending', got 'random'"),
+        (lambda: rebar(temperature=0.0), "temperature must be above 0, got 0.0"),
+        (lambda: relax(temperature=-1.0), "temperature must be above 0, got -1.0"),
+        (
+            lambda: disarm().estimate(KEY, disarm().init(KEY, LOGITS), LOGITS, loss_fn, PARAMS),
+            r"decisions must have two options here, got logits of shape \(2, 3\); see disarm_iw",
+        ),
+        (
+            lambda: build("gdas").estimate(KEY, build("gdas").init(KEY, LOGITS), LOGITS, loss_fn, PARAMS),
+            r"for a function of gates use pathwise\(st_gumbel\)",
+        ),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,7 +1,7 @@
 """Estimators against exact values: enumeration, one-dimensional integrals, and identities of the Concrete distribution.
 
 Statistical tests count standard errors; each also runs an estimator that is wrong on purpose and has to fail. The
-constants of `QUADRATIC` and `BILINEAR` belong to toys whose numbers were computed apart from this library.
+constants of `BILINEAR` belong to a toy whose numbers were computed apart from this library.
 """
 
 import itertools
@@ -16,18 +16,9 @@ from jaxnas.base import Op, dense_paths
 from jaxnas.estimators import enumerate_architectures, exact, pathwise
 from jaxnas.relaxations import concrete_log_prob, gumbel_softmax, softmax, straight_through
 from jaxnas.spaces import CellGraph, EdgeGroup, apply_cell, function_space, init_cell, quadratic_space, table_space
+from tests.estimators.toys import EXACT, KEY, LOGITS, QUADRATIC, z_max
 
-KEY = jax.random.key(11)
 HARD = straight_through(gumbel_softmax)
-UPPER = [
-    [0.1363215, 0.24580253, -0.09484093, -0.34144431],
-    [0.0, 0.90452134, -0.25626348, -0.34555518],
-    [0.0, 0.0, 0.7460141, 0.79780577],
-    [0.0, 0.0, 0.0, 2.26264424],
-]
-QUADRATIC = quadratic_space(np.array(UPPER) + np.triu(UPPER, 1).T, [1.0, -0.5, 0.3, 2.0])
-LOGITS = np.array([[0.3, -0.7, 1.1, 0.0]], np.float32)
-EXACT = np.array([-0.0982581, -0.09826052, -0.26504839, 0.46156702])
 BILINEAR = table_space(np.outer([1.0, -2.0, 0.5], [0.3, 0.7, -1.1]))
 PAIR = np.array([[0.2, -0.4, 0.1], [0.0, 0.5, -0.3]], np.float32)
 
@@ -53,12 +44,6 @@ def draws(estimator, space, logits, count):
         return found.policy_grads["edges"][0], found.paths.weight["edges"][0]
 
     return [np.asarray(leaf, np.float64) for leaf in draw(jax.random.split(KEY, count))]
-
-
-def z_max(draws, expected=0.0):
-    """Largest number of standard errors between the mean of `draws[N, K]` and `expected`."""
-    error = draws.std(0, ddof=1) / np.sqrt(len(draws))
-    return np.abs((draws.mean(0) - expected) / error).max()
 
 
 # Enumeration

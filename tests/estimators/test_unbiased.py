@@ -1,0 +1,263 @@
+"""Every estimator that claims the gradient of the expected loss, against enumeration, by z-scores.
+
+A new unbiased estimator is one row: its name and settings, and a variant of it that is wrong in the place where it is
+easily got wrong. The variant has to fail by far.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas.base import Estimator, Op
+from jaxnas.estimators import (
+    ESTIMATORS,
+    arsm,
+    binary,
+    build,
+    coupled,
+    disarm_iw,
+    disarm_sb,
+    exact,
+    rebar,
+    reinforce,
+    relax,
+    without_replacement,
+)
+from jaxnas.estimators.evaluation import estimate_of, evaluate, no_state, score_gradient
+from jaxnas.policies import categorical
+from jaxnas.relaxations import conditional_perturbed
+from tests.estimators.toys import (
+    BINARY,
+    BINARY_LOGITS,
+    LOGITS,
+    MIXED_LOGITS,
+    PAIR_LOGITS,
+    QUADRATIC,
+    draw,
+    flat,
+    mixed_loss,
+    pair_loss,
+    space_loss,
+    z_max,
+)
+
+COUNT = 200_000
+
+
+class Row(NamedTuple):
+    """`patch`: a name in `jaxnas.estimators` and what the wrong variant has there."""
+
+    name: str
+    settings: dict[str, Any]
+    wrong: Callable[[], Estimator]
+    patch: tuple[str, Any] | None = None
+
+
+def own_mean(count):
+    """Leave-one-out without leaving one out: `(1 - 1 / count)` of the gradient."""
+
+    def estimate(key, state, logits, loss_fn, params):
+        policy = categorical(logits)
+        archs = jax.vmap(policy.sample, (0, None))(jax.random.split(key, count), logits)
+        found = evaluate(loss_fn, params, logits, archs, dense=False)
+        weight = (found.losses - found.losses.mean()) / count
+        return state, estimate_of(found, score_gradient(policy, logits, archs, weight), logits, {})
+
+    return Estimator(no_state, estimate)
+
+
+def uncentred():
+    """REINFORCE with `e_a` for the score, which is `e_a - p`."""
+
+    def log_prob(logits, arch):
+        rows = jax.tree.map(lambda leaf, a: jnp.sum(jnp.take_along_axis(leaf, a[..., None], -1)), logits, arch)
+        return sum(jax.tree.leaves(rows))
+
+    def estimate(key, state, logits, loss_fn, params):
+        own = reinforce(categorical(logits)._replace(log_prob=log_prob))
+        return own.estimate(key, state, logits, loss_fn, params)
+
+    return Estimator(reinforce().init, estimate)
+
+
+def lone_pair(key, logits):
+    """Two chains from uniforms of their own, where the two of a pair share them."""
+    pairs = [DRAW(k, logits) for k in jax.random.split(key)]
+    return pairs[0]._replace(mirrored=pairs[1].bits, second=pairs[1].first)
+
+
+def half_disarm(phi, u, first, second):
+    """DisARM without its factor `sigmoid(|phi|)`."""
+    del phi, u
+    return jnp.where(first == second, 0.0, 0.5 * jnp.where(second == 1, -1.0, 1.0))
+
+
+def stopped(noise, logits, index):
+    """The conditional noise taken as a constant."""
+    return conditional_perturbed(noise, jax.lax.stop_gradient(logits), index)
+
+
+def waves():
+    """A control variate that has nothing to do with the loss."""
+    return Op(lambda key, z: jnp.linspace(-1.0, 1.5, z.size), lambda c, z: jnp.sin(z @ c) + 0.1 * jnp.sum(z**2))
+
+
+DRAW = coupled._draw
+ROWS = [
+    Row("reinforce", {}, uncentred),
+    Row("reinforce", {"num_samples": 3, "dense": True}, uncentred),
+    Row("reinforce_moving_average", {}, uncentred),
+    Row("reinforce_self_critical", {}, uncentred),
+    Row("reinforce_leave_one_out", {}, lambda: own_mean(2)),
+    Row("reinforce_leave_one_out", {"num_samples": 4}, lambda: own_mean(4)),
+    Row(
+        "without_replacement",
+        {},
+        without_replacement,
+        ("without_replacement.another", lambda key, logits, arch: categorical(logits).sample(key, logits)),
+    ),
+    Row("arsm", {}, arsm, ("arsm.exponential", jax.random.uniform)),
+    *(
+        Row("disarm_sb", {"order": o}, disarm_sb, ("coupled._draw", lone_pair))
+        for o in ("given", "ascending", "descending")
+    ),
+    Row("disarm_iw", {}, disarm_iw, ("coupled._draw", lone_pair)),
+    Row("arm", {}, lambda: binary._antithetic(lambda phi, u, first, second: jnp.abs(u - 0.5), False)),
+    Row("disarm", {}, lambda: binary._antithetic(half_disarm, False)),
+    Row("rebar", {}, rebar, ("control_variates.conditional_perturbed", stopped)),
+    Row("rebar", {"scale": 0.8, "temperature": 0.2}, rebar, ("control_variates.conditional_perturbed", stopped)),
+    Row("rebar", {"coupled": False}, rebar, ("control_variates.conditional_perturbed", stopped)),
+    Row("relax", {}, relax, ("control_variates.conditional_perturbed", stopped)),
+    Row("relax", {"network": waves()}, relax, ("control_variates.conditional_perturbed", stopped)),
+]
+
+
+def problems(name):
+    """`(logits, loss)`: one decision, and several with different numbers of options."""
+    if ESTIMATORS[name].binary:
+        return [({"edges": BINARY_LOGITS}, space_loss(BINARY)), (PAIR_LOGITS, pair_loss)]
+    return [({"edges": LOGITS}, space_loss(QUADRATIC)), (MIXED_LOGITS, mixed_loss)]
+
+
+def truth(logits, loss_fn):
+    """The exact gradient, in one row."""
+    logits = jax.tree.map(jnp.asarray, logits)
+    return flat(jax.jit(lambda: exact().estimate(jax.random.key(0), (), logits, loss_fn, {})[1].policy_grads)())
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("row", ROWS, ids=[f"{row.name} {' '.join(row.settings)}".strip() for row in ROWS])
+def test_mean_is_the_exact_gradient_and_a_wrong_variant_is_caught(row, monkeypatch):
+    for logits, loss_fn in problems(row.name):
+        assert z_max(draw(build(row.name, **row.settings), logits, loss_fn, COUNT), truth(logits, loss_fn)) < 4.5
+    if row.patch:
+        module, name = row.patch[0].split(".")
+        monkeypatch.setattr(importlib.import_module(f"jaxnas.estimators.{module}"), name, row.patch[1])
+    assert z_max(draw(row.wrong(), logits, loss_fn, COUNT), truth(logits, loss_fn)) > 8
+
+
+def test_every_unbiased_estimator_has_a_row():
+    wanted = {name for name, entry in ESTIMATORS.items() if entry.unbiased == "expected loss"}
+    assert {row.name for row in ROWS} == wanted - {"exact"}
+
+
+def test_a_mean_that_includes_the_sample_itself_is_three_quarters_of_the_gradient():
+    draws = draw(own_mean(4), {"edges": LOGITS}, space_loss(QUADRATIC), COUNT)
+    assert z_max(draws, 0.75 * truth({"edges": LOGITS}, space_loss(QUADRATIC))) < 4.5
+
+
+@pytest.mark.statistical
+def test_a_moving_average_of_earlier_losses_keeps_the_mean():
+    estimator, logits = reinforce(baseline="moving_average", num_samples=2), {"edges": jnp.asarray(LOGITS)}
+
+    @jax.jit
+    def warm(keys):
+        def body(state, key):
+            return estimator.estimate(key, state, logits, space_loss(QUADRATIC), {})[0], None
+
+        return jax.lax.scan(body, estimator.init(keys[0], logits), keys)[0]
+
+    state = warm(jax.random.split(jax.random.key(3), 100))
+    assert abs(state.baseline - 1.5) < 0.7
+    with_baseline, without = (
+        draw(estimator, logits, space_loss(QUADRATIC), COUNT, s) for s in (state, estimator.init(None, logits))
+    )
+    assert z_max(with_baseline, truth(logits, space_loss(QUADRATIC))) < 4.5
+    assert with_baseline.var(0).sum() < 0.7 * without.var(0).sum()
+
+
+def test_the_gradient_of_a_policy_of_ones_own():
+    # The second choice depends on the first: an autoregressive controller of two steps.
+    params = {"first": jnp.array([0.3, -0.5]), "second": jnp.array([[0.1, 0.9], [-1.0, 0.4]])}
+    table = jnp.array([[1.0, -2.0], [0.5, 3.0]])
+
+    def sample(key, params):
+        key_first, key_second = jax.random.split(key)
+        first = jax.random.categorical(key_first, params["first"])
+        return {"edges": jnp.stack([first, jax.random.categorical(key_second, params["second"][first])])}
+
+    def log_prob(params, arch):
+        first, second = arch["edges"]
+        return jax.nn.log_softmax(params["first"])[first] + jax.nn.log_softmax(params["second"][first])[second]
+
+    def expected(params):
+        first, second = jax.nn.softmax(params["first"]), jax.nn.softmax(params["second"])
+        return jnp.sum(first[:, None] * second * table)
+
+    def loss_fn(paths, params):
+        del params
+        first, second = paths.index["edges"][:, 0]
+        return table[first, second], None
+
+    policy = categorical({"edges": jax.ShapeDtypeStruct((2, 2), jnp.float32)})._replace(
+        sample=sample, log_prob=log_prob
+    )
+    right = reinforce(policy, num_samples=3, baseline="leave_one_out")
+    wanted = flat(jax.grad(expected)(params))
+    assert z_max(draw(right, params, loss_fn, COUNT), wanted) < 4.5
+    blind = reinforce(policy._replace(log_prob=lambda p, arch: jax.nn.log_softmax(p["first"])[arch["edges"][0]]))
+    draws = draw(blind, params, loss_fn, COUNT)
+    np.testing.assert_array_equal(draws[:, 2:], 0.0)
+    assert z_max(draws[:, :2], wanted[:2]) < 4.5
+
+
+def test_leave_one_out_does_not_see_a_shift_of_the_loss_and_a_constant_loss_gives_nothing():
+    estimator = build("reinforce_leave_one_out", num_samples=3)
+    plain = draw(estimator, MIXED_LOGITS, mixed_loss, 100)
+    shifted = draw(estimator, MIXED_LOGITS, lambda paths, p: (mixed_loss(paths, p)[0] + 100.0, None), 100)
+    np.testing.assert_allclose(shifted, plain, atol=2e-4)
+    constant = draw(estimator, MIXED_LOGITS, lambda paths, p: (0.0 * mixed_loss(paths, p)[0] + 5.0, None), 100)
+    np.testing.assert_allclose(constant, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ESTIMATORS.items() if not entry.supernet])
+@pytest.mark.parametrize("scale", [0.0, 30.0])
+def test_settled_and_level_logits_give_finite_gradients(name, scale):
+    logits = jax.tree.map(lambda leaf: scale * leaf, PAIR_LOGITS if ESTIMATORS[name].binary else MIXED_LOGITS)
+    loss_fn = pair_loss if ESTIMATORS[name].binary else mixed_loss
+    assert np.isfinite(draw(build(name), logits, loss_fn, 2000)).all()
+
+
+def test_a_learned_control_variate_lowers_the_variance():
+    logits, loss_fn = {"edges": jnp.asarray(LOGITS)}, space_loss(QUADRATIC)
+    learning, frozen = (relax(tx=tx) for tx in (optax.adam(1e-2), None))
+
+    @jax.jit
+    def train(keys):
+        def body(state, key):
+            return learning.estimate(key, state, logits, loss_fn, {})[0], None
+
+        return jax.lax.scan(body, learning.init(keys[0], logits), keys)[0]
+
+    state = train(jax.random.split(jax.random.key(5), 3000))
+    assert float(state.control.scale) == 1.0
+    before = draw(frozen, logits, loss_fn, 20_000)
+    after = draw(frozen, logits, loss_fn, COUNT, state._replace(opt=()))
+    assert z_max(after, truth(logits, loss_fn)) < 4.5
+    assert after.var(0).sum() < 0.8 * before.var(0).sum()
