@@ -294,6 +294,7 @@ def test_the_code_in_the_table_makes_what_the_name_does(name):
         (lambda: gumbel_rao(0), "num_samples must be at least 1, got 0"),
         (lambda: disarm_sb(order="random"), "order must be 'given', 'ascending' or 'descending', got 'random'"),
         (lambda: rebar(temperature=0.0), "temperature must be above 0, got 0.0"),
+        (lambda: rebar(relaxation="gumbel"), "relaxation must be 'concrete' or 'mean_field', got 'gumbel'"),
         (lambda: relax(temperature=-1.0), "temperature must be above 0, got -1.0"),
         (
             lambda: disarm().estimate(KEY, disarm().init(KEY, LOGITS), LOGITS, loss_fn, PARAMS),

@@ -133,6 +133,7 @@ ROWS = [
     Row("rebar", {}, rebar, ("control_variates.conditional_perturbed", stopped)),
     Row("rebar", {"scale": 0.8, "temperature": 0.2}, rebar, ("control_variates.conditional_perturbed", stopped)),
     Row("rebar", {"coupled": False}, rebar, ("control_variates.conditional_perturbed", stopped)),
+    Row("rebar", {"relaxation": "mean_field"}, rebar, ("control_variates.conditional_perturbed", stopped)),
     Row("relax", {}, relax, ("control_variates.conditional_perturbed", stopped)),
     Row("relax", {"network": waves()}, relax, ("control_variates.conditional_perturbed", stopped)),
 ]
