@@ -14,7 +14,7 @@ from jaxnas.policies import entropy
 from jaxnas.run.environment import environment
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # x and y of every estimator
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
+DASHES: dict[bool, tuple[Any, ...]] = {False: ("-", (0, (9, 1.5))), True: ((0, (4, 1.5)), (0, (1, 1)))}  # unbiased
 PANEL = (7.2, 5.2)  # inches, labels included
 COLUMNS = {
     "estimator": "estimator",
@@ -140,10 +140,12 @@ def rows(results: Iterable[Result]) -> str:
     return text.getvalue()
 
 
-def variance_temperature(path: Path, found: dict[str, dict[str, list[tuple[float, float]]]]) -> Path:
+def variance_temperature(path: Path, found: dict[str, dict[str, list[tuple[float, float]]]], unbiased: Sequence[str]):
     """Draws what `sweep` found, one panel a case."""
     panels = {case: {name: tuple(np.array(points).T) for name, points in own.items()} for case, own in found.items()}
-    return _draw(path, panels, "temperature", "variance of an estimate (trace of the covariance)", marker="o", ms=4)
+    y_label = "variance of an estimate (trace of the covariance)"
+    ticks = sorted({point[0] for own in found.values() for points in own.values() for point in points})
+    return _draw(path, panels, unbiased, "temperature", y_label, ticks, marker="o", ms=4)
 
 
 def error_evaluations(path: Path, results: Iterable[Result], unbiased: Sequence[str]) -> Path:
@@ -154,23 +156,20 @@ def error_evaluations(path: Path, results: Iterable[Result], unbiased: Sequence[
     """
     panels: dict[str, Curves] = {}
     for one in results:
-        square = 0.0 if one.estimator in unbiased else max(0.0, one.bias**2 - one.variance / max(one.draws, 1))
+        square = 0.0 if one.estimator in unbiased else max(0.0, one.bias**2 - one.error**2)
         n = np.geomspace(1, max(2.0, one.draws / one.evaluations), 60)
         error = square + one.variance / n
         if np.all(error > 1e-12):
             panels.setdefault(one.case, {})[one.estimator] = (n * one.evaluations, error)
-    return _draw(path, panels, "evaluations of the loss", "mean squared error of the mean of estimates")
+    y_label = "mean squared error of the mean of estimates"
+    return _draw(path, panels, unbiased, "evaluations of the loss", y_label)
 
 
-def _draw(path: Path, panels: dict[str, Curves], x_label: str, y_label: str, **look: Any) -> Path:
+def _draw(path: Path, panels: dict[str, Curves], unbiased, x_label: str, y_label: str, ticks=(), **look: Any) -> Path:
     """Log-log panels, each curve named at its right end; an estimator looks the same in all of them."""
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    looks = {
-        name: {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i // len(COLOURS) % len(DASHES)], "lw": 1.6, **look}
-        for i, name in enumerate(names)
-    }
+    looks = _looks(list(dict.fromkeys(name for curves in panels.values() for name in curves)), unbiased)
     columns = 1 if len(panels) < 2 else 2
     number = math.ceil(max(1, len(panels)) / columns)
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * number), facecolor="white", layout="constrained")
@@ -179,10 +178,13 @@ def _draw(path: Path, panels: dict[str, Curves], x_label: str, y_label: str, **l
         axes.axis("off")
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         for name, (x, y) in curves.items():
-            axes.plot(x, y, **looks[name])
+            axes.plot(x, y, **looks[name], **look)
         axes.set(xscale="log", yscale="log")
+        if ticks:
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.set_xticks([], minor=True)
         axes.set_title(title.replace("_", " "), fontsize=11, loc="left", color="#222222")
-        axes.set_xlabel(x_label, fontsize=9)
+        axes.set_xlabel(f"{x_label}; dashed and dotted: unbiased for the expected loss", fontsize=9)
         axes.set_ylabel(y_label, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(color="#e3e7ec", lw=0.7)
@@ -191,6 +193,16 @@ def _draw(path: Path, panels: dict[str, Curves], x_label: str, y_label: str, **l
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
+
+
+def _looks(names: list[str], unbiased: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colours in turn among those with a bias and among those without, which have dashes."""
+    found = {}
+    for kind, dashes in DASHES.items():
+        for i, name in enumerate(name for name in names if (name in unbiased) == kind):
+            dash = dashes[i // len(COLOURS) % len(dashes)]
+            found[name] = {"color": COLOURS[i % len(COLOURS)], "ls": dash, "lw": 1.6}
+    return found
 
 
 def _name_ends(axes: Any, curves: Curves, looks: dict[str, dict[str, Any]]) -> None:
@@ -203,7 +215,7 @@ def _name_ends(axes: Any, curves: Curves, looks: dict[str, dict[str, Any]]) -> N
         axes.annotate(
             name,
             (x, y),
-            xytext=(1.05, place),
+            xytext=(1.13, place),
             textcoords="axes fraction",
             va="center",
             fontsize=8,

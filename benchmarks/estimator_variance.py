@@ -11,8 +11,8 @@ a search. `module:function`, a loss of your own: `function(gates[E, K]) -> scala
 Columns, of single estimates: `bias` is the norm of mean minus exact gradient, `error` that of its standard errors: what
 the noise of the draws alone would show as bias. `max z` is the largest coordinate of the bias in standard errors, above
 4.5 no accident, unless few draws have missed an option altogether. `variance` is the trace of the covariance, `mse` the
-mean squared distance to the exact gradient, `cosine` the mean cosine to it (an estimate of zero has 0), `cosine of mean`
-that of the mean. `evaluations` counts the loss, at architectures and between; `bytes` are the temporaries of one
+mean squared distance to the exact gradient, `cosine` the mean cosine to it (0 for an estimate of zero), `cosine of
+mean` that of the mean. `evaluations` counts the loss, at architectures and between; `bytes` are the temporaries of one
 compiled estimate of the policy's gradient, `µs` the time of one among many. Draws that are not finite are counted and
 left out. Control variates keep the parameters they start with, a moving average those it has after 100 estimates.
 
@@ -24,9 +24,12 @@ import ast
 import functools
 import importlib
 import math
+import os
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +41,7 @@ from benchmarks import estimator_plots as outputs
 from benchmarks.estimator_plots import Result, Tally
 from benchmarks.problems import PROBLEMS, Case, Problem, find_problem, obstacle
 from jaxnas.base import Estimator, Tree
-from jaxnas.estimators import ESTIMATORS, ReinforceState, build
+from jaxnas.estimators import ESTIMATORS, build
 from jaxnas.run.environment import compiler_options, enable_compilation_cache
 
 CHUNK = {True: 20_000, False: 50}  # draws of one compiled call, vmapped or one after the other
@@ -60,10 +63,10 @@ class Spec(NamedTuple):
 class Sampler:
     """Draws of one estimator, compiled once for all cases of a problem.
 
-    The estimator keeps the state it starts with; a moving average is first warmed up.
+    The estimator keeps the state that it has after `warm_up` estimates.
     """
 
-    def __init__(self, estimator: Estimator, case: Case, draws: int):
+    def __init__(self, estimator: Estimator, case: Case, draws: int, warm_up: int = 0):
         self.chunk = min(draws, CHUNK[case.parallel])
 
         def one(key, state, logits, params):
@@ -78,13 +81,13 @@ class Sampler:
         def start(key, logits, params):
             key_init, key_warm = jax.random.split(key)
             state = estimator.init(key_init, logits)
-            if not isinstance(state, ReinforceState):
+            if not warm_up:
                 return state
 
             def body(state, key):
                 return estimator.estimate(key, state, logits, case.loss_fn, params)[0], None
 
-            return jax.lax.scan(body, state, jax.random.split(key_warm, WARM_UP))[0]
+            return jax.lax.scan(body, state, jax.random.split(key_warm, warm_up))[0]
 
         self._start = jax.jit(start)
         key = jax.random.key(0)
@@ -131,35 +134,43 @@ def evaluations(estimator: Estimator, logits: Tree) -> int:
     return len(seen)
 
 
-def measure(spec: Spec, cases: list[Case], draws: int, seed: int = 0) -> list[Result]:
-    """One estimator at every case of a problem."""
-    estimator = spec.build()
-    sampler = Sampler(estimator, cases[0], draws)
-    cost = {"evaluations": evaluations(estimator, cases[0].logits), "bytes": sampler.temporaries()}
-    results = []
-    for case in cases:
-        tally, microseconds = sampler.draw(case, draws, seed)
-        figures = {**cost, **tally.figures(), "microseconds": microseconds, "nonfinite": tally.nonfinite}
-        results.append(Result(case.name, spec.label, tally.count, exact_gradient=case.truth, **figures))
-    return results
+def measure(specs: list[Spec], cases: list[Case], draws: int, seed: int = 0) -> Iterator[Result]:
+    """Every estimator at every case of a problem; all are compiled first, on all cores, and then timed in turn."""
+
+    def prepare(spec):
+        estimator = spec.build()
+        sampler = Sampler(estimator, cases[0], draws, WARM_UP if "moving_average" in spec.label else 0)
+        return sampler, {"evaluations": evaluations(estimator, cases[0].logits), "bytes": sampler.temporaries()}
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        prepared = list(pool.map(prepare, specs))
+    for spec, (sampler, cost) in zip(specs, prepared):
+        for case in cases:
+            tally, microseconds = sampler.draw(case, draws, seed)
+            figures = {**cost, **tally.figures(), "microseconds": microseconds, "nonfinite": tally.nonfinite}
+            yield Result(case.name, spec.label, tally.count, exact_gradient=case.truth, **figures)
 
 
 def sweep(specs: list[Spec], cases: list[Case], temperatures: list[float], draws: int, seed: int = 0):
     """`{case: {estimator: [(temperature, variance), ...]}}` of those that have a temperature and a variance."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {case.name: {} for case in cases}
-    for spec in specs:
-        for temperature in temperatures:
-            if temperature < 1 and spec.name == "reinmax":
-                continue  # which is defined from 1 on
-            try:
-                estimator = spec.build(temperature=temperature)
-            except ValueError:
-                break
-            sampler = Sampler(estimator, cases[0], draws)
-            for case in cases:
-                variance = sampler.draw(case, draws, seed)[0].figures()["variance"]
-                if variance > 0:
-                    found[case.name].setdefault(spec.label, []).append((temperature, variance))
+    levels = [(spec, level) for spec in specs for level in temperatures]
+
+    def prepare(spec, level):
+        if level < 1 and spec.name == "reinmax":
+            return None  # which is defined from 1 on
+        try:
+            return Sampler(spec.build(temperature=level), cases[0], draws)
+        except ValueError:
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        samplers = list(pool.map(prepare, *zip(*levels))) if levels else []
+    for (spec, level), sampler in zip(levels, samplers):
+        for case in cases if sampler else ():
+            variance = sampler.draw(case, draws, seed)[0].figures()["variance"]
+            if variance > 0:
+                found[case.name].setdefault(spec.label, []).append((level, variance))
     return {case: curves for case, curves in found.items() if curves}
 
 
@@ -197,22 +208,24 @@ def chosen(texts: str | None, name: str, problem: Problem) -> list[Spec]:
 
 def run(problem: Problem, specs: list[Spec], draws: int, seed: int, temperatures: list[float], folder: Path) -> None:
     """Measures, prints the tables and writes everything into the folder."""
-    cases, binary = problem.cases(folder), []
-    if problem.binary and any(ESTIMATORS[spec.name].binary for spec in specs):
-        binary = problem.binary(folder)
+    binary = [spec for spec in specs if ESTIMATORS[spec.name].binary]
+    others = [spec for spec in specs if spec not in binary]
+    groups = [(own, make(folder)) for own, make in ((others, problem.cases), (binary, problem.binary)) if own and make]
     results: list[Result] = []
-    for spec in specs:
-        results += measure(spec, binary if ESTIMATORS[spec.name].binary else cases, draws, seed)
-        print(f"{spec.label}: {results[-1].microseconds:.3g} µs a draw", file=sys.stderr)
-    text = outputs.report(results, {case.name: case for case in (*cases, *binary)}.values())
+    for own, cases in groups:
+        print(f"compiling {len(own)} estimators", file=sys.stderr)
+        for result in measure(own, cases, draws, seed):
+            print(f"{result.case}: {result.estimator} {result.microseconds:.3g} µs a draw", file=sys.stderr)
+            results.append(result)
+    text = outputs.report(results, {case.name: case for _, cases in groups for case in cases}.values())
     print(text)
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
     (folder / "estimates.csv").write_text(outputs.rows(results), encoding="utf-8")
     unbiased = [spec.label for spec in specs if ESTIMATORS[spec.name].unbiased == "expected loss"]
     outputs.error_evaluations(folder / "error_evaluations.png", results, unbiased)
-    curves = sweep(specs, cases, temperatures, min(draws, CHUNK[cases[0].parallel]), seed)
+    curves = sweep(others, groups[0][1], temperatures, draws, seed) if others else {}
     if curves:
-        outputs.variance_temperature(folder / "variance_temperature.png", curves)
+        outputs.variance_temperature(folder / "variance_temperature.png", curves, unbiased)
     print(f"written to {folder}", file=sys.stderr)
 
 
@@ -222,7 +235,7 @@ def main(argv=None) -> None:
     parser.add_argument("--shape", help="of your own loss's gates: DECISIONSxOPTIONS")
     parser.add_argument("--logits-seed", type=int, help="random logits for your own loss instead of zeros")
     parser.add_argument("--estimators", help="names with settings, commas between; all that fit by default")
-    parser.add_argument("--draws", type=int, help="100,000 by default, on the supernet 200")
+    parser.add_argument("--draws", type=int, help="100,000 by default, on the supernet 100")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sweep", help=f"temperatures of the first picture; {TEMPERATURES}, on the supernet none")
     parser.add_argument("--out", type=Path, help="runs/estimator_variance/PROBLEM by default")

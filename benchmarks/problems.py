@@ -258,7 +258,7 @@ PROBLEMS = {
     "golden_binary": Problem(golden_binary, golden_binary),
     "three_edge": Problem(three_edge, three_edge_binary),
     "three_edge_binary": Problem(three_edge_binary, three_edge_binary),
-    "supernet": Problem(supernet, None, draws=200, supernet=True),
+    "supernet": Problem(supernet, None, draws=100, supernet=True),
 }
 
 

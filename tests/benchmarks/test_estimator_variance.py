@@ -15,7 +15,7 @@ MIXED = {"a": jnp.array([[0.4, -0.7, 1.1], [0.2, 0.3, -1.0]]), "b": jnp.array([[
 
 def measured(text, cases, draws):
     """The only result of one estimator at one case."""
-    (result,) = estimator_variance.measure(estimator_variance.parse_spec(text), cases, draws)
+    (result,) = estimator_variance.measure([estimator_variance.parse_spec(text)], cases, draws)
     return result
 
 

@@ -56,18 +56,25 @@ def pair_loss(paths, params):
     return jnp.exp(a[0, 1] * b[0, 1]) + jnp.sin(2 * a[1, 1] + b[0, 0]) + 1.0, None
 
 
-def draw(estimator, logits, loss_fn, count, state=None, key=KEY):
-    """Policy gradients `[count, D]` in float64, all decisions in one row, of one state."""
+def draw(estimator, logits, loss_fn, count, state=None, key=KEY, params=None):
+    """Policy gradients `[count, D]` in float64, all decisions in one row, of one state.
+
+    Numbers go in as arguments, so that calls that differ in them alone find the compiled program.
+    """
     logits = jax.tree.map(jnp.asarray, logits)
     state = estimator.init(jax.random.key(0), logits) if state is None else state
 
     @jax.jit
-    @jax.vmap
-    def one(key):
-        grads = estimator.estimate(key, state, logits, loss_fn, {})[1].policy_grads
-        return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads)])
+    def all_of_them(keys, state, logits, params):
+        def one(key):
+            grads = estimator.estimate(key, state, logits, loss_fn, params)[1].policy_grads
+            return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads)])
 
-    return np.asarray(one(jax.random.split(key, count)), np.float64)
+        return jax.vmap(one)(keys)
+
+    return np.asarray(
+        all_of_them(jax.random.split(key, count), state, logits, {} if params is None else params), np.float64
+    )
 
 
 def flat(tree):

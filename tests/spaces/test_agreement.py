@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxnas.base import SearchSpace, dense_paths, one_hot_paths, sparse_paths
@@ -165,8 +166,8 @@ def test_plain_and_fast_form_agree(case):
     )
     (_, fast), fast_grads = run(params, paths, images())
     (_, plain), plain_grads = graded(row.build(lowering="lax").apply)(params, paths, images())
-    assert_close(fast, plain, 1e-4)
-    assert_close(fast_grads, plain_grads, 1e-3)
+    assert_close(fast, plain, 1e-5)
+    assert_close(fast_grads, plain_grads, 1e-4)
 
 
 def test_one_trace_serves_every_architecture(case):
@@ -208,8 +209,8 @@ def test_one_operation_everywhere(case):
         assert_close(sparse, dense, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["darts", "nasbench201", "chain"])
-def test_bfloat16_gives_float32_logits_close_by(name):
+@pytest.mark.parametrize("name", ROWS)
+def test_bfloat16_gives_float32_logits_and_gradients_close_by(name):
     row = ROWS[name]
     full, half = row.build(), row.build(dtype="bfloat16")
     params = jax.jit(full.init)(jax.random.key(0), images())
@@ -219,6 +220,11 @@ def test_bfloat16_gives_float32_logits_close_by(name):
         narrow = jax.jit(half.apply)(params, paths, images())
         assert wide.dtype == narrow.dtype == jnp.float32
         assert 0 < np.abs(wide - narrow).max() < 0.1 * np.abs(wide).max()
+    wanted, found = (graded(space.apply)(params, sparse_paths(arch), images())[1] for space in (full, half))
+    chex.assert_trees_all_equal_dtypes(found, params)
+    apart, length = (optax.tree.norm(tree) for tree in (jax.tree.map(jnp.subtract, found, wanted), wanted))
+    # NAS-Bench-201's chain of fifteen normalisations turns the gradient by rounding alone, in the plain form too.
+    assert 0 < apart < (2.0 if name == "nasbench201" else 0.2) * length
     with pytest.raises(ValueError, match="dtype must be 'float32' or 'bfloat16', got 'float16'"):
         row.build(dtype="float16")
 
