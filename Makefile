@@ -75,11 +75,12 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/sphinx-build -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 
-# Compiled programs are kept between runs, which is most of the time of a second run.
+# Compiled programs are kept between runs, which is most of the time of a second run. Work stealing keeps neighbouring
+# tests, which share programs, in one process.
 pytest: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 pytest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 pytest: $(VENV)/.installed-dev
-	$(BIN)/pytest -n 2 --durations 12 $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal --durations 12 $(ARGS)
 
 clean:
 	rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist docs/_build docs/_api *.egg-info

@@ -248,9 +248,8 @@ def test_leave_one_out_does_not_see_a_shift_of_the_loss_and_a_constant_loss_give
 @pytest.mark.parametrize("name", [name for name, entry in ESTIMATORS.items() if not entry.supernet])
 @pytest.mark.parametrize("scale", [0.0, 30.0])
 def test_settled_and_level_logits_give_finite_gradients(name, scale):
-    logits = jax.tree.map(lambda leaf: scale * leaf, PAIR_LOGITS if ESTIMATORS[name].binary else MIXED_LOGITS)
-    loss_fn = pair_loss if ESTIMATORS[name].binary else mixed_loss
-    assert np.isfinite(draw(build(name), logits, loss_fn, 2000)).all()
+    logits, loss_fn, _ = problem(ESTIMATORS[name].binary, True)
+    assert np.isfinite(draw(build(name), jax.tree.map(lambda leaf: scale * leaf, logits), loss_fn, COUNT)).all()
 
 
 def test_a_learned_control_variate_lowers_the_variance():
