@@ -217,6 +217,8 @@ def run(problem: Problem, specs: list[Spec], draws: int, seed: int, temperatures
         for result in measure(own, cases, draws, seed):
             print(f"{result.case}: {result.estimator} {result.microseconds:.3g} µs a draw", file=sys.stderr)
             results.append(result)
+    asked = [spec.label for spec in specs]
+    results.sort(key=lambda result: asked.index(result.estimator))
     text = outputs.report(results, {case.name: case for _, cases in groups for case in cases}.values())
     print(text)
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
