@@ -35,7 +35,7 @@ def arsm(*, dense: bool = False) -> Estimator:
 
     def estimate(key, state, policy_params, loss_fn, params):
         logits = wide(policy_params)
-        noise = jax.tree.map(lambda k, leaf: exponential(k, leaf.shape, leaf.dtype), split_like(key, logits), logits)
+        noise = jax.tree.map(exponential, split_like(key, logits), logits)
         options = max(leaf.shape[-1] for leaf in jax.tree.leaves(logits))
         orders, place = _swaps(options)
 

@@ -10,7 +10,7 @@ import optax
 from jaxnas.base import Estimator, Op, Tree, dense_paths
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
 from jaxnas.policies import categorical, split_like
-from jaxnas.relaxations import conditional_noise, conditional_perturbed, exponential, perturbed
+from jaxnas.relaxations import check_temperature, conditional_noise, conditional_perturbed, exponential, perturbed
 
 __all__ = ["ControlParams", "ControlState", "rebar", "relax", "tanh_network"]
 
@@ -134,8 +134,7 @@ def tanh_network(width: int = 10) -> Op:
 
 
 def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
-    if temperature <= 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
+    check_temperature(temperature)
 
     def init(key, policy_params):
         own = None if form.network is None else form.network.init(key, _flat(wide(policy_params)))
@@ -150,8 +149,7 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
         if form.coupled:
             noise = jax.tree.map(conditional_noise, z, logits, arch)
         else:
-            keys = split_like(key_again, logits)
-            noise = jax.tree.map(lambda k, leaf: exponential(k, leaf.shape, leaf.dtype), keys, logits)
+            noise = jax.tree.map(exponential, split_like(key_again, logits), logits)
         gumbel = jax.tree.map(jnp.subtract, z, logits)
         found = evaluate(loss_fn, params, policy_params, stacked(arch), dense=form.dense)
         loss, score = found.losses[0], score_gradient(policy, logits, stacked(arch), jnp.ones(1))

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnas import relaxations
 from jaxnas.base import Arch, Estimate, LossFn, Params, Paths, Policy, Tree, one_hot_paths, sparse_paths
 
 __all__ = ["Evaluations", "NoState", "estimate_of", "evaluate", "no_state", "score_gradient", "stacked", "wide"]
@@ -37,8 +38,8 @@ class Evaluations(NamedTuple):
 
 
 def wide(logits: Tree) -> Tree:
-    """The logits in float32 or wider: probabilities of eight bits are wrong probabilities."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), logits)
+    """A tree of logits in float32 or wider."""
+    return jax.tree.map(relaxations.wide, logits)
 
 
 def stacked(*archs: Arch) -> Arch:

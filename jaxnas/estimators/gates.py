@@ -7,7 +7,7 @@ import optax
 from jaxnas.base import Arch, Estimate, Estimator, Paths, Tree
 from jaxnas.estimators.evaluation import no_state, wide
 from jaxnas.policies import categorical, split_like
-from jaxnas.relaxations import perturbed
+from jaxnas.relaxations import perturbed, softmax_jacobian
 
 __all__ = ["binary_gate", "two_path_gate", "two_path_rescale"]
 
@@ -33,9 +33,7 @@ def binary_gate() -> Estimator:
         arch = categorical(policy_params).sample(key, logits)
         probe = Paths(None, jax.tree.map(jnp.zeros_like, policy_params))
         value, aux, paths, weight_grads, to_gates = _probed(loss_fn, params, policy_params, arch, probe)
-        grads = jax.tree.map(
-            lambda leaf, g, own: _through(jax.nn.softmax(leaf), g, own), logits, to_gates, policy_params
-        )
+        grads = jax.tree.map(_to_logits, logits, to_gates)
         return state, Estimate(value, grads, weight_grads, paths, aux, {})
 
     return Estimator(no_state, estimate)
@@ -72,8 +70,7 @@ def two_path_gate() -> Estimator:
         value, aux, paths, weight_grads, to_gates = _probed(loss_fn, params, policy_params, arch, Paths(pair, zeros))
 
         def grad(two, g, i, leaf):
-            moved = _through(jax.nn.softmax(two), g, leaf)
-            return jnp.put_along_axis(jnp.zeros_like(leaf), i, moved, -1, inplace=False)
+            return jnp.put_along_axis(jnp.zeros_like(leaf), i, _to_logits(two, g), -1, inplace=False)
 
         grads = jax.tree.map(grad, two, to_gates, pair, policy_params)
         return state, Estimate(value, grads, weight_grads, paths, aux, {})
@@ -122,7 +119,6 @@ def _probed(loss_fn, params, choices: Tree, arch: Arch, probe: Paths):
     return value, aux, paths, grads[1], grads[0]
 
 
-def _through(q: jax.Array, g: jax.Array, like: jax.Array) -> jax.Array:
-    """The Jacobian of a softmax with the outcome `q` on the gradient `g` of its outcome."""
-    g = g.astype(q.dtype)
-    return (q * (g - jnp.sum(q * g, -1, keepdims=True))).astype(like.dtype)
+def _to_logits(logits: jax.Array, to_gates: jax.Array) -> jax.Array:
+    """The gradient of the logits from that of the gates, in the dtype of the gates."""
+    return softmax_jacobian(jax.nn.softmax(logits), to_gates.astype(logits.dtype)).astype(to_gates.dtype)

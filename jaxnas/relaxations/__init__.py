@@ -8,11 +8,10 @@ from jaxnas.relaxations.gumbel import (
     gumbel_softmax,
     perturbed,
 )
-from jaxnas.relaxations.softmax import softmax
+from jaxnas.relaxations.softmax import softmax, softmax_jacobian, wide
 from jaxnas.relaxations.straight_through import (
     gumbel_rao,
     reinmax,
-    softmax_slope,
     st_gumbel,
     st_softmax,
     straight_through,
@@ -32,9 +31,10 @@ __all__ = [
     "perturbed",
     "reinmax",
     "softmax",
-    "softmax_slope",
+    "softmax_jacobian",
     "st_gumbel",
     "st_softmax",
     "straight_through",
     "temperature_at",
+    "wide",
 ]

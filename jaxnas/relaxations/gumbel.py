@@ -1,10 +1,10 @@
 """The Gumbel-softmax, also called Concrete, distribution: its noise, samples of it, and its density."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln, logsumexp
+
+from jaxnas.relaxations.softmax import wide
 
 __all__ = [
     "concrete_log_prob",
@@ -26,8 +26,8 @@ def perturbed(key: jax.Array, logits: jax.Array) -> jax.Array:
     Returns:
       `[E, K]`, float32 or wider: noise of eight bits gives rare operations wrong frequencies.
     """
-    wide = jnp.promote_types(logits.dtype, jnp.float32)
-    return logits.astype(wide) + jax.random.gumbel(key, logits.shape, wide)
+    logits = wide(logits)
+    return logits + jax.random.gumbel(key, logits.shape, logits.dtype)
 
 
 def conditional_perturbed(noise: jax.Array, logits: jax.Array, index: jax.Array) -> jax.Array:
@@ -48,7 +48,7 @@ def conditional_perturbed(noise: jax.Array, logits: jax.Array, index: jax.Array)
       Maddison et al., 2014, arXiv 1411.0030; Paulus et al., 2021, arXiv 2010.04838; Grathwohl et al., 2018, arXiv
       1711.00123.
     """
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = wide(logits)
     log_noise = jnp.log(noise)
     chosen = jax.nn.one_hot(index, logits.shape[-1], dtype=bool)
     log_total = logsumexp(logits, -1, keepdims=True)
@@ -77,9 +77,9 @@ def conditional_noise(z: jax.Array, logits: jax.Array, index: jax.Array) -> jax.
     return jax.lax.stop_gradient(jnp.maximum(noise, jnp.finfo(noise.dtype).tiny))
 
 
-def exponential(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Standard exponential noise that is never zero, so that its logarithm is finite."""
-    return -jnp.log(jax.random.uniform(key, shape, dtype, minval=jnp.finfo(dtype).tiny))
+def exponential(key: jax.Array, like: jax.Array) -> jax.Array:
+    """Standard exponential noise in the shape and dtype of `like`, never zero, so that its logarithm is finite."""
+    return -jnp.log(jax.random.uniform(key, like.shape, like.dtype, minval=jnp.finfo(like.dtype).tiny))
 
 
 def gumbel_softmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:

@@ -1,9 +1,9 @@
-"""The softmax mixture: no noise, every operation weighted by its probability."""
+"""The softmax mixture, no noise and every operation weighted by its probability; and the Jacobian of a softmax."""
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["softmax"]
+__all__ = ["softmax", "softmax_jacobian", "wide"]
 
 
 def softmax(key: jax.Array | None, logits: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
@@ -24,3 +24,18 @@ def softmax(key: jax.Array | None, logits: jax.Array, temperature: jax.Array | f
     """
     del key
     return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype), -1)
+
+
+def softmax_jacobian(q: jax.Array, v: jax.Array) -> jax.Array:
+    """`q * (v - <q, v>)`: the Jacobian of a softmax with the outcome `q`, which is symmetric, times `v`.
+
+    Args:
+      q: probabilities `[..., K]`.
+      v: `[..., K]`, a tangent of the logits or a cotangent of the outcome.
+    """
+    return q * (v - jnp.sum(q * v, -1, keepdims=True))
+
+
+def wide(logits: jax.Array) -> jax.Array:
+    """The logits in float32 or wider: probabilities of eight bits are wrong probabilities."""
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -8,8 +8,9 @@ from jax import lax
 
 from jaxnas.base import Relaxation
 from jaxnas.relaxations.gumbel import conditional_perturbed, exponential, gumbel_softmax
+from jaxnas.relaxations.softmax import softmax_jacobian, wide
 
-__all__ = ["gumbel_rao", "reinmax", "softmax_slope", "st_gumbel", "st_softmax", "straight_through"]
+__all__ = ["gumbel_rao", "reinmax", "st_gumbel", "st_softmax", "straight_through"]
 
 
 def straight_through(relaxation: Relaxation) -> Relaxation:
@@ -66,10 +67,10 @@ def st_softmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float
     References:
       Bengio et al., 2013, arXiv 1308.3432; ProxylessNAS, Cai et al., 2019, arXiv 1812.00332, equation 4.
     """
-    logits, dtype = _wide(logits), logits.dtype
+    logits, dtype = wide(logits), logits.dtype
     hard = _sample(key, logits)
     p = jax.nn.softmax(logits / temperature, -1)
-    return (hard + softmax_slope(p, logits) / temperature).astype(dtype)
+    return (hard + _slope(p, logits) / temperature).astype(dtype)
 
 
 def reinmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
@@ -90,10 +91,10 @@ def reinmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float = 
     References:
       Liu et al., 2023, arXiv 2304.08612.
     """
-    logits, dtype = _wide(logits), logits.dtype
+    logits, dtype = wide(logits), logits.dtype
     hard = _sample(key, logits)
     between = (jax.nn.softmax(logits / temperature, -1) + hard) / 2
-    slope = 2 * softmax_slope(between, logits) - softmax_slope(jax.nn.softmax(logits, -1), logits) / 2
+    slope = 2 * _slope(between, logits) - _slope(jax.nn.softmax(logits, -1), logits) / 2
     return (hard + slope).astype(dtype)
 
 
@@ -120,35 +121,23 @@ def gumbel_rao(num_samples: int = 10) -> Relaxation:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
 
     def relaxed(key, logits, temperature=1.0):
-        logits, dtype = _wide(logits), logits.dtype
+        logits, dtype = wide(logits), logits.dtype
         key_sample, key_noise = jax.random.split(key)
         hard = _sample(key_sample, logits)
         index, given = jnp.argmax(hard, -1), lax.stop_gradient(logits)
 
         def slope(key):
-            soft = jax.nn.softmax(
-                conditional_perturbed(exponential(key, given.shape, given.dtype), given, index) / temperature, -1
-            )
-            return softmax_slope(soft, logits) / temperature
+            z = conditional_perturbed(exponential(key, given), given, index)
+            return _slope(jax.nn.softmax(z / temperature, -1), logits) / temperature
 
         return (hard + jnp.mean(jax.vmap(slope)(jax.random.split(key_noise, num_samples)), 0)).astype(dtype)
 
     return relaxed
 
 
-def softmax_slope(q: jax.Array, logits: jax.Array) -> jax.Array:
-    """Zero in value; backward the Jacobian of a softmax with the outcome `q`: `g` becomes `q * (g - <q, g>)`.
-
-    Args:
-      q: probabilities `[E, K]`, taken as constants.
-      logits: `[E, K]`, where the gradient goes.
-    """
-    q, moved = lax.stop_gradient(q), logits - lax.stop_gradient(logits)
-    return q * (moved - jnp.sum(q * moved, -1, keepdims=True))
-
-
-def _wide(logits: jax.Array) -> jax.Array:
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+def _slope(q: jax.Array, logits: jax.Array) -> jax.Array:
+    """Zero in value; backward the Jacobian of a softmax with the outcome `q`, to `logits`."""
+    return softmax_jacobian(lax.stop_gradient(q), logits - lax.stop_gradient(logits))
 
 
 def _sample(key: jax.Array, logits: jax.Array) -> jax.Array:

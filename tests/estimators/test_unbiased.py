@@ -123,7 +123,7 @@ ROWS = [
         without_replacement,
         ("without_replacement.another", lambda key, logits, arch: categorical(logits).sample(key, logits)),
     ),
-    Row("arsm", {}, arsm, ("arsm.exponential", jax.random.uniform)),
+    Row("arsm", {}, arsm, ("arsm.exponential", lambda key, like: jax.random.uniform(key, like.shape))),
     *(
         Row("disarm_sb", {"order": o}, disarm_sb, ("coupled._draw", lone_pair))
         for o in ("given", "ascending", "descending")
@@ -151,16 +151,12 @@ def problem(binary, mixed):
     return logits, loss_fn, flat(found.policy_grads)
 
 
-def problems(name):
-    """Both."""
-    return [problem(ESTIMATORS[name].binary, mixed) for mixed in (False, True)]
-
-
 @pytest.mark.statistical
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.name} {' '.join(row.settings)}".strip() for row in ROWS])
 def test_mean_is_the_exact_gradient_and_a_wrong_variant_is_caught(row, monkeypatch):
-    for logits, loss_fn, exactly in problems(row.name):
-        assert z_max(draw(build(row.name, **row.settings), logits, loss_fn, COUNT), exactly) < 4.5
+    # `test_goldens` has the same for one decision.
+    logits, loss_fn, exactly = problem(ESTIMATORS[row.name].binary, True)
+    assert z_max(draw(build(row.name, **row.settings), logits, loss_fn, COUNT), exactly) < 4.5
     if row.patch:
         module, name = row.patch[0].split(".")
         monkeypatch.setattr(importlib.import_module(f"jaxnas.estimators.{module}"), name, row.patch[1])
@@ -246,10 +242,11 @@ def test_leave_one_out_does_not_see_a_shift_of_the_loss_and_a_constant_loss_give
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ESTIMATORS.items() if not entry.supernet])
-@pytest.mark.parametrize("scale", [0.0, 30.0])
-def test_settled_and_level_logits_give_finite_gradients(name, scale):
+def test_settled_and_level_logits_give_finite_gradients(name):
     logits, loss_fn, _ = problem(ESTIMATORS[name].binary, True)
-    assert np.isfinite(draw(build(name), jax.tree.map(lambda leaf: scale * leaf, logits), loss_fn, COUNT)).all()
+    for scale in (0.0, 30.0):
+        scaled = jax.tree.map(lambda leaf, scale=scale: scale * leaf, logits)
+        assert np.isfinite(draw(build(name), scaled, loss_fn, 50_000)).all()
 
 
 def test_a_learned_control_variate_lowers_the_variance():
