@@ -1,6 +1,6 @@
 # Commands of this repository. A developer and the continuous integration run the same ones:
 #
-#   make search [ARGS="--seed 1"]      a search on the digits data, about two minutes on two CPU cores
+#   make search [ARGS="--seed 1"]      a search on the digits data, just under three minutes on two CPU cores
 #   make test [PYTHON=python3.12]      static checks, docs, then the tests
 #
 # PYTHON picks the interpreter. Another one than the default gets a virtual environment of its own, beside .venv.

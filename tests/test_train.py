@@ -9,23 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas.base import Network, Op, one_hot_paths, sparse_paths
+from jaxnas.base import Network, one_hot_paths, sparse_paths
 from jaxnas.run.environment import compiler_options
 from jaxnas.searchers import coupled_sgd
-from jaxnas.spaces import chain_space, darts_space, nasbench201_space
+from jaxnas.spaces import darts_space, nasbench201_space
 from jaxnas.train import accuracy, children, cross_entropy, stand_alone
+from tests.population.families import SPACE
 
 KEY = jax.random.key(1)
-
-
-def dense(features):
-    def init(key, x):
-        return {"kernel": jax.random.normal(key, (x.shape[-1], features)) / np.sqrt(x.shape[-1])}
-
-    return Op(init, lambda params, x, *, key=None: x @ params["kernel"])
-
-
-SPACE = chain_space({"dense": dense(4), "tanh": jnp.tanh, "other": dense(4)}, 2, head=dense(3))
 ARCHS = {"chain": jnp.array([[0, 1], [2, 0], [1, 1], [0, 2]])}
 BATCH = jax.random.normal(KEY, (8, 4)), jax.random.randint(KEY, (8,), 0, 3)
 SGD = functools.partial(coupled_sgd, 0.1, clip=1.0)

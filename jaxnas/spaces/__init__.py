@@ -6,6 +6,7 @@ from jaxnas.spaces.choice import mixed_op
 from jaxnas.spaces.darts import darts_space, snas_space
 from jaxnas.spaces.inherit import fill, linen_network
 from jaxnas.spaces.nasbench201 import nasbench201_space
+from jaxnas.spaces.nasbench201_small import nasbench201_small_space
 from jaxnas.spaces.toy import function_space, gates, quadratic_space, table_space
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "init_cell",
     "linen_network",
     "mixed_op",
+    "nasbench201_small_space",
     "nasbench201_space",
     "quadratic_space",
     "snas_space",

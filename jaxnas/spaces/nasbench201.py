@@ -7,16 +7,16 @@ output. All cells share one architecture, so there are 5^6 = 15,625 of them, all
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxnas.base import About, Arch, Params, Paths, SearchSpace, arch_like
+from jaxnas.base import About, Params, Paths, SearchSpace, arch_like
 from jaxnas.ops import Classifier, Lowering, Style, by_hand, compute_dtype, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, used_cell
 from jaxnas.spaces.inherit import linen_network
@@ -26,8 +26,10 @@ from jaxnas.spaces.nasbench201_network import (
     NasBench201Config,
     NasBench201Network,
     cost_tables,
+    genotype,
     last_norm,
     operation,
+    parse,
     reduction,
     stem,
 )
@@ -173,8 +175,8 @@ def _about(config, style, compute, graphs, choices) -> About:
         operations={"cell": config.operations},
         size=len(config.operations) ** len(EDGES),
         costs=costs,
-        genotype=lambda arch: _genotype(config, arch_like(choices, arch)),
-        parse=lambda genotype: _parse(config, genotype),
+        genotype=lambda arch: genotype(config.operations, arch_like(choices, arch)),
+        parse=functools.partial(parse, config.operations),
         network=network,
         edges={"cell": EDGES},
         config=settings | {"lowering": style.lowering, "dtype": compute.name},
@@ -194,22 +196,3 @@ def _inherit(config: NasBench201Config, graphs, cell: tuple[int, ...], params: P
                 named[place] = edge_params(graph, own, edge, name)
     channels = params["stem"]["kernel"].shape[2]
     return named, jax.ShapeDtypeStruct((4, 32, 32, channels), jnp.float32)
-
-
-def _genotype(config: NasBench201Config, arch: Arch) -> str:
-    nodes: list[str] = ["|"] * 3
-    for (source, target), k in zip(EDGES, arch["cell"], strict=True):
-        nodes[target - 1] += f"{config.operations[k]}~{source}|"
-    return "+".join(nodes)
-
-
-def _parse(config: NasBench201Config, genotype: str) -> Arch:
-    """Reads the benchmark's string; the order of a node's sources is free."""
-    parts = [node.strip("|").split("|") for node in genotype.split("+")]
-    found = [(part.partition("~"), target) for target, node in enumerate(parts, start=1) for part in node]
-    names = {(source, target): name for (name, _, source), target in found}
-    wanted = [(str(source), target) for source, target in EDGES]
-    if len(found) != len(EDGES) or set(names) != set(wanted) or not set(names.values()) <= set(config.operations):
-        form, known = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|", ", ".join(config.operations)
-        raise ValueError(f"genotype must have the form {form} with operations {known}, got {genotype!r}")
-    return {"cell": np.array([config.operations.index(names[edge]) for edge in wanted], np.int32)}

@@ -4,13 +4,14 @@
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.base import CostTable
+from jaxnas.base import Arch, CostTable
 from jaxnas.ops import Block, Classifier, ConvNorm, Cost, Identity, Norm, Pool, Style, Zero, conv, drop_path
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "NasBench201Config",
     "NasBench201Network",
     "ResidualReduce",
+    "check_even",
     "cost_tables",
+    "genotype",
     "last_norm",
     "operation",
+    "parse",
     "reduction",
     "stem",
 ]
@@ -83,7 +87,7 @@ class ResidualReduce(Block):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Halves `x` in height and width."""
         batch, height, width, channels = x.shape
-        _check_even(height, width)
+        check_even(height, width)
         first, second = self._halves()
         y = second.clone(name="second", parent=self)(first.clone(name="first", parent=self)(x))
         pooled = jnp.mean(x.reshape(batch, height // 2, 2, width // 2, 2, channels), (2, 4))
@@ -92,14 +96,15 @@ class ResidualReduce(Block):
 
     def cost(self, in_features, height, width):
         """Both convolutions, and `C * D` weights of the shortcut used once per output pixel."""
-        _check_even(height, width)
+        check_even(height, width)
         first, second = self._halves()
         weights = in_features * self.features
         total = Cost(weights, weights * self._pixels(height, width)) + first.cost(in_features, height, width)
         return total + second.cost(self.features, height // 2, width // 2)
 
 
-def _check_even(height: int, width: int) -> None:
+def check_even(height: int, width: int) -> None:
+    """Raises `ValueError` for a grid that cannot be halved."""
     if height % 2 or width % 2:
         raise ValueError(f"image size: halving the grid needs an even height and width, got {height}x{width}")
 
@@ -209,3 +214,27 @@ def cost_tables(config: NasBench201Config, style: Style, image_shape: tuple[int,
     fixed += Cost(2 * config.widths[-1], config.num_classes)  # the last normalisation; the bias
     table = np.broadcast_to(row, (len(EDGES), *row.shape))
     return {name: CostTable(getattr(fixed, name), {"cell": table[..., i]}) for i, name in enumerate(Cost._fields)}
+
+
+def genotype(operations: Sequence[str], arch: Arch) -> str:
+    """The benchmark's string, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`: per node and source one operation."""
+    nodes: list[str] = ["|"] * 3
+    for (source, target), k in zip(EDGES, arch["cell"], strict=True):
+        nodes[target - 1] += f"{operations[k]}~{source}|"
+    return "+".join(nodes)
+
+
+def parse(operations: Sequence[str], genotype: str) -> Arch:
+    """Reads the benchmark's string; the order of a node's sources is free.
+
+    Raises:
+      ValueError: another form, or an operation that is not among `operations`.
+    """
+    parts = [node.strip("|").split("|") for node in genotype.split("+")]
+    found = [(part.partition("~"), target) for target, node in enumerate(parts, start=1) for part in node]
+    names = {(source, target): name for (name, _, source), target in found}
+    wanted = [(str(source), target) for source, target in EDGES]
+    if len(found) != len(EDGES) or set(names) != set(wanted) or not set(names.values()) <= set(operations):
+        form, known = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|", ", ".join(operations)
+        raise ValueError(f"genotype must have the form {form} with operations {known}, got {genotype!r}")
+    return {"cell": np.array([operations.index(names[edge]) for edge in wanted], np.int32)}

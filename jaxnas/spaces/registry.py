@@ -12,6 +12,7 @@ from typing import Any
 from jaxnas.base import SearchSpace
 from jaxnas.spaces.darts import darts_space, snas_space
 from jaxnas.spaces.nasbench201 import nasbench201_space
+from jaxnas.spaces.nasbench201_small import nasbench201_small_space
 from jaxnas.spaces.toy import quadratic_space, table_space
 
 __all__ = ["SPACES", "build", "defaults", "names"]
@@ -20,6 +21,7 @@ SPACES: dict[str, Callable[..., SearchSpace]] = {
     "darts": darts_space,
     "snas": snas_space,
     "nasbench201": nasbench201_space,
+    "nasbench201-small": nasbench201_small_space,
     "table": table_space,
     "quadratic": quadratic_space,
 }

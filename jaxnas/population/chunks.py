@@ -1,0 +1,210 @@
+"""Trains a population chunk by chunk, through one compiled program, and keeps what is done."""
+
+import contextlib
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from jaxnas.base import Arch, Params, Tree, arch_like
+from jaxnas.checkpoint import Checkpoints
+from jaxnas.population.member import Family, Member, PopulationData, Recipe, Trained, train_member
+from jaxnas.population.strategies import Strategy, lift, member_mesh, placed, resolve
+
+__all__ = ["Population", "train_population"]
+
+
+class Population(NamedTuple):
+    """What became of `P` members, as numpy arrays; `J` judgements.
+
+    Attributes:
+      accuracy: `[P, J]` by part of the data, NaN once a loss was not finite.
+      loss: `[P, J]`, mean training loss in nats since the judgement before.
+      good: `[P]`, whether every loss and gradient was finite.
+      seconds: `[P]`, wall time of the member's chunk divided by its members, compilation left out.
+      params: weights, leaves `[P, ...]`; None unless they were asked for.
+    """
+
+    accuracy: dict[str, np.ndarray]
+    loss: np.ndarray
+    good: np.ndarray
+    seconds: np.ndarray
+    params: Params | None
+
+
+class _Entry(NamedTuple):
+    """What a program needs to know of a member; `name` and `seed` make its key."""
+
+    name: Any
+    seed: Any
+    arch: Arch
+    rate: Any
+
+
+def train_population(
+    key: jax.Array,
+    family: Family,
+    archs: Arch,
+    data: PopulationData,
+    recipe: Recipe,
+    *,
+    choices: Tree | None = None,
+    rates: np.ndarray | None = None,
+    seeds: np.ndarray | None = None,
+    strategy: Strategy = "auto",
+    chunk: int | None = None,
+    mesh: Mesh | None = None,
+    keep_params: bool = False,
+    directory: str | Path | None = None,
+    on_chunk: Callable[[int, float], None] | None = None,
+    compiler_options: dict[str, Any] | None = None,
+) -> Population:
+    """Trains every architecture from its own first weights, each with its own key and, if wanted, learning rate.
+
+    A member's key is made from `key`, its architecture and its seed. So its result is one and the same in whatever
+    slot, chunk or process it is trained: bit for bit within one strategy and chunk size, to rounding across strategies.
+
+    Args:
+      key: of the population.
+      family: the networks, for example `family_of(space)`.
+      archs: leaves `[P, E]`.
+      data: what to learn from and be judged on.
+      recipe: how.
+      choices: `SearchSpace.choices`, to refuse architectures outside of the space before anything starts.
+      rates: `[P]` learning rates, for a `recipe.tx` that takes one.
+      seeds: `[P]` whole numbers from 0, to train one architecture several times; 0 if not given.
+      strategy: see `jaxnas.population.resolve`.
+      chunk: members in one call of the program; the last chunk is filled up with copies. A multiple of the number of
+        devices. By default 32 for each of them.
+      mesh: for `"shard"`, of one axis; all devices of all processes if not given.
+      keep_params: return the weights of all members. They are part of every checkpoint then.
+      directory: where to save after every chunk; the same call with the same directory goes on from there, on as many
+        devices and processes as there are then.
+      on_chunk: `(members done, seconds of the chunk)` after every chunk.
+      compiler_options: for `jax.jit`.
+
+    Raises:
+      ValueError: an architecture outside of the space, lengths that do not fit, a chunk that cannot be split over the
+        devices, more memory than a device has; a directory with another population.
+    """
+    entries = _entries(archs, rates, seeds, choices)
+    strategy = resolve(strategy, mesh)
+    mesh = (mesh or member_mesh()) if strategy == "shard" else None
+    size, devices = len(entries.name), 1 if mesh is None else mesh.size
+    chunk = min(32 * devices, -(-size // devices) * devices) if chunk is None else chunk
+    if chunk < 1 or chunk % devices:
+        raise ValueError(f"chunk must be a multiple of {devices}, the number of devices, got {chunk}")
+    train = train_member(family, recipe)
+
+    def one(entry: _Entry, shared: tuple[jax.Array, PopulationData]) -> Trained:
+        own = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(shared[0]), entry.name), entry.seed)
+        trained = train(Member(own, entry.arch, entry.rate), shared[1])
+        return trained if keep_params else trained._replace(params=None)
+
+    shared = placed((jax.random.key_data(key), data), mesh, split=False)
+    program = jax.jit(lift(one, strategy, mesh), compiler_options=compiler_options)
+    like = jax.eval_shape(program, _rows(entries, 0, chunk), shared)
+
+    def compiled() -> Callable[[int], Trained]:
+        run = program.lower(placed(_rows(entries, 0, chunk), mesh, split=True), shared).compile()
+        _check_memory(run, chunk, devices)
+        return lambda first: _fetched(run(placed(_rows(entries, first, chunk), mesh, split=True), shared))
+
+    found = jax.tree.map(lambda leaf: np.zeros((size, *leaf.shape[1:]), leaf.dtype), like)
+    state = {"found": found._asdict(), "seconds": np.zeros(size)}
+    meta = {"population": _fingerprint(key, entries, recipe)}
+    with Checkpoints(directory) if directory is not None else contextlib.nullcontext() as checkpoints:
+        saved = None if checkpoints is None else checkpoints.restore(state, check_meta=meta)
+        first, state = (0, state) if saved is None else (saved[0], jax.tree.map(np.array, saved[1]))
+        for done, seconds in _each_chunk(compiled, state, first, chunk):
+            if checkpoints is not None:
+                checkpoints.save(done, state, meta)
+            if on_chunk is not None:
+                on_chunk(done, seconds)
+    return Population(seconds=state["seconds"], **state["found"])
+
+
+def _each_chunk(compiled, state: dict[str, Any], done: int, chunk: int) -> Iterator[tuple[int, float]]:
+    """Writes chunk after chunk into `state`; yields how many members are done and the seconds of the chunk."""
+    size = len(state["seconds"])
+    run = compiled() if done < size else None
+    while run is not None and done < size:
+        started = time.monotonic()
+        result = run(done)
+        seconds = time.monotonic() - started
+        count = min(chunk, size - done)
+        for into, leaf in zip(jax.tree.leaves(state["found"]), jax.tree.leaves(result._asdict()), strict=True):
+            into[done : done + count] = leaf[:count]
+        state["seconds"][done : done + count] = seconds / count
+        done += count
+        yield done, seconds
+
+
+def _entries(archs: Arch, rates, seeds, choices) -> _Entry:
+    size = len(jax.tree.leaves(archs)[0])
+    if choices is not None:
+        for i in range(size):
+            arch_like(choices, jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], archs))
+    archs = jax.tree.map(lambda leaf: np.asarray(leaf, np.int32), archs)
+    rates = np.zeros(size, np.float32) if rates is None else np.asarray(rates, np.float32)
+    seeds = np.zeros(size, np.uint32) if seeds is None else np.asarray(seeds, np.uint32)
+    for name, values in (("rates", rates), ("seeds", seeds)):
+        if values.shape != (size,):
+            raise ValueError(f"{name} must have shape ({size},), got {values.shape}")
+    leaves = jax.tree.leaves(archs)
+    names = [zlib.crc32(b"".join(leaf[i].tobytes() for leaf in leaves)) for i in range(size)]
+    return _Entry(np.array(names, np.uint32), seeds, archs, rates)
+
+
+def _rows(entries: _Entry, first: int, chunk: int) -> _Entry:
+    """The members of one chunk; after the last of all, the first one again."""
+    size = len(entries.name)
+    rows = np.arange(first, first + chunk)
+    return jax.tree.map(lambda leaf: leaf[np.where(rows < size, rows, first)], entries)
+
+
+def _fingerprint(key: jax.Array, entries: _Entry, recipe: Recipe) -> list[int]:
+    """Tells one population from another."""
+    crc = 0
+    for leaf in jax.tree.leaves((np.asarray(jax.random.key_data(key)), entries)):
+        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
+    return [crc, recipe.steps, recipe.batch_size, *recipe.moments]
+
+
+def _fetched(tree: Tree) -> Tree:
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(np.asarray, tree)
+
+
+def _check_memory(compiled: Any, chunk: int, devices: int) -> None:
+    """Refuses a chunk that needs more than a device has, and says which would fit."""
+    sizes = compiled.memory_analysis()
+    available = _available()
+    if sizes is None or available is None:
+        return
+    needed = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
+    if needed > available:
+        fitting = int(chunk / devices * available / needed) * devices
+        advice = f"chunk={fitting} would fit" if fitting else "not even one member fits"
+        raise ValueError(
+            f"chunk={chunk}: needs {needed / 2**30:.2f} GiB on each device, which has {available / 2**30:.2f}; {advice}"
+        )
+
+
+def _available() -> int | None:
+    """Bytes that a device of this process has left, None where it does not say."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    if device.platform == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+    return None

@@ -1,0 +1,76 @@
+"""How the members of one chunk run: side by side, one after the other, or spread over a mesh of devices."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxnas.base import Tree
+
+__all__ = ["Strategy", "lift", "member_mesh", "placed", "resolve"]
+
+Strategy = Literal["auto", "vmap", "map", "shard"]
+AXIS = "members"
+
+
+def resolve(strategy: Strategy, mesh: Mesh | None = None) -> Strategy:
+    """What `"auto"` means here: `"shard"` with several devices, else `"map"` on a CPU and `"vmap"` elsewhere.
+
+    On a CPU a loop over members beat `vmap` at every size that was tried (`benchmarks/results`).
+
+    Raises:
+      ValueError: an unknown strategy; a mesh for one that has no use for it.
+    """
+    if strategy not in ("auto", "vmap", "map", "shard"):
+        raise ValueError(f"strategy must be 'auto', 'vmap', 'map' or 'shard', got {strategy!r}")
+    if mesh is not None and strategy not in ("auto", "shard"):
+        raise ValueError(f"a mesh needs strategy 'shard' or 'auto', got {strategy!r}")
+    if strategy != "auto":
+        return strategy
+    if mesh is not None or jax.device_count() > 1:
+        return "shard"
+    return _alone()
+
+
+def _alone() -> Strategy:
+    return "map" if jax.default_backend() == "cpu" else "vmap"
+
+
+def member_mesh() -> Mesh:
+    """All devices of all processes in a row."""
+    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def lift(train: Callable[[Any, Any], Any], strategy: Strategy, mesh: Mesh | None) -> Callable[[Tree, Tree], Tree]:
+    """`(members, data) -> results` from `(member, data) -> result`, leaves of members and results with an axis `P`.
+
+    Args:
+      train: of one member.
+      strategy: from `resolve`.
+      mesh: for `"shard"`, of one axis.
+    """
+    if strategy == "vmap":
+        return jax.vmap(train, (0, None))
+    if strategy == "map":
+        return lambda members, data: jax.lax.map(lambda member: train(member, data), members)
+    assert mesh is not None
+    own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+    return jax.shard_map(
+        lift(train, _alone(), None), mesh=mesh, in_specs=(own, all_of_it), out_specs=own, check_vma=False
+    )
+
+
+def placed(tree: Tree, mesh: Mesh | None, *, split: bool) -> Tree:
+    """Host arrays on the devices: split along the first axis over a mesh, or a copy on each device of it."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]) if split else PartitionSpec())
+
+    def place(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(place, tree)

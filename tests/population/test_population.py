@@ -1,0 +1,187 @@
+"""A member is the same whoever is trained beside it, and nothing of a broken one reaches the others."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas.base import sparse_paths
+from jaxnas.population import Population, chunks, member_mesh, resolve, train_population
+from jaxnas.train import cross_entropy
+from tests.population.families import ARCHS, DATA, FAMILY, KEY, RATES, RECIPE, SPACE, rows, trained
+
+
+def without_times(population):
+    return population._replace(seconds=None)
+
+
+@pytest.fixture(scope="module", params=["map", "vmap", "shard"])
+def whole(request):
+    """The name of a strategy and the population that it trains, in chunks of four."""
+    return request.param, trained(strategy=request.param, chunk=4)
+
+
+def test_members_learn_and_are_judged_when_asked(whole):
+    _, found = whole
+    assert isinstance(found, Population)
+    assert {name: part.shape for name, part in found.accuracy.items()} == {"validation": (7, 3), "test": (7, 3)}
+    assert found.loss.shape == (7, 3)
+    assert found.good.all()
+    assert (found.seconds > 0).all()
+    assert (found.loss[:, 2] < found.loss[:, 0]).all()
+    assert found.accuracy["test"][:, 2].mean() > 0.8
+    np.testing.assert_allclose(found.accuracy["test"] * 37, np.round(found.accuracy["test"] * 37), atol=1e-4)
+
+
+def test_other_slots_and_chunks_give_the_same_bits(whole):
+    strategy, found = whole
+    order = np.array([5, 2, 6, 0, 3, 1, 4])
+    mixed = trained(rows(ARCHS, order), strategy=strategy, chunk=4, rates=RATES[order])
+    chex.assert_trees_all_equal(without_times(mixed), rows(without_times(found), order))
+
+
+def test_a_member_on_its_own_gives_the_same_bits(whole):
+    strategy, found = whole
+    for i in (0, 4):
+        alone = trained(rows(ARCHS, [i]), strategy=strategy, chunk=4, rates=RATES[[i]])
+        chex.assert_trees_all_equal(without_times(alone), rows(without_times(found), [i]))
+
+
+def test_strategies_agree_to_rounding(whole):
+    _, found = whole
+    plain = trained(strategy="map", chunk=7)
+    chex.assert_trees_all_close(found.params, plain.params, rtol=1e-5, atol=1e-6)
+    apart = np.abs(found.accuracy["test"] - plain.accuracy["test"])
+    assert apart.mean() < np.sqrt(0.25 / 37)
+
+
+def test_a_member_is_what_a_plain_loop_trains():
+    found = trained(strategy="map", chunk=4)
+    i, (images, labels) = 3, DATA.train
+    entry = rows(chunks._entries(ARCHS, RATES, None, None), i)
+    key = jax.random.fold_in(jax.random.fold_in(KEY, entry.name), 0)
+    key_init, key_order, _ = jax.random.split(key, 3)
+    params = SPACE.init(key_init, images[:16])
+    tx = optax.sgd(RATES[i], momentum=0.9)
+    opt, paths = tx.init(params), sparse_paths(jax.tree.map(jnp.asarray, entry.arch))
+
+    @jax.jit
+    def step(params, opt, x, y):
+        grads = jax.grad(lambda p: cross_entropy(SPACE.apply(p, paths, x), y))(params)
+        updates, opt = tx.update(grads, opt, params)
+        return optax.apply_updates(params, updates), opt
+
+    seen = []
+    for number in range(100):
+        if number % 6 == 0:
+            order = np.asarray(jax.random.permutation(jax.random.fold_in(key_order, number // 6), 100))
+        batch = order[number % 6 * 16 : (number % 6 + 1) * 16]
+        seen.append(batch)
+        params, opt = step(params, opt, images[batch], labels[batch])
+    assert len(set(np.concatenate(seen[:6]))) == 96
+    chex.assert_trees_all_close(params, jax.tree.map(lambda leaf: leaf[i], found.params), rtol=1e-5, atol=1e-6)
+    logits = SPACE.apply(params, paths, DATA.parts["test"][0])
+    right = np.mean(np.argmax(logits, -1) == DATA.parts["test"][1])
+    np.testing.assert_allclose(found.accuracy["test"][i, 2], right, rtol=1e-6)
+
+
+def test_keys_come_from_the_architecture_the_seed_and_the_population():
+    same = {"chain": np.array([[0, 1], [0, 1], [0, 2]])}
+    settings = {"rates": np.zeros(3), "strategy": "map"}  # members keep the weights they start from
+    found = trained(same, seeds=np.array([0, 1, 0]), **settings).params["blocks"]["dense"]["kernel"]
+    again = trained(same, seeds=np.array([0, 0, 0]), **settings).params["blocks"]["dense"]["kernel"]
+    np.testing.assert_array_equal(again[0], again[1])
+    np.testing.assert_array_equal(found[0], again[0])
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_a_loss_that_is_not_finite_marks_its_member_alone(strategy):
+    rates = RATES.copy()
+    rates[2] = 1e38
+    found, plain = (trained(strategy=strategy, chunk=4, rates=r) for r in (rates, RATES))
+    np.testing.assert_array_equal(found.good, np.arange(7) != 2)
+    assert np.isnan(found.accuracy["test"][2, 2])
+    others = [0, 1, 3, 4, 5, 6]
+    chex.assert_trees_all_equal(rows(without_times(found), others), rows(without_times(plain), others))
+    chex.assert_tree_all_finite(found.params)
+
+
+def test_a_stopped_population_goes_on_from_its_last_chunk(tmp_path):
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def stop(done, seconds):
+        assert seconds > 0
+        calls.append(done)
+        if done == 4:
+            raise Stop
+
+    whole = trained(strategy="map", chunk=2)
+    with pytest.raises(Stop):
+        trained(strategy="map", chunk=2, directory=tmp_path, on_chunk=stop)
+    resumed = trained(strategy="map", chunk=2, directory=tmp_path, on_chunk=lambda done, _: calls.append(done))
+    assert calls == [2, 4, 6, 7]
+    chex.assert_trees_all_equal(without_times(resumed), without_times(whole))
+    # Done is done: nothing is compiled or trained again.
+    again = trained(strategy="map", chunk=2, directory=tmp_path, on_chunk=lambda done, _: calls.append(done))
+    assert calls == [2, 4, 6, 7]
+    chex.assert_trees_all_equal(again, resumed)
+    with pytest.raises(ValueError, match="population"):
+        trained(strategy="map", chunk=2, directory=tmp_path, rates=2 * RATES)
+
+
+def test_auto_spreads_over_devices_and_a_mesh_is_for_shard_only():
+    assert resolve("auto") == "shard"
+    assert resolve("auto", member_mesh()) == "shard"
+    with pytest.raises(ValueError, match="a mesh needs strategy 'shard' or 'auto', got 'map'"):
+        resolve("map", member_mesh())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": "pmap"}, "strategy must be 'auto', 'vmap', 'map' or 'shard', got 'pmap'"),
+        ({"archs": {"chain": np.array([[0, 3]])}, "rates": None}, r"operations must lie in 0\.\.2, got \[0, 3\]"),
+        ({"strategy": "shard", "chunk": 5}, "chunk must be a multiple of 2, the number of devices, got 5"),
+        ({"chunk": 0}, "chunk must be a multiple of 2, the number of devices, got 0"),
+        ({"rates": np.zeros(3)}, r"rates must have shape \(7,\), got \(3,\)"),
+        ({"seeds": np.zeros(2)}, r"seeds must have shape \(7,\), got \(2,\)"),
+        ({"recipe": RECIPE._replace(steps=0)}, "steps and batch_size must be at least 1, got 0 and 16"),
+        ({"recipe": RECIPE._replace(judge_at=(101,))}, r"judge_at must lie in 1\.\.100, got 101"),
+        ({"recipe": RECIPE._replace(batch_size=101)}, "batch_size is 101, more than the 100 training examples"),
+    ],
+)
+def test_bad_input_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        trained(**settings)
+
+
+def test_more_memory_than_there_is_is_refused_before_the_start(monkeypatch):
+    monkeypatch.setattr(chunks, "_available", lambda: 2**15)
+    with pytest.raises(
+        ValueError, match=r"chunk=6: needs 0\.\d\d GiB on each device, which has 0\.00; chunk=\d would fit"
+    ):
+        trained(strategy="vmap", chunk=6)
+    monkeypatch.setattr(chunks, "_available", lambda: 10)
+    with pytest.raises(ValueError, match="not even one member fits"):
+        trained(strategy="vmap", chunk=6)
+
+
+def test_images_of_the_training_data_stand_before_those_that_are_judged():
+    seen = []
+
+    def judge(params, arch, x):
+        seen.append(x.shape)
+        return FAMILY.apply(params, arch, x)
+
+    family = FAMILY._replace(judge=judge, reference=10)
+    found = train_population(KEY, family, ARCHS, DATA, RECIPE, rates=RATES, strategy="map", chunk=4)
+    assert set(seen) == {(60, 4), (47, 4)}
+    plain = trained(strategy="map", chunk=4)
+    np.testing.assert_array_equal(found.accuracy["test"], plain.accuracy["test"])
