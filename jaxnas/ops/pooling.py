@@ -11,7 +11,7 @@ from jax import lax
 from jaxnas.ops.island import island, kept
 from jaxnas.ops.lowering import Lowering, by_hand
 
-__all__ = ["avg_pool", "max_pool"]
+__all__ = ["avg_pool", "max_pool", "valid_counts"]
 
 
 def max_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Lowering = "auto") -> jax.Array:
@@ -48,7 +48,7 @@ def avg_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Loweri
     else:
         pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
         total = lax.reduce_window(x, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), pads)
-    rows, columns = (_valid(size, window, stride) for size in x.shape[1:3])
+    rows, columns = (valid_counts(size, window, stride) for size in x.shape[1:3])
     scale = 1.0 / (rows[None, :, None, None] * columns[None, None, :, None])
     return total * jnp.asarray(scale, x.dtype)
 
@@ -112,7 +112,7 @@ _max_of_three.defvjp(
 )
 
 
-def _valid(size: int, window: int, stride: int) -> np.ndarray:
+def valid_counts(size: int, window: int, stride: int) -> np.ndarray:
     """How many of the window's positions lie inside, at every output position along one axis."""
     centre = np.arange(0, size, stride)
     return (np.minimum(centre + window // 2, size - 1) - np.maximum(centre - window // 2, 0) + 1).astype(np.float64)
