@@ -149,6 +149,8 @@ def _each_chunk(compiled, state: dict[str, Any], done: int, chunk: int) -> Itera
 
 def _entries(archs: Arch, rates, seeds, choices) -> _Entry:
     size = len(jax.tree.leaves(archs)[0])
+    if not size:
+        raise ValueError("archs: there is no architecture to train")
     if choices is not None:
         for i in range(size):
             arch_like(choices, jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], archs))

@@ -146,6 +146,7 @@ def test_auto_spreads_over_devices_and_a_mesh_is_for_shard_only():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"archs": {"chain": np.zeros((0, 2), int)}, "rates": None}, "archs: there is no architecture to train"),
         ({"strategy": "pmap"}, "strategy must be 'auto', 'vmap', 'map' or 'shard', got 'pmap'"),
         ({"archs": {"chain": np.array([[0, 3]])}, "rates": None}, r"operations must lie in 0\.\.2, got \[0, 3\]"),
         ({"strategy": "shard", "chunk": 5}, "chunk must be a multiple of 2, the number of devices, got 5"),
