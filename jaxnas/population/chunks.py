@@ -115,11 +115,11 @@ def train_population(
     def compiled() -> Callable[[int], Trained]:
         run = program.lower(placed(_rows(entries, 0, chunk), mesh, split=True), shared).compile()
         _check_memory(run, chunk, devices)
-        return lambda first: _fetched(run(placed(_rows(entries, first, chunk), mesh, split=True), shared))
+        return lambda first: _fetched(run(placed(_rows(entries, first, chunk), mesh, split=True), shared), mesh)
 
     found = jax.tree.map(lambda leaf: np.zeros((size, *leaf.shape[1:]), leaf.dtype), like)
     state = {"found": found._asdict(), "seconds": np.zeros(size)}
-    meta = {"population": _fingerprint(key, entries, recipe)}
+    meta = {"population": _fingerprint(key, entries, data, recipe)}
     with Checkpoints(directory) if directory is not None else contextlib.nullcontext() as checkpoints:
         saved = None if checkpoints is None else checkpoints.restore(state, check_meta=meta)
         first, state = (0, state) if saved is None else (saved[0], jax.tree.map(np.array, saved[1]))
@@ -172,16 +172,17 @@ def _rows(entries: _Entry, first: int, chunk: int) -> _Entry:
     return jax.tree.map(lambda leaf: leaf[np.where(rows < size, rows, first)], entries)
 
 
-def _fingerprint(key: jax.Array, entries: _Entry, recipe: Recipe) -> list[int]:
-    """Tells one population from another."""
+def _fingerprint(key: jax.Array, entries: _Entry, data: PopulationData, recipe: Recipe) -> list[int]:
+    """Tells one population from another, as far as arrays and numbers do."""
     crc = 0
-    for leaf in jax.tree.leaves((np.asarray(jax.random.key_data(key)), entries)):
-        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
+    for leaf in jax.tree.leaves((jax.random.key_data(key), entries, data)):
+        crc = zlib.crc32(np.asarray(leaf).tobytes(), crc)
     return [crc, recipe.steps, recipe.batch_size, *recipe.moments]
 
 
-def _fetched(tree: Tree) -> Tree:
-    if jax.process_count() > 1:
+def _fetched(tree: Tree, mesh: Mesh | None) -> Tree:
+    """All results on this host; without a mesh every process has trained all members itself."""
+    if mesh is not None and jax.process_count() > 1:
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(np.asarray, tree)
 

@@ -134,6 +134,8 @@ def test_a_stopped_population_goes_on_from_its_last_chunk(tmp_path):
     chex.assert_trees_all_equal(again, resumed)
     with pytest.raises(ValueError, match="population"):
         trained(strategy="map", chunk=2, directory=tmp_path, rates=2 * RATES)
+    with pytest.raises(ValueError, match="population"):
+        trained(recipe=RECIPE._replace(judge_at=()), strategy="map", chunk=2, directory=tmp_path)
 
 
 def test_auto_spreads_over_devices_and_a_mesh_is_for_shard_only():
