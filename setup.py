@@ -62,7 +62,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["jaxnas*", "experiments*", "benchmarks*"]),
-    package_data={"jaxnas": ["py.typed"]},
+    package_data={"jaxnas": ["py.typed"], "jaxnas.tabular": ["data/*.npz", "data/README.md"]},
     install_requires=read_requirements(),
     extras_require=EXTRAS,
     zip_safe=False,

@@ -13,7 +13,6 @@ the ratios: on a shared machine only ratios of neighbours mean something.
 
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import time
@@ -26,7 +25,7 @@ import optax
 from sklearn.datasets import load_digits
 
 from jaxnas.population import Family, PopulationData, Recipe, family_of, train_population
-from jaxnas.run.environment import compiler_options, environment
+from jaxnas.run.environment import compiler_options, cores, environment, split_cpu
 from jaxnas.spaces import nasbench201_small_space
 
 TRAINING = 1400  # of 1,797 images
@@ -88,11 +87,10 @@ def main(argv=None) -> None:
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--chunk", type=int, default=64, help="members in one call of the program")
-    parser.add_argument("--devices", type=int, default=len(os.sched_getaffinity(0)), help="devices to split a CPU into")
+    parser.add_argument("--devices", type=int, default=cores(), help="devices to split a CPU into")
     parser.add_argument("--beside", metavar="COMMAND", help="a program to run after each case")
     args = parser.parse_args(argv)
-    if jax.config.jax_platforms in (None, "cpu"):
-        jax.config.update("jax_num_cpu_devices", args.devices)
+    split_cpu(args.devices)
     names: list[str] = []
     for strategy in args.strategies:
         for size in args.sizes:

@@ -45,9 +45,14 @@ def training_batch(key, examples, step, batch_size, images: data.SearchData, con
     """One batch as floats, cropped and mirrored; `fresh` draws with replacement instead of by epochs."""
     take = data.batch_with_replacement if fresh else data.batch
     x, y = take(key, examples, step, batch_size, mean=images.mean, std=images.std)
-    key_crop, key_flip = jax.random.split(jax.random.fold_in(key, step))
+    return varied(jax.random.fold_in(key, step), x, config), y
+
+
+def varied(key, x, config: DataConfig):
+    """The images cropped and mirrored at random, where the configuration says so."""
+    key_crop, key_flip = jax.random.split(key)
     x = data.random_crop(key_crop, x, padding=config.crop) if config.crop else x
-    return (data.random_flip(key_flip, x) if config.flip else x), y
+    return data.random_flip(key_flip, x) if config.flip else x
 
 
 def search_batch(keys, step, batch_size, images: data.SearchData, config: DataConfig) -> Batch:

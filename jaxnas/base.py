@@ -26,6 +26,7 @@ __all__ = [
     "Network",
     "Op",
     "Params",
+    "Part",
     "Paths",
     "Policy",
     "SearchSpace",
@@ -133,6 +134,20 @@ class Network(NamedTuple):
     module: Any = None
 
 
+class Part(NamedTuple):
+    """A block of a stand-alone network, to be looked up in a latency table or measured by itself.
+
+    Attributes:
+      key: says all that its latency depends on, in the form of the published tables.
+      module: a Linen module, called with an input alone, as it runs in a deployed network.
+      input_shape: `(H, W, C)`.
+    """
+
+    key: str
+    module: Any
+    input_shape: tuple[int, ...]
+
+
 class About(NamedTuple):
     """What a space says of itself to people and to the tools around a search. Every field is optional.
 
@@ -145,6 +160,8 @@ class About(NamedTuple):
       parse: the inverse of `genotype`.
       network: `(arch, **changes) -> Network`, the stand-alone network.
       edges: pytree like `choices` of `(source, target)` pairs, for drawing.
+      parts: `(image_shape) -> (fixed, choices)`: the blocks that every network has, and a dictionary like `choices` of
+        rows `[E][K]` of the candidates' blocks, None for one that takes no time.
       config: plain dictionary that, with `name`, rebuilds the space.
     """
 
@@ -156,6 +173,7 @@ class About(NamedTuple):
     parse: Callable[[Any], Arch] | None = None
     network: Callable[..., Network] | None = None
     edges: Any = None
+    parts: Callable[..., tuple[tuple[Part, ...], dict[str, Any]]] | None = None
     config: dict[str, Any] | None = None
 
 

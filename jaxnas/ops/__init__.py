@@ -18,8 +18,9 @@ from jaxnas.ops.blocks import (
 from jaxnas.ops.conv import conv, pointwise
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.drop_path import drop_path
-from jaxnas.ops.initialisers import one_draw, torch_uniform
+from jaxnas.ops.initialisers import he_fan_out, one_draw, torch_uniform
 from jaxnas.ops.lowering import Lowering, by_hand, compute_dtype
+from jaxnas.ops.mbconv import ConvNormRelu6, MBConv
 from jaxnas.ops.mixture import mixture
 from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
 from jaxnas.ops.pooling import avg_pool, max_pool
@@ -29,11 +30,13 @@ __all__ = [
     "Block",
     "Classifier",
     "ConvNorm",
+    "ConvNormRelu6",
     "Cost",
     "DilConv",
     "FactorizedReduce",
     "Identity",
     "Lowering",
+    "MBConv",
     "Norm",
     "Pool",
     "SepConv",
@@ -47,6 +50,7 @@ __all__ = [
     "depthwise_conv",
     "drop_path",
     "from_linen",
+    "he_fan_out",
     "max_pool",
     "mixture",
     "normalise",

@@ -285,9 +285,15 @@ class SepConv(NormalisedBlock):
 
 
 class Classifier(nn.Module):
-    """Global average pooling and a dense layer with a bias."""
+    """Global average pooling and a dense layer with a bias.
+
+    Attributes:
+      num_classes: width of the output.
+      bias: first value of the biases; None draws them as PyTorch does.
+    """
 
     num_classes: int
+    bias: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -295,7 +301,8 @@ class Classifier(nn.Module):
         features = x.shape[-1]
         init = torch_uniform(features)
         kernel = self.param("kernel", init, (features, self.num_classes))
-        bias = self.param("bias", init, (self.num_classes,))
+        first = init if self.bias is None else nn.initializers.constant(self.bias)
+        bias = self.param("bias", first, (self.num_classes,))
         x = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), (1, 2))
         return x @ kernel + bias[None]
 

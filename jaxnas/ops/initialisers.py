@@ -1,68 +1,91 @@
 """Initial weights, all of a network's in one draw.
 
 XLA takes about half a second of processor time to compile each call of the random generator on CPU, and a supernet has
-a hundred weights. So the initialiser below is written as `bound * noise` with the noise left open, and `one_draw` fills
-it in for all weights at once.
+a hundred weights. So the initialisers below are written as a factor of noise that is left open, and `one_draw` fills it
+in for all weights at once.
 """
 
 import contextlib
 import contextvars
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["one_draw", "torch_uniform"]
+__all__ = ["he_fan_out", "one_draw", "torch_uniform"]
 
-_noise: contextvars.ContextVar[jax.Array | None] = contextvars.ContextVar("noise", default=None)
+
+class _Noise(NamedTuple):
+    """What stands for a draw: from the uniform distribution in +-1, and from the standard normal one."""
+
+    uniform: jax.Array
+    normal: jax.Array
+
+
+_noise: contextvars.ContextVar[_Noise | None] = contextvars.ContextVar("noise", default=None)
 
 
 def torch_uniform(fan_in: int) -> Callable[..., jax.Array]:
     """Initialiser uniform in `+-1 / sqrt(fan_in)`, PyTorch's default for convolutions and dense layers."""
-    bound = 1.0 / math.sqrt(fan_in)
+    return _scaled(1.0 / math.sqrt(fan_in), "uniform")
 
+
+def he_fan_out(fan_out: int) -> Callable[..., jax.Array]:
+    """Normal initialiser of standard deviation `sqrt(2 / fan_out)` (He et al., 2015, arXiv 1502.01852).
+
+    Args:
+      fan_out: for a convolution `k * k * features`, of a depthwise one too in the code of ProxylessNAS.
+    """
+    return _scaled(math.sqrt(2.0 / fan_out), "normal")
+
+
+def _scaled(factor: float, kind: str) -> Callable[..., jax.Array]:
     def init(key, shape, dtype=jnp.float32):
         noise = _noise.get()
         if noise is not None:
-            return jnp.broadcast_to(bound * noise.astype(dtype), shape)
+            return jnp.broadcast_to(factor * getattr(noise, kind).astype(dtype), shape)
         # Drawn flat: on CPU XLA compiles a draw of several axes ten times as long.
-        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+        flat = (math.prod(shape),)
+        drawn = jax.random.normal(key, flat, dtype) if kind == "normal" else jax.random.uniform(key, flat, dtype, -1, 1)
+        return factor * drawn.reshape(shape)
 
     return init
 
 
 def one_draw(init: Callable[..., Any]) -> Callable[..., Any]:
-    """The same `init(key, x) -> params`, with the noise of every `torch_uniform` in it from a single draw.
+    """The same `init(key, x) -> params`, with the noise of every initialiser of this module from a single draw.
 
     The distribution is that of `init`, the numbers are others. Weights with other initialisers stay as they are.
     """
 
     @jax.jit
     def with_noise(noise, key, x):
-        with _open_noise(noise):
+        with _open_noise(_Noise(*noise)):
             return init(key, x)
 
     def drawn(key, x):
         key_noise, key = jax.random.split(key)
-        base, top = (with_noise(jnp.float32(value), key, x) for value in (0.0, 1.0))
+        units = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
+        base, *tops = (with_noise(tuple(map(jnp.float32, unit)), key, x) for unit in units)
         leaves, treedef = jax.tree.flatten(base)
         ends = [sum(leaf.size for leaf in leaves[: i + 1]) for i in range(len(leaves))]
-        noise = jax.random.uniform(key_noise, (ends[-1] if ends else 0,), jnp.float32, -1.0, 1.0)
-        filled = [
-            low + (high - low) * noise[end - low.size : end].reshape(low.shape).astype(low.dtype)
-            if jnp.issubdtype(low.dtype, jnp.floating)
-            else low
-            for low, high, end in zip(leaves, jax.tree.leaves(top), ends)
-        ]
+        uniform = jax.random.uniform(key_noise, (ends[-1] if ends else 0,), jnp.float32, -1.0, 1.0)
+        filled = []
+        for low, end, *high in zip(leaves, ends, *map(jax.tree.leaves, tops), strict=True):
+            if jnp.issubdtype(low.dtype, jnp.floating):
+                own = uniform[end - low.size : end].reshape(low.shape)
+                noises = own, math.sqrt(2) * jax.lax.erf_inv(own)
+                low = low + sum(((top - low) * noise).astype(low.dtype) for top, noise in zip(high, noises))
+            filled.append(low)
         return jax.tree.unflatten(treedef, filled)
 
     return drawn
 
 
 @contextlib.contextmanager
-def _open_noise(noise: jax.Array) -> Iterator[None]:
+def _open_noise(noise: _Noise) -> Iterator[None]:
     token = _noise.set(noise)
     try:
         yield

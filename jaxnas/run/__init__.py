@@ -4,7 +4,7 @@
 """
 
 from jaxnas.run.driver import Advance, compiled_steps, drive, python_steps
-from jaxnas.run.environment import compiler_options, enable_compilation_cache, environment
+from jaxnas.run.environment import compiler_options, cores, enable_compilation_cache, environment, split_cpu
 from jaxnas.run.metrics import JsonLines, TensorBoard, Writer
 from jaxnas.run.phases import Saving, Watch
 from jaxnas.run.progress import Progress, Ticker
@@ -28,6 +28,7 @@ __all__ = [
     "Writer",
     "compiled_steps",
     "compiler_options",
+    "cores",
     "drive",
     "enable_compilation_cache",
     "environment",
@@ -37,5 +38,6 @@ __all__ = [
     "python_steps",
     "read_json",
     "script",
+    "split_cpu",
     "write_json",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["compiler_options", "enable_compilation_cache", "environment"]
+__all__ = ["compiler_options", "cores", "enable_compilation_cache", "environment", "split_cpu"]
 
 
 def environment() -> dict[str, Any]:
@@ -54,6 +54,21 @@ def compiler_options() -> dict[str, Any] | None:
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
+def split_cpu(devices: int | None = None) -> None:
+    """Makes several devices of a CPU, before JAX has used it; without effect where another platform is chosen.
+
+    Args:
+      devices: how many; by default one for each core that the process may use.
+    """
+    if jax.config.jax_platforms in (None, "", "cpu"):  # type: ignore[attr-defined]
+        jax.config.update("jax_num_cpu_devices", devices or cores())
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def enable_compilation_cache(directory: str | Path | None = None) -> Path | None:
     """Keeps compiled programs between runs.
 
@@ -64,8 +79,7 @@ def enable_compilation_cache(directory: str | Path | None = None) -> Path | None
     Returns:
       The folder, or None when it cannot be made: programs are then compiled anew.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    default = f"~/.cache/jaxnas/jax-{cores}-cores"
+    default = f"~/.cache/jaxnas/jax-{cores()}-cores"
     folder = Path(directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)

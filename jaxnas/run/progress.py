@@ -20,15 +20,17 @@ class Progress:
       total: number of steps.
       done: steps done before this process started.
       every: seconds between two lines when stderr is not a terminal.
+      unit: what is counted.
     """
 
-    def __init__(self, label: str, total: int, *, done: int = 0, every: float = 10.0):
+    def __init__(self, label: str, total: int, *, done: int = 0, every: float = 10.0, unit: str = "step"):
         self._label, self._total, self._first, self._done, self._every = label, total, done, done, every
+        self._unit = unit
         self._started = self._printed = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm(
-                desc=label, total=total, initial=done, unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.2
+                desc=label, total=total, initial=done, unit=unit, file=sys.stderr, dynamic_ncols=True, mininterval=0.2
             )
 
     def __enter__(self) -> Progress:
@@ -39,6 +41,11 @@ class Progress:
             self._bar.close()
         elif self._done > self._first:
             self._print("")
+
+    @property
+    def done(self) -> int:
+        """Number of steps done."""
+        return self._done
 
     def update(self, steps: int, text: str = "") -> None:
         """Counts `steps` more and shows `text` beside them."""
@@ -53,7 +60,7 @@ class Progress:
         now = time.monotonic()
         rate = (self._done - self._first) / max(now - self._started, 1e-9)
         left = duration((self._total - self._done) / rate) + " left" if self._done < self._total else "done"
-        parts = [f"{self._label} {self._done}/{self._total}", f"{rate:.3g} steps/s", left, text]
+        parts = [f"{self._label} {self._done}/{self._total}", f"{rate:.3g} {self._unit}s/s", left, text]
         print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
         self._printed = now
 

@@ -89,6 +89,10 @@ class Run:
         """Number of losses that were not finite, over the phases so far."""
         return sum(self._bad_losses.values())
 
+    def check(self) -> None:
+        """Raises `Interrupted` when a signal has come; for work outside of phases, where it is safe to leave."""
+        self._signals.check()
+
     def key(self, name: str) -> jax.Array:
         """The key of that name: a function of the seed and the name alone."""
         return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))

@@ -1,21 +1,56 @@
-"""Searchers: gradient search, and what is built on it."""
+"""Searchers: gradient search and what is built on it, and black-box searches that are told a fitness."""
 
+from jaxnas.searchers.evolution import EvolutionState, regularized_evolution
 from jaxnas.searchers.gradient import SearchInfo, SearchState, classification_loss, gradient_search
+from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent
+from jaxnas.searchers.local_search import LocalSearchState, local_search
+from jaxnas.searchers.masked import masked
+from jaxnas.searchers.nsga2 import nsga2
+from jaxnas.searchers.pareto import crowding_distance, dominates, hypervolume, pareto_front, pareto_ranks, survivors
+from jaxnas.searchers.policy_search import PolicySearchState, policy_search
+from jaxnas.searchers.proxyless import proxyless, reward_loss
+from jaxnas.searchers.random_search import FrontState, front_search, random_search
 from jaxnas.searchers.recipes import cosine_by_epoch, coupled_adam, coupled_sgd, darts, snas
 from jaxnas.searchers.second_order import InnerStep, momentum_of, unrolled, unrolled_gradient
+from jaxnas.searchers.variation import Mutation, point_mutation, reset_mutation, two_point_crossover
 
 __all__ = [
+    "BlackBoxInfo",
+    "EvolutionState",
+    "FrontState",
+    "Incumbent",
     "InnerStep",
+    "LocalSearchState",
+    "Mutation",
+    "PolicySearchState",
     "SearchInfo",
     "SearchState",
     "classification_loss",
     "cosine_by_epoch",
     "coupled_adam",
     "coupled_sgd",
+    "crowding_distance",
     "darts",
+    "dominates",
+    "front_search",
     "gradient_search",
+    "hypervolume",
+    "local_search",
+    "masked",
     "momentum_of",
+    "nsga2",
+    "pareto_front",
+    "pareto_ranks",
+    "point_mutation",
+    "policy_search",
+    "proxyless",
+    "random_search",
+    "regularized_evolution",
+    "reset_mutation",
+    "reward_loss",
     "snas",
+    "survivors",
+    "two_point_crossover",
     "unrolled",
     "unrolled_gradient",
 ]

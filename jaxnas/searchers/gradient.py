@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.base import Batch, Estimator, Params, Paths, Policy, Searcher, SearchSpace, Tree
+from jaxnas.base import Batch, Estimate, Estimator, Params, Paths, Policy, Searcher, SearchSpace, Tree
 from jaxnas.policies import entropy
 from jaxnas.train import cross_entropy
 
@@ -18,6 +18,7 @@ __all__ = ["SearchInfo", "SearchLoss", "SearchState", "classification_loss", "gr
 
 SearchLoss = Callable[[Paths, Params, Any, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
 PolicyGradient = Callable[["SearchState", Batch, jax.Array], tuple[jax.Array, Tree]]
+Objective = Callable[[jax.Array, Tree, Paths | None], jax.Array]  # (loss, policy_params, paths) -> scalar
 
 
 class SearchState(NamedTuple):
@@ -46,8 +47,9 @@ class SearchInfo(NamedTuple):
     Attributes:
       loss: on the weights' batch, mean nats per example, without the penalty.
       accuracy: on the weights' batch, with the paths of the step.
-      policy_loss: on the policy's batch, without the penalty; the same as `loss` when single-level.
-      penalty: what was added to the policy's loss, or by the loss itself to its own (`aux["penalty"]`).
+      policy_loss: on the policy's batch, without the penalty; the same as `loss` when single-level; 0 in steps in
+        which the policy rests.
+      penalty: what the objective added to the policy's loss, or the loss itself to its own (`aux["penalty"]`).
       entropy: mean entropy of the decisions, nats.
       temperature: of the relaxation, where there is one.
       weight_norm: global norm of the weights' gradient, before clipping.
@@ -91,14 +93,20 @@ def gradient_search(
     policy_tx: optax.GradientTransformation,
     *,
     loss: SearchLoss | None = None,
+    policy_loss: SearchLoss | None = None,
     level: Literal["joint", "bilevel"] = "bilevel",
-    penalty: Callable[[Tree], jax.Array] | None = None,
+    objective: Objective | None = None,
     policy_gradient: PolicyGradient | None = None,
+    policy_when: Callable[[jax.Array], jax.Array] | None = None,
+    policy_used: Callable[[Paths], Tree] | None = None,
+    weight_used: Callable[[Params, Paths], Tree] | None = None,
+    weight_estimator: Estimator | None = None,
 ) -> Searcher:
     """A search that descends on weights and policy in turn or together.
 
     * `joint`: one estimate on the weights' batch gives both gradients (SNAS).
-    * `bilevel`: first the policy descends on its own batch, then the weights on theirs, under the new policy (DARTS).
+    * `bilevel`: first the policy descends on its own batch, then the weights on theirs, under the new policy (DARTS,
+      ProxylessNAS).
 
     A step whose loss or gradient is not finite is counted in `info.nonfinite` and changes nothing but counters.
 
@@ -107,26 +115,55 @@ def gradient_search(
       policy: its parameters are initialised and decoded here.
       estimator: see `jaxnas.estimators`.
       weight_tx: optax transformation of the weights.
-      policy_tx: optax transformation of the policy's parameters.
+      policy_tx: optax transformation of the policy's parameters. It is told `paths`, as `two_path_rescale` needs, and
+        `used`.
       loss: `(paths, params, batch, key) -> (loss, {"accuracy": ...})`; by default `classification_loss(space)`. What
         of the loss is a penalty may be named in `aux["penalty"]`.
+      policy_loss: the same for the policy's batch when bilevel; by default `loss`.
       level: see above.
-      penalty: `(policy_params) -> scalar` in nats, added to the policy's loss.
+      objective: `(loss, policy_params, paths) -> scalar` in nats, what the policy minimises; by default the loss. For
+        terms in the policy's probabilities, such as an expected cost. `paths` are those that ran, None with
+        `policy_gradient`.
       policy_gradient: `(state, batch, key) -> (loss, grads)`, in place of the estimator for the policy's step when
         bilevel (second-order DARTS).
+      policy_when: `(step) -> bool`, in which steps the policy descends when bilevel; in all of them by default.
+      policy_used: `(paths) -> tree` of bools like the policy's parameters: what of them the step may move, by default
+        all. The gradient of the rest is dropped.
+      weight_used: `(params, paths) -> tree` of bools, usually `space.used`, that `weight_tx` is told as `used`: see
+        `masked`.
+      weight_estimator: without a state of its own, for the weights' step when bilevel; by default `estimator`.
 
     Returns:
       The searcher; `state` is a `SearchState`, `info` a `SearchInfo`.
 
     Raises:
-      ValueError: an unknown `level`, or `policy_gradient` with a joint search.
+      ValueError: an unknown `level`, or what only a bilevel search knows with a joint one.
     """
     if level not in ("joint", "bilevel"):
         raise ValueError(f"level must be 'joint' or 'bilevel', got {level!r}")
-    if policy_gradient is not None and level == "joint":
-        raise ValueError("policy_gradient needs level='bilevel'")
+    bilevel_only = {
+        "policy_gradient": policy_gradient,
+        "policy_loss": policy_loss,
+        "policy_when": policy_when,
+        "weight_estimator": weight_estimator,
+    }
+    for name, value in bilevel_only.items():
+        if value is not None and level == "joint":
+            raise ValueError(f"{name} needs level='bilevel'")
     loss_fn = classification_loss(space) if loss is None else loss
-    extra = (lambda policy_params: jnp.zeros(())) if penalty is None else penalty
+    parts = _Parts(
+        estimator,
+        optax.with_extra_args_support(weight_tx),
+        optax.with_extra_args_support(policy_tx),
+        loss_fn,
+        loss_fn if policy_loss is None else policy_loss,
+        (lambda value, policy_params, paths: value) if objective is None else objective,
+        policy_gradient,
+        policy_used,
+        weight_used,
+        weight_estimator,
+    )
+    when = (lambda step: True) if policy_when is None else policy_when
 
     def init(key, batch):
         key_params, key_policy, key_estimator = jax.random.split(key, 3)
@@ -141,45 +178,21 @@ def gradient_search(
             estimator.init(key_estimator, policy_params),
         )
 
-    def run(key, state, data):
-        key_noise, key_drop = jax.random.split(key)
-        return estimator.estimate(
-            key_noise,
-            state.estimator,
-            state.policy_params,
-            lambda paths, p: loss_fn(paths, p, data, key_drop),
-            state.params,
-        )
-
-    def ask_policy(key, state, batch):
-        """The policy's gradient, and the estimate that the weights use too when joint."""
-        if policy_gradient is not None:
-            return None, policy_gradient(state, batch, key)
-        after, estimate = run(key, state, batch.weights if level == "joint" else batch.policy)
-        own = estimate.aux.get("penalty", jnp.zeros(()))
-        return (after, estimate), (estimate.value - own, estimate.policy_grads)
-
     def step(key, state, batch):
-        key_policy, key_weights = jax.random.split(key)
-        asked, (policy_loss, policy_grads) = ask_policy(key_weights if level == "joint" else key_policy, state, batch)
-        cost, cost_grads = jax.value_and_grad(extra)(state.policy_params)
-        policy_grads = jax.tree.map(jnp.add, policy_grads, cost_grads)
-        new = _descend(policy_tx, state, "policy_params", "policy_opt", policy_grads)
-        after, estimate = run(key_weights, new, batch.weights) if asked is None or level == "bilevel" else asked
-        new = _descend(weight_tx, new, "params", "weight_opt", estimate.weight_grads)
-        norms = optax.tree.norm(estimate.weight_grads), optax.tree.norm(policy_grads)
-        finite = jnp.all(jnp.isfinite(jnp.stack([estimate.value, policy_loss, cost, *norms])))
-        new = jax.tree.map(lambda a, b: _unless(finite, a, b), new, state)
-        new = new._replace(step=state.step + 1, estimator=after if asked is None else asked[0])
-        own = estimate.aux.get("penalty", jnp.zeros(()))
+        moved = _joint(parts, key, state, batch) if level == "joint" else _bilevel(parts, when, key, state, batch)
+        new, seen = moved
+        finite = jnp.all(jnp.isfinite(jnp.stack([*seen.policy, seen.loss, seen.weight_norm])))
+        kept = jax.tree.map(lambda a, b: _unless(finite, a, b), new, state)
+        new = kept._replace(step=state.step + 1, estimator=new.estimator)
         info = SearchInfo(
-            estimate.value - own,
-            estimate.aux["accuracy"],
-            policy_loss,
-            cost + own,
+            seen.loss - seen.own,
+            seen.accuracy,
+            seen.policy.loss,
+            seen.policy.penalty + (seen.own if level == "joint" else 0.0),
             entropy(new.policy_params) if _is_logits(space, new.policy_params) else jnp.zeros(()),
-            estimate.info.get("temperature", jnp.zeros(())),
-            *norms,
+            seen.temperature,
+            seen.weight_norm,
+            seen.policy.norm,
             ~finite,
         )
         return new, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), info)
@@ -191,10 +204,112 @@ def gradient_search(
     return Searcher(init, step, decode)
 
 
-def _descend(tx, state, params_name, opt_name, grads):
-    params = getattr(state, params_name)
-    updates, opt = tx.update(grads, getattr(state, opt_name), params)
-    return state._replace(**{params_name: optax.apply_updates(params, updates), opt_name: opt})
+class _Parts(NamedTuple):
+    """What `gradient_search` was made of."""
+
+    estimator: Estimator
+    weight_tx: optax.GradientTransformationExtraArgs
+    policy_tx: optax.GradientTransformationExtraArgs
+    loss: SearchLoss
+    policy_loss: SearchLoss
+    objective: Objective
+    policy_gradient: PolicyGradient | None
+    policy_used: Callable[[Paths], Tree] | None
+    weight_used: Callable[[Params, Paths], Tree] | None
+    weight_estimator: Estimator | None
+
+
+class _PolicySeen(NamedTuple):
+    """Of the policy's step: its loss, what the objective added, the norm of its gradient."""
+
+    loss: jax.Array
+    penalty: jax.Array
+    norm: jax.Array
+
+
+class _Seen(NamedTuple):
+    """Of a whole step; `own` is the penalty in the weights' loss itself."""
+
+    policy: _PolicySeen
+    loss: jax.Array
+    own: jax.Array
+    accuracy: jax.Array
+    temperature: jax.Array
+    weight_norm: jax.Array
+
+
+def _joint(parts: _Parts, key, state: SearchState, batch: Batch) -> tuple[SearchState, _Seen]:
+    """One estimate for both."""
+    _, key = jax.random.split(key)
+    after, estimate = _run(parts.estimator, parts.loss, key, state, batch.weights)
+    own = _own(estimate)
+    new, seen = _move_policy(parts, state, estimate.value - own, estimate.policy_grads, estimate.paths)
+    new, weights = _move_weights(parts, new, estimate)
+    return new._replace(estimator=after), _Seen(seen, *weights)
+
+
+def _bilevel(parts: _Parts, when, key, state: SearchState, batch: Batch) -> tuple[SearchState, _Seen]:
+    """The policy on its batch, if it is its turn, then the weights on theirs."""
+    key_policy, key_weights = jax.random.split(key)
+
+    def move(state: SearchState) -> tuple[SearchState, _PolicySeen]:
+        if parts.policy_gradient is not None:
+            value, grads = parts.policy_gradient(state, batch, key_policy)
+            return _move_policy(parts, state, value, grads, None)
+        after, estimate = _run(parts.estimator, parts.policy_loss, key_policy, state, batch.policy)
+        own = _own(estimate)
+        new, seen = _move_policy(parts, state, estimate.value - own, estimate.policy_grads, estimate.paths)
+        return new._replace(estimator=after), seen._replace(penalty=seen.penalty + own)
+
+    def rest(state: SearchState) -> tuple[SearchState, _PolicySeen]:
+        return state, jax.tree.map(jnp.zeros_like, jax.eval_shape(move, state)[1])
+
+    turn = when(state.step)
+    new, seen = move(state) if turn is True else jax.lax.cond(turn, move, rest, state)
+    own = parts.weight_estimator
+    # Without a policy of its own to estimate, the weights' estimate starts from the same state as the policy's did.
+    begin = new._replace(estimator=state.estimator if own is None else own.init(key_weights, new.policy_params))
+    after, estimate = _run(parts.estimator if own is None else own, parts.loss, key_weights, begin, batch.weights)
+    estimator = after if parts.policy_gradient is not None and own is None else new.estimator
+    new, weights = _move_weights(parts, new, estimate)
+    return new._replace(estimator=estimator), _Seen(seen, *weights)
+
+
+def _run(estimator: Estimator, loss: SearchLoss, key, state: SearchState, data: Any) -> tuple[Tree, Estimate]:
+    key_noise, key_drop = jax.random.split(key)
+
+    def loss_fn(paths: Paths, params: Params):
+        return loss(paths, params, data, key_drop)
+
+    return estimator.estimate(key_noise, state.estimator, state.policy_params, loss_fn, state.params)
+
+
+def _own(estimate: Estimate) -> jax.Array:
+    """The penalty that the loss itself has added."""
+    return estimate.aux.get("penalty", jnp.zeros(()))
+
+
+def _move_policy(parts: _Parts, state: SearchState, value, grads, paths) -> tuple[SearchState, _PolicySeen]:
+    """Chain rule through the objective, then the policy's optimiser."""
+    total, (factor, direct) = jax.value_and_grad(parts.objective, (0, 1))(value, state.policy_params, paths)
+    grads = jax.tree.map(lambda g, d: factor * g + d, grads, direct)
+    extra = {} if paths is None else {"paths": paths}
+    if parts.policy_used is not None and paths is not None:
+        extra["used"] = parts.policy_used(paths)
+        grads = jax.tree.map(lambda g, own: jnp.where(own, g, jnp.zeros_like(g)), grads, extra["used"])
+    updates, opt = parts.policy_tx.update(grads, state.policy_opt, state.policy_params, **extra)
+    new = state._replace(policy_params=optax.apply_updates(state.policy_params, updates), policy_opt=opt)
+    return new, _PolicySeen(value, total - value, optax.tree.norm(grads))
+
+
+def _move_weights(parts: _Parts, state: SearchState, estimate: Estimate):
+    """The weights' optimiser; the state, and what `_Seen` wants to know of the estimate."""
+    extra = {} if parts.weight_used is None else {"used": parts.weight_used(state.params, estimate.paths)}
+    updates, opt = parts.weight_tx.update(estimate.weight_grads, state.weight_opt, state.params, **extra)
+    new = state._replace(params=optax.apply_updates(state.params, updates), weight_opt=opt)
+    temperature = estimate.info.get("temperature", jnp.zeros(()))
+    norm = optax.tree.norm(estimate.weight_grads)
+    return new, (estimate.value, _own(estimate), estimate.aux["accuracy"], temperature, norm)
 
 
 def _unless(finite: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

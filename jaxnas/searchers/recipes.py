@@ -11,7 +11,7 @@ from jaxnas.base import Searcher, SearchSpace, Tree, dense_paths
 from jaxnas.estimators import pathwise
 from jaxnas.policies import categorical
 from jaxnas.relaxations import Temperature, gumbel_softmax, softmax, temperature_at
-from jaxnas.searchers.gradient import SearchLoss, classification_loss, gradient_search
+from jaxnas.searchers.gradient import Objective, SearchLoss, classification_loss, gradient_search
 from jaxnas.searchers.second_order import InnerStep, momentum_of, unrolled_gradient
 
 __all__ = ["cosine_by_epoch", "coupled_adam", "coupled_sgd", "darts", "snas"]
@@ -182,10 +182,10 @@ def snas(
     if resource_weight and resource is None:
         raise ValueError(f"resource_weight={resource_weight} needs a resource")
     loss_fn = classification_loss(space) if loss is None else loss
-    penalty = None
+    objective = None
     if resource is not None and resource_weight:
         if resource_mode == "discrete":
-            penalty = _expected_cost(resource, resource_weight)
+            objective = _expected_cost(resource, resource_weight)
         else:
             loss_fn = _charged(loss_fn, resource, resource_weight)
     return gradient_search(
@@ -196,7 +196,7 @@ def snas(
         coupled_adam(policy_learning_rate, weight_decay=policy_weight_decay, clip=policy_clip),
         loss=loss_fn,
         level="joint",
-        penalty=penalty,
+        objective=objective,
     )
 
 
@@ -211,5 +211,5 @@ def _charged(loss: SearchLoss, resource: Callable[[Tree], jax.Array], factor: fl
     return charged
 
 
-def _expected_cost(resource: Callable[[Tree], jax.Array], factor: float) -> Callable[[Tree], jax.Array]:
-    return lambda logits: factor * resource(jax.tree.map(jax.nn.softmax, logits))
+def _expected_cost(resource: Callable[[Tree], jax.Array], factor: float) -> Objective:
+    return lambda loss, logits, paths: loss + factor * resource(jax.tree.map(jax.nn.softmax, logits))

@@ -6,14 +6,18 @@ from jaxnas.spaces.choice import mixed_op
 from jaxnas.spaces.darts import darts_space, snas_space
 from jaxnas.spaces.inherit import fill, linen_network
 from jaxnas.spaces.nasbench201 import nasbench201_space
-from jaxnas.spaces.nasbench201_small import nasbench201_small_space
+from jaxnas.spaces.nasbench201_forms import all_cells, canonical_form, representatives
+from jaxnas.spaces.nasbench201_small import live_operations, nasbench201_small_space
+from jaxnas.spaces.proxyless import proxyless_space
 from jaxnas.spaces.toy import function_space, gates, quadratic_space, table_space
 
 __all__ = [
     "CellGraph",
     "EdgeGroup",
+    "all_cells",
     "apply_cell",
     "as_op",
+    "canonical_form",
     "chain_space",
     "darts_space",
     "edge_params",
@@ -22,10 +26,13 @@ __all__ = [
     "gates",
     "init_cell",
     "linen_network",
+    "live_operations",
     "mixed_op",
     "nasbench201_small_space",
     "nasbench201_space",
+    "proxyless_space",
     "quadratic_space",
+    "representatives",
     "snas_space",
     "table_space",
     "used_cell",

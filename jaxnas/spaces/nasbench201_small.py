@@ -20,7 +20,7 @@ from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_edge import Choice, edge, operations
 from jaxnas.spaces.nasbench201_network import EDGES, OPERATIONS, check_even, genotype, operation, parse
 
-__all__ = ["nasbench201_small_space"]
+__all__ = ["live_operations", "nasbench201_small_space"]
 
 
 def nasbench201_small_space(
@@ -100,7 +100,7 @@ def _cell(graph: CellGraph, choice: Choice, reference: int, params: Params, path
     """The last node of one cell."""
     if paths.index is None or paths.probe is not None or paths.weight.shape[-1] > 1:
         return apply_cell(graph, params, paths, [x])[-1]
-    index = _live(paths.index[:, 0])
+    index = live_operations(paths.index[:, 0])
     nodes = {0: x}
     for number, (source, target) in enumerate(EDGES):
         own = jax.tree.map(lambda leaf, number=number: leaf[number], params["edges"])
@@ -109,8 +109,8 @@ def _cell(graph: CellGraph, choice: Choice, reference: int, params: Params, path
     return nodes[3]
 
 
-def _live(index: jax.Array) -> jax.Array:
-    """The operations `[6]`, with `none` on edges into nodes from which nothing reaches the output."""
+def live_operations(index: jax.Array) -> jax.Array:
+    """The operations `[6]` of a cell, with `none` on edges into nodes from which nothing reaches the output."""
     runs = index != OPERATIONS.index("none")
     second = runs[EDGES.index((2, 3))]
     first = runs[EDGES.index((1, 3))] | (runs[EDGES.index((1, 2))] & second)

@@ -13,6 +13,7 @@ from jaxnas.base import SearchSpace
 from jaxnas.spaces.darts import darts_space, snas_space
 from jaxnas.spaces.nasbench201 import nasbench201_space
 from jaxnas.spaces.nasbench201_small import nasbench201_small_space
+from jaxnas.spaces.proxyless import proxyless_space
 from jaxnas.spaces.toy import quadratic_space, table_space
 
 __all__ = ["SPACES", "build", "defaults", "names"]
@@ -22,6 +23,7 @@ SPACES: dict[str, Callable[..., SearchSpace]] = {
     "snas": snas_space,
     "nasbench201": nasbench201_space,
     "nasbench201-small": nasbench201_small_space,
+    "proxyless": proxyless_space,
     "table": table_space,
     "quadratic": quadratic_space,
 }

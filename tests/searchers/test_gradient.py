@@ -110,8 +110,8 @@ def test_penalty_is_added_to_the_policy_only():
     tx = optax.sgd(0.1), optax.sgd(0.1)
     parts = [SPACE, categorical(SPACE.choices), pathwise(), *tx]
     plain, charged = (
-        gradient_search(*parts, loss=loss, level="joint", penalty=penalty)
-        for penalty in (None, lambda logits: 0.3 * entropy(logits))
+        gradient_search(*parts, loss=loss, level="joint", objective=objective)
+        for objective in (None, lambda loss, logits, paths: loss + 0.3 * entropy(logits))
     )
     state = plain.init(KEY, batch())
     (new, info), (other, shown) = (jax.jit(s.step)(KEY, state, batch()) for s in (plain, charged))
@@ -145,7 +145,9 @@ def test_a_bad_batch_changes_nothing_but_counters(factory, bad):
 
 def test_a_bad_penalty_is_counted_too():
     parts = [SPACE, categorical(SPACE.choices), pathwise(), optax.sgd(0.1), optax.sgd(0.1)]
-    searcher = gradient_search(*parts, loss=loss, penalty=lambda logits: jnp.log(-jnp.sum(jnp.exp(logits["edges"]))))
+    searcher = gradient_search(
+        *parts, loss=loss, objective=lambda loss, logits, paths: loss + jnp.log(-jnp.sum(jnp.exp(logits["edges"])))
+    )
     state = searcher.init(KEY, batch())
     new, info = jax.jit(searcher.step)(KEY, state, batch())
     assert info.nonfinite == 1

@@ -1,0 +1,207 @@
+"""Trains every cell of NAS-Bench-201 in a small network and keeps the results as a table.
+
+  python -m experiments.exhaustive [digits | fashion-mnist] [--smoke]
+
+The 15,625 cells make 5,653 different functions (`jaxnas.spaces.nasbench201_forms`); the first cell of each class is
+trained and stands for all of it. A subset is trained with several seeds, which measures the noise of a single run.
+Leaves `table.npz`, described in `jaxnas/tabular/data/README.md`. Stopped, it goes on from the last chunk.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from scipy.optimize import nnls
+
+from experiments import batches, common
+from experiments.configs.exhaustive import PRESETS, Config
+from jaxnas import costs, data
+from jaxnas.population import Population, PopulationData, Recipe, family_of, train_population
+from jaxnas.run import Progress, Run, compiler_options, environment, script, split_cpu
+from jaxnas.searchers import coupled_sgd
+from jaxnas.spaces import all_cells, live_operations, nasbench201_small_space, representatives
+from jaxnas.spaces.nasbench201_network import EDGES, OPERATIONS
+
+MISSING = 65535  # in place of a number of hits
+
+
+class Plan(NamedTuple):
+    """Who is trained.
+
+    Attributes:
+      cells: `[15625, 6]`.
+      class_of: `[15625]`, the class of each cell.
+      first: `[C]`, the first cell of each class, which stands for it.
+      member_class: `[P]`, dear networks first, so that those of one chunk cost about the same.
+      member_seed: `[P]`.
+    """
+
+    cells: np.ndarray
+    class_of: np.ndarray
+    first: np.ndarray
+    member_class: np.ndarray
+    member_seed: np.ndarray
+
+
+def make_plan(config: Config) -> Plan:
+    """All classes once and some of them with more seeds."""
+    cells = all_cells()
+    first, class_of = np.unique(representatives(), return_inverse=True)
+    order = np.random.default_rng(config.seed).permutation(len(first))
+    members = [(number, 0) for number in order[: config.cells]]
+    members += [
+        (number, seed) for seed in range(1, config.seeds) for number in order[: config.cells][: config.repeated]
+    ]
+    chosen = np.array(members)
+    weight = (operation_counts(cells[first]) @ (0, 0, 2, 10, 1))[chosen[:, 0]]
+    chosen = chosen[np.lexsort((chosen[:, 1], chosen[:, 0], -weight))]
+    return Plan(cells, class_of, first, chosen[:, 0], chosen[:, 1])
+
+
+def operation_counts(cells: np.ndarray) -> np.ndarray:
+    """How often each operation runs in a cell, edges that lead nowhere left out: `[N, 5]`."""
+    runs = np.asarray(jax.vmap(live_operations)(cells))
+    return (runs[:, :, None] == np.arange(len(OPERATIONS))).sum(1)
+
+
+def make_recipe(config: Config, images: data.SearchData) -> Recipe:
+    """SGD with Nesterov's momentum and a cosine, judged after some epochs on the way."""
+    per_epoch = batches.steps_per_epoch(images.weights, config.batch_size)
+    steps = config.epochs * per_epoch
+    rate = optax.cosine_decay_schedule(config.learning_rate, steps)
+
+    def prepare(key, x):
+        if key is not None:
+            x = batches.varied(key, x, config.data)
+        return data.to_float(x, images.mean, images.std)
+
+    judge_at = tuple(epoch * per_epoch for epoch in config.judge_epochs)
+    tx = coupled_sgd(rate, weight_decay=config.weight_decay, nesterov=True)
+    return Recipe(tx, steps, config.batch_size, judge_at, prepare)
+
+
+def train(run: Run, config: Config, plan: Plan, loaded: data.Data) -> Population:
+    """All members, chunk by chunk."""
+    images = batches.split_data(loaded, config.data, config.seed)
+    reference = min(common.REFERENCE, len(images.weights.labels))
+    spaces = (nasbench201_small_space(config.channels, loaded.num_classes, reference=r) for r in (0, reference))
+    parts = {"validation": images.policy, "test": loaded.test}
+    shown: list[Progress] = []
+    with contextlib.ExitStack() as stack:
+
+        def on_chunk(done: int, seconds: float) -> None:
+            if not shown:
+                bar = Progress("networks", len(plan.member_seed), done=done, unit="network")
+                shown.append(stack.enter_context(bar))
+            shown[0].update(done - shown[0].done, f"{3600 * config.chunk / seconds:.0f} an hour")
+            run.check()
+
+        return train_population(
+            run.key("networks"),
+            family_of(*spaces, reference=reference),
+            {"cell": plan.cells[plan.first[plan.member_class]]},
+            PopulationData(tuple(images.weights), {name: tuple(part) for name, part in parts.items()}),
+            make_recipe(config, images),
+            seeds=plan.member_seed,
+            chunk=config.chunk,
+            directory=run.path / "checkpoints",
+            on_chunk=on_chunk,
+            compiler_options=compiler_options(),
+        )
+
+
+def by_class(plan: Plan, values: np.ndarray, missing) -> np.ndarray:
+    """`[C, S, ...]` from one entry per member `[P, ...]`."""
+    shape = (len(plan.first), plan.member_seed.max() + 1, *values.shape[1:])
+    table = np.full(shape, missing, values.dtype)
+    table[plan.member_class, plan.member_seed] = values
+    return table
+
+
+def hits(accuracy: np.ndarray, size: int) -> np.ndarray:
+    """Right answers out of `size`; `MISSING` for networks that failed."""
+    return np.where(np.isnan(accuracy), MISSING, np.rint(accuracy * size)).astype(np.uint16)
+
+
+def fitted_seconds(plan: Plan, measured: np.ndarray) -> np.ndarray:
+    """Seconds of each class `[C]`: so many for every operation that runs, none below zero.
+
+    The measurements are means over chunks of alike networks. Other work on the machine can only add to them, so what
+    lies above the fit counts a ninth of what lies below (asymmetric least squares, Newey and Powell 1987).
+    """
+    counts = operation_counts(plan.cells[plan.first])[:, 1:]
+    columns = np.concatenate([np.ones((len(counts), 1)), counts], 1)
+    rows, weight = columns[plan.member_class], np.ones(len(measured))
+    for _ in range(50):
+        root = np.sqrt(weight)
+        found, _ = nnls(rows * root[:, None], measured * root)
+        weight = np.where(measured > rows @ found, 0.1, 0.9)
+    return columns @ found
+
+
+def make_table(config: Config, plan: Plan, found: Population, loaded: data.Data) -> dict[str, np.ndarray]:
+    """The arrays of `table.npz`."""
+    space = nasbench201_small_space(config.channels, loaded.num_classes)
+    exact = costs.space_tables(space, loaded.image_shape)
+    images = batches.split_data(loaded, config.data, config.seed)
+    sizes = {"validation": len(images.policy.labels), "test": len(loaded.test.labels)}
+    per_device = found.seconds * jax.device_count()
+    about = {"config": dataclasses.asdict(config), **environment()}
+    parts = {f"{name}_hits": by_class(plan, hits(found.accuracy[name], size), MISSING) for name, size in sizes.items()}
+    counted = {name: costs.cost(table, {"cell": plan.cells}).astype(np.int32) for name, table in exact.items()}
+    return {
+        "version": np.array(1),
+        "operations": np.array(OPERATIONS),
+        "edges": np.array(EDGES, np.uint8),
+        "cells": plan.cells.astype(np.uint8),
+        "class_of": plan.class_of.astype(np.uint16),
+        "epochs": np.array(sorted({*config.judge_epochs, config.epochs})),
+        **parts,
+        **{f"{name}_size": np.array(size) for name, size in sizes.items()},
+        "loss": by_class(plan, found.loss.astype(np.float16), np.nan),
+        "seconds": fitted_seconds(plan, per_device).astype(np.float32),
+        "seconds_measured": by_class(plan, per_device.astype(np.float32), np.nan),
+        **counted,
+        "about": np.array(json.dumps(about)),
+    }
+
+
+def main(run: Run, config: Config) -> None:
+    """Plan, train, write."""
+    split_cpu(config.devices)
+    plan = make_plan(config)
+    loaded = batches.load_data(config.data)
+    found = train(run, config, plan, loaded)
+    path = run.path / "table.npz"
+    np.savez_compressed(path, **make_table(config, plan, found, loaded))
+    seconds = float(found.seconds.sum())
+    run.finish(
+        {
+            "system": "exhaustive",
+            "data": loaded.name,
+            "networks": len(found.good),
+            "not_finite": int((~found.good).sum()),
+            "training_seconds": round(seconds, 1),
+            "networks_per_hour": round(3600 * len(found.good) / seconds),
+            "test_accuracy_mean": float(np.nanmean(found.accuracy["test"][:, -1])),
+            "test_accuracy_max": float(np.nanmax(found.accuracy["test"][:, -1])),
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+    )
+
+
+def smoke(config: Config) -> Config:
+    """The same study, a few cells and steps on synthetic images."""
+    small = common.smoke(config)
+    return dataclasses.replace(
+        small, channels=2, epochs=2, judge_epochs=(1,), batch_size=16, cells=6, repeated=2, seeds=2, chunk=4
+    )
+
+
+if __name__ == "__main__":
+    script(main, PRESETS, system="exhaustive", smoke=smoke)

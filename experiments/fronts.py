@@ -1,0 +1,88 @@
+"""NSGA-II beside random search: how much of a table's true front do they find?
+
+  python -m experiments.fronts [digits | nasbench201]
+  python -m experiments.fronts nasbench201 --costs latency/fpga --evaluations 1000
+
+Objectives are the error and a cost, such as the latency on a device. The table knows the true front, so the share of
+its hypervolume that a search has reached is exact. The reference point is the worst error and cost of the table.
+Prints the shares over seeds and leaves `table.md` and one `front_<cost>.png` for each cost.
+"""
+
+import dataclasses
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.configs.fronts import PRESETS, Config
+from experiments.tabular import markdown
+from jaxnas import plot
+from jaxnas.run import Run, script
+from jaxnas.searchers import hypervolume, nsga2, pareto_front, random_search
+from jaxnas.tabular import Table, load, simulate, table_task, with_metrics
+
+
+def both(table: Table, accuracy: str, cost: str) -> np.ndarray:
+    """Error in per cent and cost of every architecture in the table: `[N, 2]`."""
+    for metric in (accuracy, cost):
+        if metric not in table.metrics:
+            raise KeyError(f"{table.name} has no metric {metric!r}; it has {', '.join(sorted(table.metrics))}")
+    points = np.stack([100 - np.asarray(table.metrics[accuracy]), np.asarray(table.metrics[cost])], 1)
+    return points[np.isfinite(points).all(1)]
+
+
+def searches(run: Run, config: Config, table: Table, cost: str):
+    """Front and share of the hypervolume of every method and seed."""
+    points = both(table, config.accuracy, cost)
+    scale = points.max(0)  # objectives in units of the worst, so that float32 loses nothing
+    reference = jnp.ones(2)
+    front = points[np.asarray(pareto_front(jnp.asarray(points)))]
+    whole = hypervolume(jnp.asarray(front / scale), reference)
+    error = {"error": 100 - np.asarray(table.metrics[config.accuracy])}
+    task = table_task(with_metrics(table, error), ("error", cost))
+    methods = {
+        "nsga2": nsga2(table.choices, population_size=config.population_size),
+        "random_search": random_search(table.choices, num_objectives=2, archive_size=config.population_size),
+    }
+    keys = jax.random.split(run.key(cost), config.seeds)
+    found, shares = {"true front": front}, {}
+    for name, method in methods.items():
+        one = simulate(method, task, config.evaluations)
+        _, history = jax.jit(jax.vmap(one))(keys)
+        reached = jax.vmap(hypervolume, (0, None))(history.fitness / scale[None, None], reference)
+        shares[name] = np.asarray(reached / whole)
+        middle = np.asarray(history.fitness)[np.argsort(shares[name])[config.seeds // 2]]
+        middle = middle[np.isfinite(middle).all(1)]
+        found[f"{name}, median seed"] = middle[np.asarray(pareto_front(jnp.asarray(middle)))]
+    return points, found, shares
+
+
+def main(run: Run, config: Config) -> None:
+    """Every cost by itself."""
+    if config.seeds < 1 or config.evaluations < config.population_size:
+        raise ValueError("seeds must be at least 1, and evaluations at least population_size")
+    table = load(os.path.expandvars(config.table))
+    rows = []
+    for cost in config.costs:
+        points, found, shares = searches(run, config, table, cost)
+        row: dict[str, float | str] = {"cost": cost, "architectures on the true front": len(found["true front"])}
+        for name, values in shares.items():
+            spread = f" ± {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            row[f"{name}: per cent of the hypervolume"] = f"{100 * np.mean(values):.2f}{spread}"
+        rows.append(row)
+        title = f"{table.name}, {config.evaluations} evaluations"
+        picture = run.path / f"front_{cost.replace('/', '_')}.png"
+        plot.fronts(picture, points, found, xlabel=f"error of {config.accuracy} [%]", ylabel=cost, title=title)
+    (run.path / "table.md").write_text(markdown(rows) + "\n")
+    print(markdown(rows))
+    run.finish({"system": "fronts", "table": table.name, "evaluations": config.evaluations, "rows": rows})
+
+
+def smoke(config: Config) -> Config:
+    """The same searches, short."""
+    return dataclasses.replace(config, seeds=3, evaluations=60)
+
+
+if __name__ == "__main__":
+    script(main, PRESETS, system="fronts", smoke=smoke)

@@ -1,0 +1,132 @@
+"""Any black-box search on any benchmark table, hundreds of seeds in one compiled call.
+
+  python -m experiments.tabular [digits | nasbench201 | nats-cifar10 | nats-cifar100 | nats-imagenet16]
+  python -m experiments.tabular digits --methods regularized_evolution --budget 30 --seeds 100
+
+A search runs until its budget on a simulated clock is spent (Dong and Yang 2020, arXiv 2001.00326, section 5); what it
+has found is then looked up. Prints mean and standard deviation over seeds and leaves `table.md`, `progress.png` and
+`found.npz`. The presets other than `digits` read `$JAXNAS_DATA/nasbench201.npz`.
+"""
+
+import dataclasses
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.configs.tabular import PRESETS, Config
+from jaxnas import plot
+from jaxnas.base import BlackBox
+from jaxnas.policies import categorical
+from jaxnas.run import Run, script
+from jaxnas.searchers import local_search, policy_search, random_search, regularized_evolution
+from jaxnas.tabular import Table, best_at, load, lookup, simulate, table_task, with_metrics
+
+METHODS = {
+    "random_search": lambda choices, config: random_search(choices),
+    "local_search": lambda choices, config: local_search(choices),
+    "reinforce": lambda choices, config: policy_search(choices, categorical(choices), optax.adam(config.learning_rate)),
+    "regularized_evolution": lambda choices, config: regularized_evolution(
+        choices, population_size=config.population_size, sample_size=config.sample_size
+    ),
+}
+POINTS = 200  # of the clock, at which the incumbents are looked up
+
+
+def make_searcher(name: str, table: Table, config: Config) -> BlackBox:
+    """A search by name."""
+    if name not in METHODS:
+        raise ValueError(f"methods: unknown {name!r}, there are {', '.join(METHODS)}")
+    return METHODS[name](table.choices, config)
+
+
+def prepared(config: Config) -> tuple[Table, str | None]:
+    """The table, and the name of the metric that an evaluation costs."""
+    table = load(os.path.expandvars(config.table))
+    if config.cost is None or config.cost_share == 1.0:
+        return table, config.cost
+    if config.cost not in table.metrics:
+        raise KeyError(f"{table.name} has no metric {config.cost!r}; it has {', '.join(sorted(table.metrics))}")
+    return with_metrics(table, {"cost": config.cost_share * np.asarray(table.metrics[config.cost])}), "cost"
+
+
+def search(run: Run, config: Config, table: Table, cost: str | None, name: str):
+    """All seeds of one method: what each has found by every point of the clock, and how long that took.
+
+    Returns:
+      Metrics `[S, G]` by name, the number of evaluations `[S]`, and seconds of compilation and of the call.
+    """
+    task = table_task(table, config.objective, cost=cost, single_runs=config.single_runs)
+    one = simulate(make_searcher(name, table, config), task, config.budget)
+    times = jnp.linspace(config.budget / POINTS, config.budget, POINTS)
+
+    def follow(key):
+        _, history = one(key)
+        places = best_at(history, times)
+        archs = jax.tree.map(lambda leaf: leaf[places], history.archs)
+        found = {metric: lookup(table, metric, archs) for metric in config.report}
+        return {metric: jnp.where(places >= 0, values, jnp.nan) for metric, values in found.items()}, history.done.sum()
+
+    keys = jax.random.split(run.key(name), config.seeds)
+    started = time.perf_counter()
+    program = jax.jit(jax.vmap(follow)).lower(keys).compile()
+    compiled = time.perf_counter()
+    found, evaluations = jax.block_until_ready(program(keys))
+    return found, evaluations, compiled - started, time.perf_counter() - compiled
+
+
+def summary(name: str, found: dict[str, jax.Array], evaluations: jax.Array) -> dict[str, float | str]:
+    """One row of the table: mean and standard deviation over seeds at the end of the budget."""
+    row: dict[str, float | str] = {"method": name, "evaluations": round(float(evaluations.mean()), 1)}
+    for metric, values in found.items():
+        last = np.asarray(values)[:, -1]
+        spread = f" ± {np.std(last, ddof=1):.2f}" if len(last) > 1 else ""
+        row[metric] = f"{np.mean(last):.2f}{spread}"
+    return row
+
+
+def markdown(rows: list[dict[str, float | str]]) -> str:
+    """Rows with the same entries as a table."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    return "\n".join(lines + ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows])
+
+
+def main(run: Run, config: Config) -> None:
+    """Search, look up, tell."""
+    if config.seeds < 1 or not config.methods or not config.report:
+        raise ValueError("seeds must be at least 1, and there must be a method and a metric to report")
+    table, cost = prepared(config)
+    for metric in config.report:
+        lookup(table, metric, jax.tree.map(lambda c: jnp.zeros(c.shape[:-1], jnp.int32), table.choices))
+    rows, curves, seconds = [], {}, {}
+    for name in config.methods:
+        found, evaluations, compiling, running = search(run, config, table, cost, name)
+        rows.append(summary(name, found, evaluations))
+        curves[name] = {metric: np.asarray(values) for metric, values in found.items()}
+        seconds[name] = {"compile_seconds": round(compiling, 2), "run_seconds": round(running, 3)}
+    times = np.linspace(config.budget / POINTS, config.budget, POINTS)
+    drawn = config.report[-1]
+    unit = "evaluations" if cost is None else "simulated seconds"
+    title = f"{table.name}: mean of {config.seeds} searches with its 95 per cent band"
+    shown = {name: found[drawn] for name, found in curves.items()}
+    plot.progress(
+        run.path / "progress.png", times, shown, xlabel=unit, ylabel=f"{drawn} of the best so far", title=title
+    )
+    arrays = {f"{name}/{metric}": values for name, found in curves.items() for metric, values in found.items()}
+    np.savez_compressed(run.path / "found.npz", times=times, **arrays)
+    (run.path / "table.md").write_text(markdown(rows) + "\n")
+    print(markdown(rows))
+    run.finish({"system": "tabular", "table": table.name, "budget": config.budget, "rows": rows, "seconds": seconds})
+
+
+def smoke(config: Config) -> Config:
+    """The same searches with few seeds and a small budget."""
+    return dataclasses.replace(config, seeds=3, budget=config.budget / 4)
+
+
+if __name__ == "__main__":
+    script(main, PRESETS, system="tabular", smoke=smoke)

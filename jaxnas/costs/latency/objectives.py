@@ -1,0 +1,82 @@
+"""Latency in the loss: what a search minimises besides the cross-entropy."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.base import CostTable, Paths, Tree
+from jaxnas.costs.tables import expected_cost
+
+__all__ = ["Form", "latency_objective", "policy_probabilities"]
+
+Form = Literal["mul#log", "add#linear", "limit"]
+
+
+def latency_objective(
+    table: CostTable,
+    reference: float,
+    form: Form = "mul#log",
+    *,
+    weight: float | None = None,
+    exponent: float = 0.3,
+) -> Callable[[jax.Array, Tree, Paths | None], jax.Array]:
+    """`(loss, logits, paths) -> scalar` for `gradient_search(objective=...)`, from the expected latency `E`.
+
+    * `mul#log`: `weight * loss * (log E / log reference)^exponent`, the default of the released code.
+    * `add#linear`: `loss + weight * (E - reference) / reference`.
+    * `limit`: `loss + weight * max(0, E / reference - 1)`, which lets everything below the reference alone.
+
+    `E` is exact, the sum of all blocks' expectations; with a pair of paths (`two_path_gate`) it is that of the pair's
+    own probabilities, as in the released code.
+
+    Args:
+      table: latency in milliseconds, from `latency_cost`.
+      reference: in milliseconds, above 1 for `mul#log`, whose logarithms depend on the unit.
+      form: see above.
+      weight: 0.2 for `mul#log`, 0.1 for `add#linear`, 1 for `limit` unless given.
+      exponent: of `mul#log`.
+
+    Raises:
+      ValueError: another form, a reference that is not above 0, or 1 for `mul#log`; a fixed part of at most 1 ms for
+        `mul#log`, as the logarithm of the cheapest architecture must be above 0.
+
+    References:
+      Cai, Zhu and Han, 2019, "ProxylessNAS", arXiv 1812.00332, section 3.3.
+    """
+    defaults = {"mul#log": 0.2, "add#linear": 0.1, "limit": 1.0}
+    if form not in defaults:
+        raise ValueError(f"form must be one of {', '.join(defaults)}, got {form!r}")
+    least = 1.0 if form == "mul#log" else 0.0
+    if not least < reference < math.inf:
+        raise ValueError(f"reference must be above {least:g} ms for {form}, got {reference}")
+    lowest = table.fixed + sum(float(leaf.min(-1).sum()) for leaf in jax.tree.leaves(table.table))
+    if form == "mul#log" and lowest <= 1:
+        raise ValueError(
+            f"mul#log needs latencies above 1 ms, the cheapest architecture takes {lowest:g}: other units?"
+        )
+    factor = defaults[form] if weight is None else weight
+
+    def objective(loss: jax.Array, logits: Tree, paths: Paths | None) -> jax.Array:
+        expected = expected_cost(table, policy_probabilities(logits, paths))
+        if form == "mul#log":
+            return factor * loss * (jnp.log(expected) / math.log(reference)) ** exponent
+        if form == "add#linear":
+            return loss + factor * (expected - reference) / reference
+        return loss + factor * jnp.maximum(expected / reference - 1, 0.0)
+
+    return objective
+
+
+def policy_probabilities(logits: Tree, paths: Paths | None = None) -> Tree:
+    """`softmax(logits)`, or where `paths` ask about a pair of operations the softmax of the pair and zero elsewhere."""
+    if paths is None or paths.probe is None or paths.probe.index is None:
+        return jax.tree.map(jax.nn.softmax, logits)
+
+    def of_pair(leaf: jax.Array, pair: jax.Array) -> jax.Array:
+        two = jax.nn.softmax(jnp.take_along_axis(leaf, pair, -1))
+        return jnp.put_along_axis(jnp.zeros_like(leaf), pair, two, -1, inplace=False)
+
+    return jax.tree.map(of_pair, logits, paths.probe.index)

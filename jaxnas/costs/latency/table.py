@@ -1,0 +1,115 @@
+"""Latency tables: milliseconds of every distinct block of a space on one device, as files and as costs."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnas.base import CostTable, Part, SearchSpace
+
+__all__ = ["LatencyTable", "latency_cost", "read_latency", "space_parts", "write_latency"]
+
+FORMAT = "jaxnas latency 1"
+
+
+class LatencyTable(NamedTuple):
+    """What was measured.
+
+    Attributes:
+      entries: milliseconds by key, see `Part.key`.
+      about: device, jax version, batch, dtype and whatever else the file says of itself.
+    """
+
+    entries: Mapping[str, float]
+    about: Mapping[str, Any]
+
+
+def read_latency(path: str | Path) -> LatencyTable:
+    """Reads a table: the JSON of `write_latency`, or the published tables of ProxylessNAS, JSON or YAML.
+
+    The published form is `{key: {"mean": milliseconds, ...}}`.
+
+    Raises:
+      ValueError: a missing or damaged file, an entry that is not a positive number.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"there is no latency table {file}")
+    text = file.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text) if text.lstrip().startswith("{") else _yaml(text)
+    except Exception as error:
+        raise ValueError(f"{file} is neither JSON nor YAML: {' '.join(str(error).split())[:120]}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds {type(content).__name__}, expected a table of entries")
+    if content.get("format", FORMAT) != FORMAT:
+        raise ValueError(f"{file}: format is {content['format']!r}, expected {FORMAT!r}")
+    ours = "format" in content
+    entries = content.get("entries", {}) if ours else content
+    found = {key: _milliseconds(file, key, entry) for key, entry in entries.items()}
+    if not found:
+        raise ValueError(f"{file} has no entries")
+    return LatencyTable(found, content.get("about", {}) if ours else {"source": file.name})
+
+
+def write_latency(path: str | Path, table: LatencyTable) -> None:
+    """Writes a table as JSON, entries in the order of their keys."""
+    entries = {key: {"mean": table.entries[key]} for key in sorted(table.entries)}
+    content = {"format": FORMAT, "about": dict(table.about), "entries": entries}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def space_parts(space: SearchSpace, image_shape: tuple[int, int, int]) -> tuple[tuple[Part, ...], Any]:
+    """The fixed blocks of a space, and those of every candidate: see `About.parts`.
+
+    Raises:
+      ValueError: a space that does not say.
+    """
+    if space.about.parts is None:
+        raise ValueError(f"space {space.about.name!r} does not name its blocks: its about.parts is None")
+    return space.about.parts(tuple(image_shape))
+
+
+def latency_cost(table: LatencyTable, space: SearchSpace, image_shape: tuple[int, int, int]) -> CostTable:
+    """The latency of a space's architectures as the sum of their blocks, in milliseconds.
+
+    Args:
+      table: with an entry for every block.
+      space: a space that names its blocks.
+      image_shape: `(H, W, C)`.
+
+    Raises:
+      KeyError: a block without an entry, by name.
+      ValueError: a space that does not name its blocks.
+    """
+    fixed, choices = space_parts(space, image_shape)
+
+    def milliseconds(part: Part | None) -> float:
+        if part is None:
+            return 0.0
+        if part.key not in table.entries:
+            device = table.about.get("device", table.about.get("source", "the table"))
+            raise KeyError(f"the latency table of {device} has no entry {part.key!r}")
+        return table.entries[part.key]
+
+    tables = {
+        name: np.array([[milliseconds(part) for part in row] for row in rows], np.float64)
+        for name, rows in choices.items()
+    }
+    return CostTable(sum(milliseconds(part) for part in fixed), tables)
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+def _milliseconds(file: Path, key: Any, entry: Any) -> float:
+    value = entry.get("mean") if isinstance(entry, dict) else entry
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{file}: entry {key!r} is {entry!r}, expected milliseconds above 0 as its mean")
+    return float(value)

@@ -1,0 +1,102 @@
+"""Searches over many seeds beside each other, and fronts of two objectives."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxnas.plot.graph import COLOURS
+
+__all__ = ["fronts", "progress"]
+
+SIZE = (5.6, 3.8)  # inches
+INK = "#222222"
+
+
+def progress(
+    path: str | Path, times: np.ndarray, found: Mapping[str, np.ndarray], *, xlabel: str, ylabel: str, title: str = ""
+) -> Path:
+    """Draws the mean over seeds of what each search has found by a time, with the 95 per cent band of that mean.
+
+    Args:
+      path: where; the suffix decides the format.
+      times: `[G]`.
+      found: by name of the search `[S, G]`, NaN before the first evaluation.
+      xlabel: of the times, with the unit.
+      ylabel: of what is found, with the unit.
+      title: above the picture.
+
+    Returns:
+      The path.
+    """
+    figure, axes = _axes(xlabel, ylabel, title)
+    for (name, values), colour in zip(found.items(), COLOURS * 3, strict=False):
+        counted = np.isfinite(values).sum(0)
+        shown = counted > len(values) / 2
+        mean = np.nanmean(values[:, shown], 0)
+        half = 1.96 * np.nanstd(values[:, shown], 0, ddof=1) / np.sqrt(counted[shown]) if len(values) > 1 else 0 * mean
+        axes.plot(times[shown], mean, color=colour, lw=1.6, label=name)
+        axes.fill_between(times[shown], mean - half, mean + half, color=colour, alpha=0.2, lw=0)
+    axes.legend(fontsize=8.5, frameon=False, loc="lower right")
+    return _saved(figure, path)
+
+
+def fronts(
+    path: str | Path,
+    cloud: np.ndarray,
+    found: Mapping[str, np.ndarray],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+) -> Path:
+    """Draws fronts of two objectives, both to be minimised, as staircases over a cloud of all points.
+
+    Args:
+      path: where; the suffix decides the format.
+      cloud: `[N, 2]`, drawn pale where it lies inside the range of the fronts.
+      found: by name the points of a front, `[F, 2]`.
+      xlabel: of the first objective, with the unit.
+      ylabel: of the second one.
+      title: above the picture.
+
+    Returns:
+      The path.
+    """
+    figure, axes = _axes(xlabel, ylabel, title)
+    every = np.concatenate(list(found.values()))
+    low, high = every.min(0), every.max(0)
+    margin = np.where(high > low, high - low, 1.0) * 0.08
+    near = cloud[np.all(cloud <= high + margin, 1)]
+    axes.plot(*near.T, ".", color="#c6ccd5", ms=2.5, zorder=0)
+    for (name, points), colour, marker in zip(found.items(), COLOURS * 3, "osD^v<>" * 3, strict=False):
+        ordered = points[np.argsort(points[:, 0])]
+        axes.step(*ordered.T, where="post", color=colour, lw=1.3, alpha=0.8)
+        axes.plot(*ordered.T, marker, color=colour, ms=4, label=name)
+    axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    axes.legend(fontsize=8.5, frameon=False)
+    return _saved(figure, path)
+
+
+def _axes(xlabel: str, ylabel: str, title: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, facecolor="white", layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_ylabel(ylabel, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(color="#e3e7ec", lw=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.ticklabel_format(useOffset=False)
+    return figure, axes
+
+
+def _saved(figure: Any, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,88 @@
+"""Regularised evolution: the oldest dies, not the worst."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.base import BlackBox, Tree
+from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent, better, check_at_least, no_incumbent, scalar_fitness
+from jaxnas.searchers.variation import Mutation, point_mutation
+from jaxnas.spaces.decisions import decisions
+
+__all__ = ["EvolutionState", "regularized_evolution"]
+
+
+class EvolutionState(NamedTuple):
+    """The last `P` architectures told, in a ring.
+
+    Attributes:
+      rows: `[P, D]`.
+      fitness: `[P]`, infinite where nothing is stored yet or the fitness was not finite.
+      told: architectures told so far; number `i` lies at `i % P`.
+      best: of all that were told, the dead ones too.
+    """
+
+    rows: jax.Array
+    fitness: jax.Array
+    told: jax.Array
+    best: Incumbent
+
+
+def regularized_evolution(
+    choices: Tree,
+    *,
+    population_size: int = 100,
+    sample_size: int = 25,
+    mutation: Mutation | None = None,
+    batch_size: int = 1,
+) -> BlackBox:
+    """Aging evolution (Real et al. 2019, arXiv 1802.01548, algorithm 1).
+
+    The first `P` architectures are random. After that a parent is the best of `S` members drawn uniformly with
+    replacement, and its mutation takes the place of the oldest. `decode` gives the best of the whole history.
+
+    Args:
+      choices: `SearchSpace.choices`.
+      population_size: `P`.
+      sample_size: `S`. NAS-Bench-201 uses `P = 10, S = 3`.
+      mutation: `(key, row) -> row`; by default `point_mutation(choices)`.
+      batch_size: architectures per `ask`, all made from one population.
+
+    Raises:
+      ValueError: a size below one, a batch larger than the population.
+    """
+    check_at_least(population_size=population_size, sample_size=sample_size, batch_size=batch_size)
+    if batch_size > population_size:
+        raise ValueError(f"batch_size must be at most population_size, which is {population_size}, got {batch_size}")
+    flat = decisions(choices)
+    mutate = mutation or point_mutation(choices)
+
+    def init(key):
+        del key
+        rows = jnp.zeros((population_size, len(flat.counts)), jnp.int32)
+        fitness = jnp.full(population_size, jnp.inf, jnp.float32)
+        return EvolutionState(rows, fitness, jnp.zeros((), jnp.int32), no_incumbent(len(flat.counts)))
+
+    def child(key, state):
+        key_sample, key_mutation = jax.random.split(key)
+        sample = jax.random.randint(key_sample, (sample_size,), 0, population_size)
+        return mutate(key_mutation, state.rows[sample[jnp.argmin(state.fitness[sample])]])
+
+    def ask(key, state):
+        key_random, key_child = jax.random.split(key)
+        children = jax.vmap(child, (0, None))(jax.random.split(key_child, batch_size), state)
+        fresh = flat.random(key_random, batch_size)
+        return state, flat.split(jnp.where(state.told < population_size, fresh, children))
+
+    def tell(key, state, archs, fitness):
+        del key
+        rows, (values, bad) = flat.join(archs), scalar_fitness(fitness)
+        places = (state.told + jnp.arange(len(values))) % population_size
+        best = better(state.best, rows, values)
+        state = EvolutionState(
+            state.rows.at[places].set(rows), state.fitness.at[places].set(values), state.told + len(values), best
+        )
+        return state, BlackBoxInfo(best.fitness, bad)
+
+    return BlackBox(init, ask, tell, lambda state: flat.split(state.best.row))

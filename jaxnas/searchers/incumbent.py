@@ -1,0 +1,66 @@
+"""What the single-objective searchers share: fitness as a number that can be compared, and the best one so far."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["BlackBoxInfo", "Incumbent", "better", "check_at_least", "no_incumbent", "scalar_fitness"]
+
+
+class Incumbent(NamedTuple):
+    """The best architecture so far.
+
+    Attributes:
+      row: its decisions, int32 `[D]`.
+      fitness: its fitness, infinite as long as there is none.
+    """
+
+    row: jax.Array
+    fitness: jax.Array
+
+
+class BlackBoxInfo(NamedTuple):
+    """What one `tell` has to show.
+
+    Attributes:
+      best: the lowest fitness so far, of the first objective.
+      bad: how many of the values told were not finite.
+    """
+
+    best: jax.Array
+    bad: jax.Array
+
+
+def no_incumbent(num_decisions: int) -> Incumbent:
+    """Before the first evaluation."""
+    return Incumbent(jnp.zeros(num_decisions, jnp.int32), jnp.array(jnp.inf, jnp.float32))
+
+
+def better(incumbent: Incumbent, rows: jax.Array, fitness: jax.Array) -> Incumbent:
+    """The best of the incumbent and some rows `[B, D]`; the older one where they are equal."""
+    first = jnp.argmin(fitness)
+    wins = fitness[first] < incumbent.fitness
+    return Incumbent(jnp.where(wins, rows[first], incumbent.row), jnp.where(wins, fitness[first], incumbent.fitness))
+
+
+def scalar_fitness(fitness: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`[B, 1]` as `[B]` with infinity in place of what is not finite, and how many of those there are.
+
+    Raises:
+      ValueError: more than one objective.
+    """
+    fitness = jnp.asarray(fitness, jnp.float32)
+    if fitness.ndim != 2 or fitness.shape[1] != 1:
+        raise ValueError(
+            f"fitness must have shape (population, 1) for a search with one objective, got {fitness.shape}"
+        )
+    good = jnp.isfinite(fitness[:, 0])
+    return jnp.where(good, fitness[:, 0], jnp.inf), jnp.sum(~good)
+
+
+def check_at_least(**values: int) -> None:
+    """Raises `ValueError` for the first number below one."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,138 @@
+"""Several objectives at once, all minimised: who dominates whom, how crowded it is, and how much is dominated.
+
+Rows with a value that is not finite count as the worst possible in every objective: any other row dominates them.
+"""
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["crowding_distance", "dominates", "hypervolume", "pareto_front", "pareto_ranks", "survivors"]
+
+BLOCK = 256  # rows compared with all others at a time
+
+
+def dominates(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Whether `one[..., M]` is nowhere worse than `other[..., M]` and somewhere better."""
+    return jnp.all(one <= other, -1) & jnp.any(one < other, -1)
+
+
+def pareto_front(fitness: jax.Array) -> jax.Array:
+    """Which of `[P, M]` no other row dominates: bool `[P]`. Equal rows are all in it; rows that are not finite never.
+
+    Takes `P^2` comparisons, a block of rows at a time.
+    """
+    clean = _clean(fitness)
+    dominated = jax.lax.map(lambda row: jnp.any(dominates(clean, row[None])), clean, batch_size=BLOCK)
+    return ~dominated & jnp.isfinite(clean[:, 0])
+
+
+def pareto_ranks(fitness: jax.Array) -> jax.Array:
+    """The front of every row of `[P, M]`: 0 if nothing dominates it, 1 if only rows of front 0 do, and so on.
+
+    Fast non-dominated sorting (Deb et al. 2002, section III-A) with all fronts peeled in one loop; `P^2` memory.
+    """
+    clean = _clean(fitness)
+    beats = dominates(clean[:, None], clean[None])  # [P, P]: row beats column
+
+    def left(carry):
+        return jnp.any(carry[0] < 0)
+
+    def peel(carry):
+        ranks, front = carry
+        free = (ranks < 0) & ~jnp.any(beats & (ranks < 0)[:, None], 0)
+        return jnp.where(free, front, ranks), front + 1
+
+    size = len(clean)
+    return jax.lax.while_loop(left, peel, (jnp.full(size, -1, jnp.int32), jnp.zeros((), jnp.int32)))[0]
+
+
+def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
+    """How far the neighbours of every row in its own front are (Deb et al. 2002, section III-B): `[P]`.
+
+    The sum over objectives of the gap between the next row on either side, in units of the front's range. The two ends
+    of a front are infinite; an objective in which a front does not vary adds nothing; rows that are not finite get 0.
+
+    Args:
+      fitness: `[P, M]`.
+      ranks: from `pareto_ranks`.
+    """
+    clean = _clean(fitness)
+    good = jnp.isfinite(clean[:, 0])
+    values = jnp.where(good[:, None], clean, 0.0)
+    return jnp.where(good, sum(_gaps(values, m, ranks) for m in range(clean.shape[1])), 0.0)
+
+
+def survivors(fitness: jax.Array, num: int) -> jax.Array:
+    """The rows that NSGA-II keeps, best first: int32 `[num]`, by front and then by crowding, earlier rows first."""
+    ranks = pareto_ranks(fitness)
+    return jnp.lexsort((-crowding_distance(fitness, ranks), ranks))[:num].astype(jnp.int32)
+
+
+def hypervolume(fitness: jax.Array, reference: jax.Array) -> jax.Array:
+    """The exact volume between a reference point and everything that `[P, M]` dominates, `M` at most 3.
+
+    Rows beyond the reference point in some objective, and rows that are not finite, add nothing.
+
+    Args:
+      fitness: `[P, M]`.
+      reference: `[M]`, worse than what is to be counted.
+
+    Raises:
+      ValueError: more than three objectives, or a reference of another length.
+    """
+    reference = jnp.asarray(reference, jnp.result_type(float))
+    clean = _clean(fitness)
+    if clean.shape[1] > 3 or reference.shape != clean.shape[1:]:
+        raise ValueError(
+            f"hypervolume: need up to three objectives and as many reference values, got {clean.shape[1]} and "
+            f"shape {reference.shape}"
+        )
+    reference = reference[None]
+    inside = jnp.all(clean < reference, -1)
+    gains = jnp.where(inside[:, None], reference - clean, 0.0)  # what each row alone dominates: a box from 0
+    return (_length, _area, _volume)[clean.shape[1] - 1](gains)
+
+
+def _clean(fitness: jax.Array) -> jax.Array:
+    fitness = jnp.asarray(fitness)
+    fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
+    return jnp.where(jnp.all(jnp.isfinite(fitness), -1, keepdims=True), fitness, jnp.inf)
+
+
+def _gaps(values: jax.Array, objective: int, ranks: jax.Array) -> jax.Array:
+    """One objective's part of the crowding distance. Ties are ordered by the other objectives."""
+    size, count = values.shape
+    others = [values[:, (objective + i) % count] for i in reversed(range(count))]
+    order = jnp.lexsort((*others, ranks))
+    value, rank = values[order, objective], ranks[order]
+    low, high = (reduce(value, rank, num_segments=size) for reduce in (jax.ops.segment_min, jax.ops.segment_max))
+    same = rank[1:] == rank[:-1]
+    edge = jnp.array([True])
+    first, last = jnp.concatenate([edge, ~same]), jnp.concatenate([~same, edge])
+    gap = jnp.roll(value, -1) - jnp.roll(value, 1)
+    span = (high - low)[rank]
+    scaled = jnp.where(span > 0, gap / jnp.where(span > 0, span, 1.0), 0.0)
+    return jnp.zeros(size, values.dtype).at[order].set(jnp.where(first | last, jnp.inf, scaled))
+
+
+def _length(gains: jax.Array) -> jax.Array:
+    return jnp.max(gains[:, 0], initial=0.0)
+
+
+def _area(gains: jax.Array) -> jax.Array:
+    """The union of boxes `[P, 2]` with one corner at zero: a staircase, from the widest box to the narrowest."""
+    order = jnp.argsort(-gains[:, 0])
+    width, height = gains[order].T
+    reached = jax.lax.cummax(height)
+    return jnp.sum(width * jnp.diff(reached, prepend=0.0))
+
+
+def _volume(gains: jax.Array) -> jax.Array:
+    """The union of boxes `[P, 3]`: between two levels of the last objective the area of the boxes that reach it."""
+    levels = jnp.sort(gains[:, 2])
+    thickness = jnp.diff(levels, prepend=0.0)
+
+    def slab(level):
+        return _area(jnp.where((gains[:, 2] >= level)[:, None], gains[:, :2], 0.0))
+
+    return jnp.sum(thickness * jax.lax.map(slab, levels))

@@ -1,0 +1,88 @@
+"""How new architectures are made from known ones: mutations and crossover of rows of decisions.
+
+Every function works on one row `[D]` of integers (`jaxnas.spaces.decisions`) and is lifted over populations by `vmap`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import Tree
+from jaxnas.spaces.decisions import decisions
+
+__all__ = ["Mutation", "point_mutation", "reset_mutation", "two_point_crossover"]
+
+Mutation = Callable[[jax.Array, jax.Array], jax.Array]  # (key, row[D]) -> row[D]
+
+
+def point_mutation(choices: Tree, *, weights: Tree | None = None, identity: float = 0.0) -> Mutation:
+    """Gives exactly one decision another operation, each other one equally likely (Real et al. 2019, 1802.01548).
+
+    Args:
+      choices: `SearchSpace.choices`.
+      weights: how likely each decision is to be the one, leaves `[E]`; equally likely if not given. The released code
+        of NAS-Bench-201 draws a node first and then one of its edges, which is `[1/3, 1/6, 1/6, 1/9, 1/9, 1/9]`.
+      identity: probability of changing nothing.
+
+    Raises:
+      ValueError: weights that do not fit or are not positive in sum, a probability outside of 0..1.
+    """
+    flat = decisions(choices)
+    chances = _chances(flat.counts, weights)
+    _check_probability("identity", identity)
+
+    def mutate(key: jax.Array, row: jax.Array) -> jax.Array:
+        key_place, key_shift, key_whether = jax.random.split(key, 3)
+        place = jax.random.choice(key_place, len(flat.counts), p=chances)
+        counts = jnp.asarray(flat.counts)
+        shift = jax.random.randint(key_shift, (), 1, counts[place])
+        changed = row.at[place].set((row[place] + shift) % counts[place])
+        return jnp.where(jax.random.bernoulli(key_whether, identity), row, changed) if identity else changed
+
+    return mutate
+
+
+def reset_mutation(choices: Tree, *, rate: float | None = None) -> Mutation:
+    """Gives every decision, by itself, another operation with probability `rate`.
+
+    Args:
+      choices: `SearchSpace.choices`.
+      rate: by default one over the number of decisions, so one change on average.
+
+    Raises:
+      ValueError: a rate outside of 0..1.
+    """
+    counts = decisions(choices).counts
+    chance = 1 / len(counts) if rate is None else rate
+    _check_probability("rate", chance)
+
+    def mutate(key: jax.Array, row: jax.Array) -> jax.Array:
+        key_where, key_shift = jax.random.split(key)
+        where = jax.random.bernoulli(key_where, chance, row.shape)
+        return jnp.where(where, (row + jax.random.randint(key_shift, row.shape, 1, counts)) % counts, row)
+
+    return mutate
+
+
+def two_point_crossover(key: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
+    """`one` with a stretch of `other` between two cuts, drawn without replacement from all `D + 1` places."""
+    size = one.shape[-1]
+    first, last = jnp.sort(jax.random.choice(key, size + 1, (2,), replace=False))
+    places = jnp.arange(size)
+    return jnp.where((places >= first) & (places < last), other, one)
+
+
+def _chances(counts: np.ndarray, weights: Tree | None) -> np.ndarray:
+    if weights is None:
+        return np.full(len(counts), 1 / len(counts), np.float32)
+    given = np.concatenate([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(weights)])
+    if given.shape != counts.shape or (given < 0).any() or not 0 < given.sum() < np.inf:
+        raise ValueError(f"weights: need {len(counts)} numbers of at least 0, not all 0, got {given.tolist()}")
+    return (given / given.sum()).astype(np.float32)
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in 0..1, got {value}")

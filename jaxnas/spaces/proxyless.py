@@ -1,0 +1,259 @@
+"""The ProxylessNAS space: a chain of inverted bottlenecks, kernel and expansion of each to be chosen, and its depth."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import About, Arch, Op, Params, Paths, SearchSpace, arch_like
+from jaxnas.ops import Block, Classifier, Lowering, Style, compute_dtype, from_linen, one_draw
+from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, used_cell
+from jaxnas.spaces.choice import mixed_op
+from jaxnas.spaces.inherit import linen_network
+from jaxnas.spaces.proxyless_costs import cost_tables, parts
+from jaxnas.spaces.proxyless_network import (
+    ZERO,
+    Place,
+    ProxylessConfig,
+    ProxylessNetwork,
+    candidates,
+    choices_of,
+    first_block,
+    last_conv,
+    operation,
+    places,
+    stem,
+)
+
+__all__ = ["proxyless_space"]
+
+
+class _Run(NamedTuple):
+    """Blocks in a row with the same shapes and operations, over which the supernet scans."""
+
+    places: tuple[Place, ...]
+    graph: CellGraph
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Which decisions of their kind."""
+        return np.array([place.row for place in self.places])
+
+    @property
+    def kind(self) -> str:
+        """`entry` or `inner`."""
+        return self.places[0].kind
+
+
+def proxyless_space(
+    widths: Sequence[int] = (24, 40, 80, 96, 192, 320),
+    blocks: Sequence[int] = (4, 4, 4, 4, 4, 1),
+    strides: Sequence[int] = (2, 2, 2, 1, 2, 1),
+    *,
+    stem_channels: int = 32,
+    stem_stride: int = 2,
+    first_channels: int = 16,
+    last_channels: int = 1280,
+    num_classes: int = 1000,
+    kernels: Sequence[int] = (3, 5, 7),
+    expansions: Sequence[int] = (3, 6),
+    width_multiplier: float = 1.0,
+    reference: int = 0,
+    dtype: str = "float32",
+    lowering: Lowering = "auto",
+) -> SearchSpace:
+    """The space of ProxylessNAS (Cai, Zhu and Han, 2019, arXiv 1812.00332); by default the one for ImageNet.
+
+    A convolution, a fixed block, then stages of searchable blocks. A block is one of the inverted bottlenecks `3x3_e3`,
+    `3x3_e6`, `5x5_e3`, ...; where input and output have the same shape it has a shortcut around the choice, and the
+    choice has one more operation, `zero`, which leaves the block out. With small strides and widths the same space
+    takes images of any size.
+
+    Args:
+      widths: output channels of every stage.
+      blocks: searchable blocks of every stage.
+      strides: of the first block of every stage.
+      stem_channels: of the first convolution.
+      stem_stride: of the first convolution.
+      first_channels: of the fixed block.
+      last_channels: of the 1x1 convolution before the classifier.
+      num_classes: number of classes.
+      kernels: sides of the depthwise convolutions to choose from.
+      expansions: expansion factors to choose from.
+      width_multiplier: of all widths, which are then rounded to multiples of eight.
+      reference: normalise with the statistics of the first `reference` examples of a batch instead of all of them.
+      dtype: of the computation, `"float32"` or `"bfloat16"`; weights stay float32.
+      lowering: see `jaxnas.ops.lowering`.
+
+    Returns:
+      The space, with `choices = {"entry": [n, K], "inner": [m, K + 1]}`: the blocks without and with a shortcut, in
+      their order; a kind without blocks has no entry. `derive` takes the greatest score of each.
+
+    Raises:
+      ValueError: a size below one, an even kernel, fewer than two candidates, stages of different number.
+    """
+    config = ProxylessConfig(
+        tuple(widths),
+        tuple(blocks),
+        tuple(strides),
+        stem_channels,
+        stem_stride,
+        first_channels,
+        last_channels,
+        num_classes,
+        tuple(kernels),
+        tuple(expansions),
+        width_multiplier,
+    )
+    half = compute_dtype(dtype)
+    style = Style(affine=True, reference=reference, momentum=0.9, eps=1e-3, lowering=lowering)
+    runs = _runs(config, style)
+    fixed = {name: from_linen(block) for name, block in _fixed(config, style).items()}
+    head = from_linen(Classifier(config.num_classes, bias=0.0))
+
+    def init(key, x):
+        keys = iter(jax.random.split(key, len(runs) + len(fixed) + 1))
+        params: dict[str, Any] = {}
+        for name in ("stem", "first"):
+            params[name] = fixed[name].init(next(keys), x)
+            x = _zeros(fixed[name], params[name], x)
+        params["runs"] = []
+        for run in runs:
+            params["runs"].append(init_cell(next(keys), run.graph, {"blocks": x})["blocks"])
+            name, op = next(iter(run.graph.groups["blocks"].ops.items()))
+            x = _zeros(op, jax.tree.map(lambda leaf: leaf[0], params["runs"][-1][name]), x)
+        params["last"] = fixed["last"].init(next(keys), x)
+        x = _zeros(fixed["last"], params["last"], x)
+        return {**params, "classifier": head.init(next(keys), x)}
+
+    def apply(params, paths, x, *, key=None):
+        del key  # nothing in this space is random
+        x = x.astype(half)
+        x = fixed["first"].apply(params["first"], fixed["stem"].apply(params["stem"], x))
+        for run, own in zip(runs, params["runs"], strict=True):
+            x = _apply_run(run, own, paths.select(lambda tree, run=run: tree[run.kind][run.rows]), x)
+        return head.apply(params["classifier"], fixed["last"].apply(params["last"], x))
+
+    def used(params, paths):
+        mask = jax.tree.map(lambda leaf: True, {**params, "runs": []})
+        for run, own in zip(runs, params["runs"], strict=True):
+            chosen = paths.select(lambda tree, run=run: tree[run.kind][run.rows])
+            mask["runs"].append(used_cell(run.graph, {"blocks": own}, chosen)["blocks"])
+        return mask
+
+    def derive(scores):
+        return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
+
+    choices = choices_of(config)
+    settings = {"dtype": dtype, "reference": reference}
+    return SearchSpace(one_draw(init), apply, used, derive, choices, _about(config, style, runs, choices, settings))
+
+
+def _fixed(config: ProxylessConfig, style: Style) -> dict[str, Block]:
+    return {"stem": stem(config, style), "first": first_block(config, style), "last": last_conv(config, style)}
+
+
+def _runs(config: ProxylessConfig, style: Style) -> tuple[_Run, ...]:
+    """Blocks with a shortcut that follow one another are one run; the others stand alone."""
+
+    def together(place):
+        return (place.kind, place.features) if place.kind == "inner" else ("entry", place.row)
+
+    runs = []
+    for _, group in itertools.groupby(places(config), together):
+        members = tuple(group)
+        first = members[0]
+        ops = {
+            name: from_linen(operation(name, first.features, first.stride, style))
+            for name in candidates(config, first.kind)
+        }
+        edges = tuple((i, i + 1) for i in range(len(members)))
+        runs.append(_Run(members, CellGraph(edges, 1, {"blocks": EdgeGroup(ops, tuple(range(len(members))))})))
+    return tuple(runs)
+
+
+def _apply_run(run: _Run, params: Params, paths: Paths, x: jax.Array) -> jax.Array:
+    """Scans over the blocks of a run; a single block is no scan."""
+    ops = run.graph.groups["blocks"].ops
+    rows = tuple(params[name] for name in ops), paths
+
+    def body(x, row):
+        own, chosen = row
+        y = mixed_op(tuple(ops.values()), own, chosen, x)
+        return (x + y if run.kind == "inner" else y), None
+
+    if len(run.places) == 1:
+        return body(x, jax.tree.map(lambda leaf: leaf[0], rows))[0]
+    return jax.lax.scan(body, x, rows)[0]
+
+
+def _zeros(op: Op, params: Params, x: jax.Array) -> jax.Array:
+    shape = jax.eval_shape(op.apply, params, x)
+    return jnp.zeros(shape.shape, shape.dtype)
+
+
+def _about(config, style, runs, choices, settings) -> About:
+    def chosen(arch: Arch) -> list[str]:
+        arch = arch_like(choices, arch)
+        return [candidates(config, place.kind)[arch[place.kind][place.row]] for place in places(config)]
+
+    def parse(genotype: Sequence[str]) -> Arch:
+        planned = list(places(config))
+        if len(genotype) != len(planned):
+            raise ValueError(f"genotype: expected {len(planned)} blocks, got {len(genotype)}")
+        arch: dict[str, list[int]] = {kind: [] for kind in choices}
+        for number, (place, name) in enumerate(zip(planned, genotype, strict=True)):
+            names = candidates(config, place.kind)
+            if name not in names:
+                raise ValueError(f"genotype: block {number} is {name!r}, accepted are {', '.join(names)}")
+            arch[place.kind].append(names.index(name))
+        return arch_like(choices, arch)
+
+    def network(arch, *, momentum=0.9, dropout=0.0):
+        stand_alone = dataclasses.replace(style, running=True, reference=0, momentum=momentum)
+        names = tuple(chosen(arch))
+        return linen_network(
+            ProxylessNetwork(config, names, stand_alone, dropout), lambda params: _inherit(runs, names, params)
+        )
+
+    return About(
+        name="proxyless",
+        operations={kind: candidates(config, kind) for kind in choices},
+        size=int(np.prod([shape.shape[1] ** shape.shape[0] for shape in choices.values()], dtype=object)),
+        costs=lambda image_shape: cost_tables(config, style, image_shape),
+        genotype=chosen,
+        parse=parse,
+        network=network,
+        parts=lambda image_shape: parts(config, dataclasses.replace(style, running=True, train=False), image_shape),
+        config={
+            "widths": config.widths,
+            "blocks": config.blocks,
+            "strides": config.strides,
+            "stem_channels": config.stem,
+            "stem_stride": config.stem_stride,
+            "first_channels": config.first,
+            "last_channels": config.last,
+            "num_classes": config.num_classes,
+            "kernels": config.kernels,
+            "expansions": config.expansions,
+            "width_multiplier": config.width_multiplier,
+            **settings,
+        },
+    )
+
+
+def _inherit(runs: Sequence[_Run], names: Sequence[str], params: Params):
+    named = {name: params[name] for name in ("stem", "first", "last", "classifier")}
+    number = 0
+    for run, own in zip(runs, params["runs"], strict=True):
+        for row in range(len(run.places)):
+            name = names[number]
+            if name != ZERO:
+                named[f"block{number}_{name}"] = edge_params(run.graph, {"blocks": own}, row, name)
+            number += 1
+    channels = params["stem"]["kernel"].shape[2]
+    return named, jax.ShapeDtypeStruct((4, 64, 64, channels), jnp.float32)

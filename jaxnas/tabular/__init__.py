@@ -1,0 +1,32 @@
+"""Benchmarks as arrays: a whole search against one of them is a pure function of a key."""
+
+from jaxnas.tabular.benchmarks import BENCHMARKS, digits, exhaustive, load, nas_bench_macro, nasbench201, with_metrics
+from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
+from jaxnas.tabular.files import load_table, save_table
+from jaxnas.tabular.simulate import History, best_at, incumbents, simulate
+from jaxnas.tabular.table import Table, from_arrays, lookup, sample_run
+from jaxnas.tabular.task import Task, table_task
+
+__all__ = [
+    "BENCHMARKS",
+    "History",
+    "Table",
+    "Task",
+    "add_hw_nas_bench",
+    "best_at",
+    "digits",
+    "exhaustive",
+    "from_arrays",
+    "incumbents",
+    "load",
+    "load_table",
+    "lookup",
+    "nas_bench_macro",
+    "nasbench201",
+    "nats_topology",
+    "sample_run",
+    "save_table",
+    "simulate",
+    "table_task",
+    "with_metrics",
+]

@@ -1,0 +1,66 @@
+"""`python -m jaxnas.tabular`: what a table holds, and tables from the official files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from jaxnas.tabular.benchmarks import load
+from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
+from jaxnas.tabular.files import save_table
+from jaxnas.tabular.table import Table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Describes or converts; returns 0, or 2 after one line on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m jaxnas.tabular", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    describe = commands.add_parser("describe", help="list the metrics of a benchmark")
+    describe.add_argument("benchmark", help="digits, nasbench201:FILE[,LATENCIES], nas-bench-macro:FILE, table:FILE")
+    nats = commands.add_parser("nats", help="convert NATS-Bench's directory NATS-tss-v1_0-3ffb9-simple")
+    nats.add_argument("directory")
+    nats.add_argument("out", help="the .npz to write")
+    hardware = commands.add_parser("hw-nas-bench", help="add the devices of HW-NAS-Bench-v1_0.pickle to a benchmark")
+    hardware.add_argument("benchmark")
+    hardware.add_argument("pickle")
+    hardware.add_argument("out", help="the .npz to write")
+    hardware.add_argument("--dataset", default="cifar10")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "describe":
+            print(_described(load(options.benchmark)))
+            return 0
+        if options.command == "nats":
+            table = nats_topology(options.directory)
+        else:
+            table = add_hw_nas_bench(load(options.benchmark), options.pickle, dataset=options.dataset)
+        checksum = save_table(options.out, table)
+    except (ValueError, KeyError, OSError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {' '.join(str(text).split())}", file=sys.stderr)
+        return 2
+    print(f"{options.out}\nsha256 {checksum}")
+    return 0
+
+
+def _described(table: Table) -> str:
+    """The shape of the table, and of every metric how many values there are and where they lie."""
+    size = len(next(iter(table.metrics.values())))
+    shapes = {
+        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(table.choices)
+    }
+    there = size if table.present is None else int(table.present.sum())
+    lines = [f"{table.name}: {there} of {size} architectures, decisions {shapes}"]
+    for name, values in sorted(table.metrics.items()):
+        array = np.asarray(values)
+        known = array[np.isfinite(array)]
+        runs = f" x {array.shape[1]} runs" if array.ndim == 2 else ""
+        span = f"{known.min():.6g} to {known.max():.6g}, mean {known.mean():.6g}" if known.size else "nothing"
+        lines.append(f"  {name}{runs}: {known.size} values, {span}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The benchmarks that come as arrays: digits, which is bundled, and NAS-Bench-201 and NAS-Bench-Macro from files.
+
+Accuracies are per cent, costs seconds, latencies milliseconds. `X_runs` holds the single runs behind the mean `X`.
+"""
+
+import difflib
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.spaces.nasbench201_network import EDGES, OPERATIONS
+from jaxnas.tabular.files import load_table, read_npz
+from jaxnas.tabular.table import Table, from_arrays
+
+__all__ = ["BENCHMARKS", "CELL", "DATASETS", "digits", "load", "nas_bench_macro", "nasbench201", "with_metrics"]
+
+CELL = {"cell": jax.ShapeDtypeStruct((len(EDGES), len(OPERATIONS)), jnp.float32)}
+MACRO = {"blocks": jax.ShapeDtypeStruct((8, 3), jnp.float32)}
+DIGITS_SHA256 = ""
+MISSING = 65535  # in a number of hits: no such run, or one that failed
+
+# Columns of nasbench201.npz by data set; its size in units of the 25,000 images of the training half, as trained and
+# as validated on. ImageNet16-120 has 151,700 training images of 16x16 pixels and 3,000 for validation.
+DATASETS = {
+    "cifar10": ("c10", 1.0, 1.0),
+    "cifar100": ("c100", 2.0, 0.2),
+    "imagenet16-120": ("in16", 6.068, 0.12),
+}
+
+
+def digits() -> Table:
+    """Every cell of NAS-Bench-201 in a small network on scikit-learn's digits, trained with this library.
+
+    Metrics: `valid_E`, `test_E` after `E` epochs with their `_runs`, `seconds` of training and judging, `parameters`,
+    `macs`. How it was made: `jaxnas/tabular/data/README.md`.
+    """
+    with resources.as_file(resources.files("jaxnas.tabular") / "data" / "digits.npz") as path:
+        return exhaustive(path, name="digits", sha256=DIGITS_SHA256)
+
+
+def exhaustive(path: str | Path, *, name: str = "exhaustive", sha256: str | None = None) -> Table:
+    """A table that `python -m experiments.exhaustive` wrote.
+
+    Raises:
+      ValueError: a missing, damaged or other file; another checksum.
+    """
+    needed = {"cells", "class_of", "epochs", "validation_hits", "test_hits", "seconds", "parameters", "macs"}
+    arrays = read_npz(path, needed | {"validation_size", "test_size"}, sha256=sha256)
+    classes = arrays["class_of"].astype(np.int64)
+    metrics = {metric: arrays[metric] for metric in ("parameters", "macs")} | {"seconds": arrays["seconds"][classes]}
+    for part, short in (("validation", "valid"), ("test", "test")):
+        hits = arrays[f"{part}_hits"]
+        percent = np.where(hits == MISSING, np.nan, 100 * hits.astype(np.float32) / arrays[f"{part}_size"])
+        for place, epoch in enumerate(arrays["epochs"].tolist()):
+            runs = percent[classes, :, place]
+            metrics |= {f"{short}_{epoch}": _mean(runs), f"{short}_{epoch}_runs": runs}
+    partial = bool(np.isnan(metrics[f"valid_{epoch}"]).any())
+    return from_arrays(CELL, metrics, archs={"cell": arrays["cells"]}, name=name, holes=partial)
+
+
+def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: str | None = None) -> Table:
+    """NAS-Bench-201, which is NATS-Bench's topology space (Dong and Yang 2020, 2001.00326; 2021, 2009.00437).
+
+    Metrics for each of `cifar10`, `cifar100`, `imagenet16-120`: `<set>_valid_12`, `<set>_test_12`, `<set>_valid_200`,
+    `<set>_test_200`, and `<set>_seconds_12`, what one evaluation of 12 epochs costs; further
+    `cifar10_test_200_runs`, `parameters`, `macs`, `latency/<device>`.
+
+    Args:
+      path: an `.npz` with `ops` and the columns `c10_valid_12`, ..., `train_s_epoch`, `valid_s_pass_est`.
+      latency: an `.npz` with `devices` and `latency_ms[15625, devices]`, rows as in `path`.
+      sha256: of the first file.
+
+    Raises:
+      ValueError: a missing, damaged or other file, another checksum, holes.
+    """
+    splits = [(part, epochs) for part in ("valid", "test") for epochs in (12, 200)]
+    columns = {f"{short}_{part}_{epochs}" for short, *_ in DATASETS.values() for part, epochs in splits}
+    needed = columns | {"ops", "train_s_epoch", "valid_s_pass_est", "c10_test_200_runs", "params_m", "flops_m"}
+    arrays = read_npz(path, needed, sha256=sha256)
+    metrics = {"parameters": 1e6 * arrays["params_m"], "macs": 1e6 * arrays["flops_m"]}
+    metrics["cifar10_test_200_runs"] = arrays["c10_test_200_runs"]
+    for name, (short, trained, validated) in DATASETS.items():
+        metrics |= {f"{name}_{part}_{epochs}": arrays[f"{short}_{part}_{epochs}"] for part, epochs in splits}
+        cost = 12 * trained * arrays["train_s_epoch"] + validated * arrays["valid_s_pass_est"]
+        metrics[f"{name}_seconds_12"] = cost
+    if latency is not None:
+        devices = read_npz(latency, {"devices", "latency_ms"})
+        if len(devices["latency_ms"]) != len(arrays["ops"]):
+            raise ValueError(f"{latency} has {len(devices['latency_ms'])} rows, expected {len(arrays['ops'])}")
+        metrics |= {f"latency/{name}": devices["latency_ms"][:, i] for i, name in enumerate(devices["devices"])}
+    return from_arrays(CELL, metrics, archs={"cell": arrays["ops"]}, name="nasbench201")
+
+
+def nas_bench_macro(path: str | Path, *, sha256: str | None = None) -> Table:
+    """NAS-Bench-Macro (Su et al. 2021, 2103.11922): eight blocks, three choices each, CIFAR-10.
+
+    Metrics: `test`, `test_runs`, `parameters`, `macs`; it has no validation accuracy, papers search on the test's.
+
+    Raises:
+      ValueError: a missing, damaged or other file, another checksum, holes.
+    """
+    arrays = read_npz(path, {"ops", "c10_test_runs", "params", "flops"}, sha256=sha256)
+    runs = arrays["c10_test_runs"]
+    metrics = {"test": _mean(runs), "test_runs": runs, "parameters": arrays["params"], "macs": arrays["flops"]}
+    return from_arrays(MACRO, metrics, archs={"blocks": arrays["ops"]}, name="nas-bench-macro")
+
+
+def with_metrics(table: Table, metrics: dict[str, np.ndarray]) -> Table:
+    """The table with further metrics, `[N]` or `[N, R]` in its own order.
+
+    Raises:
+      ValueError: another length.
+    """
+    further = from_arrays(table.choices, metrics, name=table.name, holes=True).metrics
+    return table._replace(metrics=table.metrics | further)
+
+
+BENCHMARKS: dict[str, Callable[..., Table]] = {
+    "digits": digits,
+    "exhaustive": exhaustive,
+    "nasbench201": nasbench201,
+    "nas-bench-macro": nas_bench_macro,
+    "table": load_table,
+}
+
+
+def load(name: str) -> Table:
+    """A benchmark by name: `digits`, or `KIND:FILE[,FILE]` with a kind of `BENCHMARKS`.
+
+    `nasbench201:A.npz,B.npz` takes accuracies and latencies; `table:FILE` what `save_table` or the converters wrote.
+
+    Raises:
+      ValueError: an unknown kind, too many or too few files, or what the kind's own function refuses.
+    """
+    kind, _, rest = name.partition(":")
+    files = [part for part in rest.split(",") if part]
+    if kind not in BENCHMARKS:
+        close = difflib.get_close_matches(kind, BENCHMARKS, 1)
+        hint = f" did you mean {close[0]}?" if close else ""
+        raise ValueError(f"unknown benchmark {kind!r};{hint} there are {', '.join(BENCHMARKS)}")
+    allowed = {"digits": (0, 0), "nasbench201": (1, 2)}.get(kind, (1, 1))
+    if not allowed[0] <= len(files) <= allowed[1]:
+        raise ValueError(f"benchmark {name!r}: {kind} takes {' to '.join(map(str, sorted(set(allowed))))} files")
+    return BENCHMARKS[kind](*files)
+
+
+def _mean(runs: np.ndarray) -> np.ndarray:
+    """The mean over the runs that there are; NaN where there is none."""
+    there = ~np.isnan(runs)
+    number = there.sum(1)
+    return np.where(number > 0, np.where(there, runs, 0).sum(1) / np.maximum(number, 1), np.nan)

@@ -1,0 +1,117 @@
+"""The official files of NATS-Bench and HW-NAS-Bench, turned into tables."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxnas.spaces.nasbench201_network import OPERATIONS, parse
+from jaxnas.tabular.benchmarks import CELL, with_metrics
+from jaxnas.tabular.pickles import read_pickle
+from jaxnas.tabular.table import Table, from_arrays
+
+__all__ = ["add_hw_nas_bench", "nats_topology"]
+
+# Our name of a number: (data set, evaluation) in the file. CIFAR-10 is validated on half of its training images.
+SOURCES = {
+    "cifar10_valid": ("cifar10-valid", "x-valid"),
+    "cifar10_test": ("cifar10", "ori-test"),
+    "cifar100_valid": ("cifar100", "x-valid"),
+    "cifar100_test": ("cifar100", "x-test"),
+    "imagenet16-120_valid": ("ImageNet16-120", "x-valid"),
+    "imagenet16-120_test": ("ImageNet16-120", "x-test"),
+}
+
+
+def nats_topology(directory: str | Path) -> Table:
+    """NATS-Bench's topology benchmark from its directory `NATS-tss-v1_0-3ffb9-simple`.
+
+    Every file is read without unpickling anything but containers and numbers. Metrics are those of
+    `jaxnas.tabular.nasbench201`, each accuracy with its single `_runs`. Architectures without a file are holes.
+
+    Args:
+      directory: with `meta.pickle.pbz2` and `000000.pickle.pbz2`, ...
+
+    Raises:
+      ValueError: no such directory or file, a pickle with anything else in it, one of another benchmark.
+    """
+    folder = Path(directory).expanduser()
+    names = _plain_entry(read_pickle(folder / "meta.pickle.pbz2"), "meta_archs", folder)
+    archs = np.array([parse(OPERATIONS, name)["cell"] for name in names])
+    rows: list[dict[str, Any]] = []
+    for number in range(len(names)):
+        file = folder / f"{number:06d}.pickle.pbz2"
+        rows.append(_row(read_pickle(file), file) if file.exists() else {})
+    if not any(rows):
+        raise ValueError(f"{folder} holds no architecture's file, such as 000000.pickle.pbz2")
+    there = np.array([bool(row) for row in rows])
+    kept = [row for row in rows if row]
+    metrics = {name: _column([row.get(name) for row in kept]) for name in sorted(set().union(*kept))}
+    return from_arrays(CELL, metrics, archs={"cell": archs[there]}, name="nats-topology", holes=True)
+
+
+def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10") -> Table:
+    """A table with the measurements of HW-NAS-Bench (Li et al. 2021, 2103.10584), from `HW-NAS-Bench-v1_0.pickle`.
+
+    Latencies in milliseconds become `latency/<device>`, energies in millijoules `energy/<device>`.
+
+    Args:
+      table: of NAS-Bench-201's cell.
+      path: the official file.
+      dataset: `cifar10`, `cifar100` or `ImageNet16-120`, whose image size the devices saw.
+
+    Raises:
+      ValueError: a table of another space, an unreadable file, one of another benchmark, an unknown data set.
+    """
+    if table.choices != CELL:
+        raise ValueError(f"{table.name} is not a table of NAS-Bench-201's cell")
+    part = _plain_entry(_plain_entry(read_pickle(path), "nasbench201", path), dataset, path)
+    configs = _plain_entry(part, "config", path)
+    archs = np.array([parse(OPERATIONS, _plain_entry(config, "arch_str", path))["cell"] for config in configs])
+    metrics = {}
+    for name, values in part.items():
+        device, _, kind = name.rpartition("_")
+        if kind in ("latency", "energy"):
+            metrics[f"{kind}/{device}"] = np.asarray(values, np.float32)
+    ordered = from_arrays(CELL, metrics, archs={"cell": archs}, name="hw-nas-bench")
+    return with_metrics(table, {name: np.asarray(values) for name, values in ordered.metrics.items()})
+
+
+def _row(content: Any, file: Path) -> dict[str, Any]:
+    """The numbers of one architecture: lists of single runs, or one number."""
+    row: dict[str, Any] = {}
+    for epochs in ("12", "200"):
+        results = _plain_entry(_plain_entry(content, epochs, file), "all_results", file)
+        for name, (dataset, evaluation) in SOURCES.items():
+            runs = [result for (of, _), result in sorted(results.items()) if of == dataset]
+            key = f"{evaluation}@{int(epochs) - 1}"
+            row[f"{name}_{epochs}_runs"] = [run["eval_acc1es"][key] for run in runs]
+            row[f"{name}_{epochs}"] = float(np.mean(row[f"{name}_{epochs}_runs"]))
+            if epochs == "12" and name.endswith("_valid"):
+                costs = [sum(run["train_times"].values()) + run["eval_times"][key] for run in runs]
+                row[f"{name.removesuffix('_valid')}_seconds_12"] = float(np.mean(costs))
+        first = next(result for (of, _), result in sorted(results.items()) if of == "cifar10")
+        row |= {"parameters": 1e6 * float(first["params"]), "macs": 1e6 * float(first["flop"])}
+    return row
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    """Numbers `[A]`, or lists of runs as `[A, R]` filled up with NaN."""
+    if not any(isinstance(value, list) for value in values):
+        return np.array([np.nan if value is None else value for value in values], np.float32)
+    column = np.full((len(values), max(len(value) for value in values)), np.nan, np.float32)
+    for row, value in zip(column, _lists(values), strict=True):
+        row[: len(value)] = value
+    return column
+
+
+def _lists(values: list[Any]) -> Iterator[list[float]]:
+    return (value or [] for value in values)
+
+
+def _plain_entry(mapping: Any, name: str, where: Any) -> Any:
+    if not isinstance(mapping, dict) or name not in mapping:
+        known = ", ".join(map(str, list(mapping)[:10])) if isinstance(mapping, dict) else type(mapping).__name__
+        raise ValueError(f"{where} has no entry {name!r}, expected the official file; it has {known}")
+    return mapping[name]

@@ -1,0 +1,160 @@
+"""A benchmark as arrays on the device: what is known of every architecture of a space, looked up inside `jit`."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import Arch, Tree
+from jaxnas.spaces.decisions import decisions
+
+__all__ = ["Table", "from_arrays", "lookup", "sample_run"]
+
+LARGEST = 2**24  # architectures in a table
+
+
+class Table(NamedTuple):
+    """What is known of each of `N` architectures, in the order of counting (`Decisions.number`).
+
+    Attributes:
+      choices: as `SearchSpace.choices`.
+      metrics: float32 `[N]` by name; `[N, R]` for `R` single runs, NaN where there are fewer. All are NaN where the
+        table has a hole.
+      name: for people.
+      present: bool `[N]`, or None when every architecture is there.
+    """
+
+    choices: Tree
+    metrics: dict[str, jax.Array]
+    name: str = "table"
+    present: jax.Array | None = None
+
+
+def from_arrays(
+    choices: Tree,
+    metrics: Mapping[str, np.ndarray],
+    *,
+    archs: Arch | None = None,
+    name: str = "table",
+    holes: bool = False,
+) -> Table:
+    """A table from anyone's arrays.
+
+    Args:
+      choices: pytree of `jax.ShapeDtypeStruct((E, K), float32)`.
+      metrics: by name one value, or one row of single runs, per architecture: `[A]` or `[A, R]`.
+      archs: leaves `[A, E]`, which architecture each entry belongs to; by default all of them in the order of counting.
+      name: for people.
+      holes: allow architectures without an entry, whose metrics are NaN, and metrics that are NaN.
+
+    Raises:
+      ValueError: lengths that do not fit, an architecture outside of the space, twice in the table or, unless `holes`,
+        missing from it; a value that is NaN, unless `holes`; a space too large for a table.
+
+    Example:
+      >>> choices = {"op": jax.ShapeDtypeStruct((1, 3), jnp.float32)}
+      >>> table = from_arrays(choices, {"accuracy": np.array([0.5, 0.7, 0.6])})
+      >>> float(lookup(table, "accuracy", {"op": jnp.array([1])}))
+      0.699999988079071
+    """
+    flat = decisions(choices)
+    if flat.size > LARGEST:
+        raise ValueError(f"{name}: {flat.size:.3g} architectures are too many for a table, at most {LARGEST}")
+    places = np.arange(flat.size) if archs is None else _places(name, flat, archs)
+    for metric, values in metrics.items():
+        if np.ndim(values) not in (1, 2) or len(values) != len(places):
+            expected = f"({len(places)},) or ({len(places)}, runs)"
+            raise ValueError(f"{name}: {metric} has shape {np.shape(values)}, expected {expected}")
+    present = np.zeros(flat.size, bool)
+    present[places] = True
+    if not holes:
+        _check_whole(name, flat, present, metrics)
+    filled = {metric: jnp.asarray(_filled(flat.size, places, values)) for metric, values in metrics.items()}
+    return Table(choices, filled, name, None if present.all() else jnp.asarray(present))
+
+
+def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
+    """A metric of architectures.
+
+    Args:
+      table: the table.
+      metric: its name.
+      archs: leaves `[..., E]`.
+
+    Returns:
+      `[...]`, or `[..., R]` for a metric with single runs. Inside `jit`, NaN for an architecture that is not there.
+
+    Raises:
+      KeyError: no such metric; outside of `jit`, an architecture that is not in the table.
+    """
+    if metric not in table.metrics:
+        raise KeyError(f"{table.name} has no metric {metric!r}; it has {', '.join(sorted(table.metrics))}")
+    flat = decisions(table.choices)
+    rows = flat.join(archs)
+    number = jnp.clip(flat.number(rows), 0, flat.size - 1)
+    known = jnp.all((rows >= 0) & (rows < flat.counts.reshape((1,) * (rows.ndim - 1) + (-1,))), -1)
+    if table.present is not None:
+        known &= table.present[number]
+    if not isinstance(known, jax.core.Tracer) and not np.all(known):
+        first = np.asarray(rows)[~np.asarray(known)][0] if known.ndim else rows
+        raise KeyError(f"{table.name} has no architecture {np.asarray(first).tolist()}")
+    values = table.metrics[metric][number]
+    return jnp.where(known.reshape(known.shape + (1,) * (values.ndim - known.ndim)), values, jnp.nan)
+
+
+def sample_run(key: jax.Array, table: Table, metric: str, archs: Arch) -> jax.Array:
+    """One of the stored runs of each architecture, drawn uniformly and independently: `[...]`.
+
+    Args:
+      key: consumed.
+      table: the table.
+      metric: the name of a metric `[N, R]`.
+      archs: leaves `[..., E]`.
+
+    Raises:
+      KeyError: as `lookup`.
+      ValueError: a metric without single runs.
+    """
+    runs = lookup(table, metric, archs)
+    if runs.ndim != jax.tree.leaves(archs)[0].ndim:
+        raise ValueError(f"{table.name}: {metric} has no single runs to draw from")
+    logits = jnp.where(jnp.isnan(runs), -jnp.inf, 0.0)
+    chosen = jax.random.categorical(key, logits)
+    return jnp.take_along_axis(runs, chosen[..., None], -1)[..., 0]
+
+
+def _places(name: str, flat, archs: Arch) -> np.ndarray:
+    rows = np.asarray(flat.join(archs))
+    outside = np.flatnonzero(((rows < 0) | (rows >= flat.counts)).any(1))
+    if len(outside):
+        entry = outside[0]
+        raise ValueError(f"{name}: entry {entry} is {rows[entry].tolist()}, which is not an architecture of the space")
+    places = np.asarray(flat.number(rows))
+    numbers, counts = np.unique(places, return_counts=True)
+    if (counts > 1).any():
+        twice = rows[places == numbers[counts > 1][0]][0].tolist()
+        raise ValueError(f"{name}: {int((counts > 1).sum())} architectures occur more than once, the first is {twice}")
+    return places
+
+
+def _check_whole(name: str, flat, present: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
+    if not present.all():
+        first = np.unravel_index(int(np.argmin(present)), tuple(flat.counts))
+        raise ValueError(
+            f"{name}: {int((~present).sum())} of {flat.size} architectures are missing, the first is "
+            f"{[int(k) for k in first]}; with holes=True they are allowed"
+        )
+    for metric, values in metrics.items():
+        array = np.asarray(values, np.float32)
+        bad = np.isnan(array.reshape(len(array), -1)).all(1)
+        if bad.any():
+            raise ValueError(f"{name}: {metric} is NaN for {int(bad.sum())} architectures; with holes=True it may be")
+
+
+def _filled(size: int, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float32)
+    filled = np.full((size, *values.shape[1:]), np.nan, np.float32)
+    filled[places] = values
+    return filled

@@ -1,0 +1,78 @@
+"""What a search is asked to do with a table: what it minimises, and what an evaluation costs on the simulated clock."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.base import Arch, Tree
+from jaxnas.tabular.table import Table, lookup, sample_run
+
+__all__ = ["Task", "table_task"]
+
+
+class Task(NamedTuple):
+    """Pure functions, closed over.
+
+    Attributes:
+      choices: as `SearchSpace.choices`.
+      evaluate: `(key, archs) -> (fitness[B, M], cost[B])`, fitness to be minimised.
+      cheapest: the least that an evaluation costs, in units of the budget.
+      dearest: the most.
+    """
+
+    choices: Tree
+    evaluate: Callable[[jax.Array, Arch], tuple[jax.Array, jax.Array]]
+    cheapest: float
+    dearest: float
+
+
+def table_task(
+    table: Table, objectives: Sequence[str] | str, *, cost: str | None = None, single_runs: bool = False
+) -> Task:
+    """The search for the minimum of some metrics of a table.
+
+    Args:
+      table: the benchmark.
+      objectives: names of metrics, with a minus in front of those to be maximised: `"-valid_12"`, or
+        `("-valid_200", "latency/raspi4")`.
+      cost: the metric that the clock is charged with for an evaluation, for example seconds of training; by default
+        every evaluation costs 1, so that a budget is a number of evaluations.
+      single_runs: see one stored run, drawn anew at every evaluation, where the table has `<objective>_runs`.
+
+    Raises:
+      KeyError: a metric that the table does not have.
+      ValueError: no objective; a metric of single runs; costs that are not positive numbers.
+    """
+    wanted = (objectives,) if isinstance(objectives, str) else tuple(objectives)
+    names = [(name.removeprefix("-"), -1.0 if name.startswith("-") else 1.0) for name in wanted]
+    if not names:
+        raise ValueError("objectives: need at least one")
+    for name in [name for name, _ in names] + ([cost] if cost else []):
+        if name not in table.metrics:
+            raise KeyError(f"{table.name} has no metric {name!r}; it has {', '.join(sorted(table.metrics))}")
+        if table.metrics[name].ndim != 1:
+            raise ValueError(f"{table.name}: {name} holds single runs, an objective or a cost is one number")
+    cheapest, dearest = (1.0, 1.0) if cost is None else _range(table, cost)
+
+    def value(key: jax.Array, name: str, archs: Arch) -> jax.Array:
+        if single_runs and f"{name}_runs" in table.metrics:
+            return sample_run(key, table, f"{name}_runs", archs)
+        return lookup(table, name, archs)
+
+    def evaluate(key: jax.Array, archs: Arch) -> tuple[jax.Array, jax.Array]:
+        keys = jax.random.split(key, len(names))
+        columns = [sign * value(k, name, archs) for k, (name, sign) in zip(keys, names, strict=True)]
+        fitness = jnp.stack(columns, -1)
+        return fitness, jnp.ones(len(fitness)) if cost is None else lookup(table, cost, archs)
+
+    return Task(table.choices, evaluate, cheapest, dearest)
+
+
+def _range(table: Table, cost: str) -> tuple[float, float]:
+    values = table.metrics[cost]
+    cheapest, dearest = float(jnp.nanmin(values)), float(jnp.nanmax(values))
+    if not 0 < cheapest <= dearest < float("inf"):
+        raise ValueError(f"{table.name}: {cost} must be positive to be a cost, it lies in {cheapest}..{dearest}")
+    return cheapest, dearest

@@ -1,0 +1,200 @@
+"""What every black-box searcher has in common, checked for one table of all of them.
+
+To add a searcher, add a row to `ROWS`: a name, a factory that takes the choices of a space, and its number of
+objectives. What is special to it goes into a test file named after its file.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas.base import BlackBox, Tree, arch_like
+from jaxnas.policies import categorical
+from jaxnas.searchers import (
+    BlackBoxInfo,
+    local_search,
+    nsga2,
+    policy_search,
+    random_search,
+    regularized_evolution,
+)
+
+
+class Row(NamedTuple):
+    name: str
+    factory: Callable[[Tree], BlackBox]
+    objectives: int = 1
+
+
+def reinforce(choices, **settings):
+    return policy_search(choices, categorical(choices), optax.adam(0.3), **settings)
+
+
+ROWS = [
+    Row("random search", random_search),
+    Row("random search, batches", lambda choices: random_search(choices, batch_size=4, archive_size=3)),
+    Row("random search, front", lambda choices: random_search(choices, num_objectives=2, archive_size=6), 2),
+    Row("regularised evolution", lambda c: regularized_evolution(c, population_size=8, sample_size=3)),
+    Row("regularised evolution, batches", lambda c: regularized_evolution(c, population_size=8, batch_size=4)),
+    Row("local search, best", local_search),
+    Row("local search, first", lambda choices: local_search(choices, rule="first")),
+    Row("reinforce", reinforce),
+    Row("reinforce, batches", lambda choices: reinforce(choices, batch_size=4)),
+    Row("nsga2", lambda choices: nsga2(choices, population_size=6), 2),
+    Row("nsga2, dominance", lambda choices: nsga2(choices, population_size=6, tournament="dominance"), 2),
+    Row("nsga2, one objective", lambda choices: nsga2(choices, population_size=6, num_objectives=1)),
+]
+EVERY = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+CHOICES = {
+    "normal": jax.ShapeDtypeStruct((3, 4), jnp.float32),
+    "reduce": jax.ShapeDtypeStruct((2, 3), jnp.float32),
+}
+KEY = jax.random.key(0)
+STEPS = 60
+
+
+def fitness_of(archs, objectives):
+    """Two sums that pull in opposite directions; the first alone is least where every decision is zero."""
+    total = sum(jnp.sum(leaf, -1) for leaf in jax.tree.leaves(archs)).astype(jnp.float32)
+    return jnp.stack([total, (total - 13) ** 2], -1)[:, :objectives]
+
+
+@functools.cache
+def programs(row):
+    """The searcher and one step of it as a program that refuses to be traced twice."""
+    searcher, traces = row.factory(CHOICES), []
+
+    def step(key, state):
+        traces.append(key)
+        assert len(traces) == 1, f"{row.name} was traced {len(traces)} times"
+        return one_step(searcher, row.objectives, key, state)
+
+    return searcher, jax.jit(step)
+
+
+def one_step(searcher, objectives, key, state, spoil=None):
+    key_ask, key_tell = jax.random.split(key)
+    state, archs = searcher.ask(key_ask, state)
+    fitness = fitness_of(archs, objectives)
+    if spoil is not None:
+        fitness = jnp.where(spoil, jnp.nan, fitness)
+    state, info = searcher.tell(key_tell, state, archs, fitness)
+    return state, (archs, info)
+
+
+@EVERY
+def test_parameter_names(row):
+    searcher, _ = programs(row)
+    names = {
+        "init": ["key"],
+        "ask": ["key", "state"],
+        "tell": ["key", "state", "archs", "fitness"],
+        "decode": ["state"],
+    }
+    found = {name: list(inspect.signature(getattr(searcher, name)).parameters) for name in names}
+    assert found == names
+
+
+@EVERY
+def test_state_is_a_fixed_point_and_architectures_belong_to_the_space(row):
+    searcher, step = programs(row)
+    state = searcher.init(KEY)
+    after, (archs, info) = jax.eval_shape(functools.partial(one_step, searcher, row.objectives), KEY, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    assert isinstance(info, BlackBoxInfo)
+    assert all(leaf.shape == () for leaf in info)
+    for i in range(3):
+        state, (archs, _) = step(jax.random.fold_in(KEY, i), state)
+        for j in range(len(archs["normal"])):
+            arch_like(CHOICES, jax.tree.map(lambda leaf, j=j: np.asarray(leaf)[j], archs))
+    assert arch_like(CHOICES, jax.tree.map(np.asarray, searcher.decode(state)))
+
+
+@EVERY
+def test_jit_equals_eager_and_a_loop_equals_scan_and_vmap(row):
+    searcher, step = programs(row)
+    keys = jax.random.split(KEY, 4)
+    loop, eager, infos = searcher.init(KEY), searcher.init(KEY), []
+    for i, key in enumerate(keys):
+        loop, info = step(key, loop)
+        infos.append(info)
+        if i == 0 and "batches" not in row.name:  # the eager step is slow to take, and the same code
+            eager, other = one_step(searcher, row.objectives, key, eager)
+            chex.assert_trees_all_close(info, other, rtol=1e-6)
+    scanned, rows = jax.jit(lambda s: jax.lax.scan(lambda s, k: one_step(searcher, row.objectives, k, s), s, keys))(
+        searcher.init(KEY)
+    )
+    chex.assert_trees_all_close(scanned, loop, rtol=1e-6)
+    chex.assert_trees_all_close(rows, jax.tree.map(lambda *leaves: jnp.stack(leaves), *infos), rtol=1e-6)
+    seeds = jax.random.split(KEY, 2)
+    many = jax.jit(jax.vmap(lambda key: one_step(searcher, row.objectives, key, searcher.init(key))))(seeds)
+    alone = [step(key, searcher.init(key)) for key in seeds]
+    chex.assert_trees_all_close(many, jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), rtol=1e-6)
+
+
+@EVERY
+def test_decode_is_the_best_of_everything_told(row):
+    searcher, step = programs(row)
+    state, told = searcher.init(KEY), []
+    for i in range(STEPS):
+        state, (archs, info) = step(jax.random.fold_in(KEY, i), state)
+        told.append(np.asarray(fitness_of(archs, 1))[:, 0])
+    best = np.concatenate(told).min()
+    assert float(info.best) == best
+    decoded = jax.tree.map(lambda leaf: leaf[None], searcher.decode(state))
+    assert float(fitness_of(decoded, 1)[0, 0]) == best
+
+
+@EVERY
+def test_what_is_not_finite_never_wins(row):
+    searcher, _ = programs(row)
+    state, told = searcher.init(KEY), []
+    spoiled = jax.jit(lambda key, state, spoil: one_step(searcher, row.objectives, key, state, spoil))
+    bad = 0
+    for i in range(12):
+        spoil = np.random.default_rng(i).random() < 0.5
+        state, (archs, info) = spoiled(jax.random.fold_in(KEY, i), state, spoil)
+        bad += int(info.bad)
+        told += [] if spoil else np.asarray(fitness_of(archs, 1))[:, 0].tolist()
+    assert bad > 0
+    assert not any(bool(jnp.isnan(leaf).any()) for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32)
+    decoded = jax.tree.map(lambda leaf: leaf[None], searcher.decode(state))
+    assert float(fitness_of(decoded, 1)[0, 0]) == min(told)
+
+
+@EVERY
+def test_objectives_are_checked(row):
+    searcher, _ = programs(row)
+    state = searcher.init(KEY)
+    state, archs = searcher.ask(KEY, state)
+    with pytest.raises(ValueError, match="fitness must have shape"):
+        searcher.tell(KEY, state, archs, jnp.zeros((len(archs["normal"]), row.objectives + 1)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: regularized_evolution(CHOICES, population_size=0),
+        lambda: regularized_evolution(CHOICES, population_size=2, batch_size=3),
+        lambda: regularized_evolution(CHOICES, sample_size=0),
+        lambda: random_search(CHOICES, archive_size=0),
+        lambda: nsga2(CHOICES, population_size=0),
+        lambda: nsga2(CHOICES, crossover_rate=1.5),
+        lambda: nsga2(CHOICES, tournament="best"),
+        lambda: local_search(CHOICES, rule="worst"),
+        lambda: reinforce(CHOICES, baseline_decay=1.0),
+        lambda: random_search({"edges": jax.ShapeDtypeStruct((2, 1), jnp.float32)}),
+        lambda: random_search({}),
+    ],
+)
+def test_bad_settings_are_refused(make):
+    with pytest.raises(ValueError, match=r"must|need"):
+        make()
