@@ -29,10 +29,10 @@ from jaxnas.spaces.proxyless_network import (
     stem,
 )
 
-__all__ = ["proxyless_space"]
+__all__ = ["BlockRun", "block_runs", "proxyless_space"]
 
 
-class _Run(NamedTuple):
+class BlockRun(NamedTuple):
     """Blocks in a row with the same shapes and operations, over which the supernet scans."""
 
     places: tuple[Place, ...]
@@ -111,7 +111,7 @@ def proxyless_space(
     )
     half = compute_dtype(dtype)
     style = Style(affine=True, reference=reference, momentum=0.9, eps=1e-3, lowering=lowering)
-    runs = _runs(config, style)
+    runs = block_runs(config, style)
     fixed = {name: from_linen(block) for name, block in _fixed(config, style).items()}
     head = from_linen(Classifier(config.num_classes, bias=0.0))
 
@@ -157,7 +157,7 @@ def _fixed(config: ProxylessConfig, style: Style) -> dict[str, Block]:
     return {"stem": stem(config, style), "first": first_block(config, style), "last": last_conv(config, style)}
 
 
-def _runs(config: ProxylessConfig, style: Style) -> tuple[_Run, ...]:
+def block_runs(config: ProxylessConfig, style: Style) -> tuple[BlockRun, ...]:
     """Blocks with a shortcut that follow one another are one run; the others stand alone."""
 
     def together(place):
@@ -172,11 +172,11 @@ def _runs(config: ProxylessConfig, style: Style) -> tuple[_Run, ...]:
             for name in candidates(config, first.kind)
         }
         edges = tuple((i, i + 1) for i in range(len(members)))
-        runs.append(_Run(members, CellGraph(edges, 1, {"blocks": EdgeGroup(ops, tuple(range(len(members))))})))
+        runs.append(BlockRun(members, CellGraph(edges, 1, {"blocks": EdgeGroup(ops, tuple(range(len(members))))})))
     return tuple(runs)
 
 
-def _apply_run(run: _Run, params: Params, paths: Paths, x: jax.Array) -> jax.Array:
+def _apply_run(run: BlockRun, params: Params, paths: Paths, x: jax.Array) -> jax.Array:
     """Scans over the blocks of a run; a single block is no scan."""
     ops = run.graph.groups["blocks"].ops
     rows = tuple(params[name] for name in ops), paths
@@ -246,7 +246,7 @@ def _about(config, style, runs, choices, settings) -> About:
     )
 
 
-def _inherit(runs: Sequence[_Run], names: Sequence[str], params: Params):
+def _inherit(runs: Sequence[BlockRun], names: Sequence[str], params: Params):
     named = {name: params[name] for name in ("stem", "first", "last", "classifier")}
     number = 0
     for run, own in zip(runs, params["runs"], strict=True):
