@@ -65,7 +65,7 @@ def test_the_bundled_table_is_whole_and_what_its_readme_says():
     assert np.sqrt((spread**2).mean()) == pytest.approx(3.70, abs=0.01)
     cell = {"cell": all_cells()[7812]}
     assert float(lookup(table, "parameters", cell)) > 0
-    assert np.asarray(table.metrics["seconds"]).min() == pytest.approx(0.084, abs=0.001)
+    assert np.asarray(table.metrics["seconds"]).min() == pytest.approx(0.098, abs=0.001)
 
 
 @pytest.mark.slow
