@@ -13,7 +13,6 @@ import dataclasses
 import statistics
 
 import jax
-import jax.numpy as jnp
 
 from experiments import batches, common
 from experiments.configs.child_gap import PRESETS, Config
@@ -24,6 +23,7 @@ from jaxnas.relaxations import annealed, gumbel_softmax
 from jaxnas.run import Run, Watch, script
 from jaxnas.searchers import cosine_by_epoch, darts, snas
 from jaxnas.spaces import darts_space, snas_space
+from jaxnas.spaces.decisions import greatest
 
 COLUMNS = ("search", "own rule, batch", "own rule, re-estimated", "argmax, batch", "argmax, re-estimated", "entropy")
 
@@ -75,7 +75,7 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
         draws = [jax.tree.map(lambda leaf: jax.nn.softmax(leaf / level), logits)]
     search = statistics.mean(float(with_batch_statistics(dense_paths(draw))) for draw in draws)
     own = jax.device_get(searcher.decode(state))
-    argmax = jax.device_get(jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), logits))
+    argmax = jax.device_get(greatest(logits))
     values = [search]
     for arch in (own, argmax):
         values += [float(with_batch_statistics(sparse_paths(arch))), float(re_estimated(arch))]

@@ -178,7 +178,8 @@ def compare(setting: Setting, arch: Arch) -> tuple[dict[str, Any], dict[str, Any
         return [setting.judge(params, sparse_paths(member), test) for params, member in members]
 
     accuracy = run.once("test", tested)
-    tables = costs.space_tables(space, setting.loaded.image_shape, affine=False, pool_norm=True)
+    changes = derive.supernet_changes(space, jax.device_get(arch))
+    tables = costs.space_tables(space, setting.loaded.image_shape, **changes)
     found = {name: int(costs.cost(table, jax.device_get(arch))) for name, table in tables.items()}
     random_accuracy = accuracy[1:] or [math.nan]
     baseline = {
@@ -214,7 +215,14 @@ def draw_curves(run: Run) -> None:
 
 
 def conclude(
-    setting: Setting, system: str, arch: Arch, *, steps: int, search: dict[str, Any], inherited: float | None
+    setting: Setting,
+    system: str,
+    arch: Arch,
+    *,
+    steps: int,
+    search: dict[str, Any],
+    inherited: float | None,
+    describe: Callable[[Arch], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """What follows every search: trains what it found beside random networks, writes all files, ends the run.
 
@@ -225,17 +233,24 @@ def conclude(
       steps: training steps that the search took.
       search: the part `search` of the result.
       inherited: validation accuracy of `arch` with the weights of the search, where there are such.
+      describe: `(arch) -> JSON data`, the part `latency` of the result.
     """
     child, baseline, params = compare(setting, arch)
     write_network(setting, arch, params)
     draw_curves(setting.run)
     found = {"val_accuracy_inherited": inherited, **child}
     whole = {"system": system, "data": setting.config.data.name, "steps": steps, "search": search}
-    return setting.run.finish({**whole, "child": found, "baseline": baseline})
+    latency = None if describe is None else setting.run.once("latency", lambda: describe(jax.device_get(arch)))
+    return setting.run.finish({**whole, "child": found, "latency": latency, "baseline": baseline})
 
 
 def search_and_conclude(
-    setting: Setting, system: str, searcher: Searcher, evaluate: Callable[[Any], dict[str, Any]]
+    setting: Setting,
+    system: str,
+    searcher: Searcher,
+    evaluate: Callable[[Any], dict[str, Any]],
+    *,
+    describe: Callable[[Arch], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """A whole gradient search, from its first step to the end of the run.
 
@@ -244,6 +259,7 @@ def search_and_conclude(
       system: the name of the script.
       searcher: the searcher, whose state has `policy_params` that are logits.
       evaluate: `(state) -> metrics`, among them `val_accuracy_sampled` and `val_accuracy_argmax`.
+      describe: see `conclude`.
     """
     search = setting.config.search
     per_epoch = batches.steps_per_epoch(setting.images.weights, search.batch_size)
@@ -258,6 +274,7 @@ def search_and_conclude(
         steps=search.epochs * per_epoch,
         search=found,
         inherited=validation["val_accuracy_argmax"],
+        describe=describe,
     )
 
 

@@ -6,6 +6,6 @@ matplotlib, which the extra `plot` brings, is imported when a picture is drawn; 
 from jaxnas.plot.architecture import architecture
 from jaxnas.plot.curves import curves
 from jaxnas.plot.graph import dot
-from jaxnas.plot.searches import fronts, progress
+from jaxnas.plot.searches import fronts, points, progress
 
-__all__ = ["architecture", "curves", "dot", "fronts", "progress"]
+__all__ = ["architecture", "curves", "dot", "fronts", "points", "progress"]

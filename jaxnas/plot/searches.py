@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnas.plot.graph import COLOURS
 
-__all__ = ["fronts", "progress"]
+__all__ = ["fronts", "points", "progress"]
 
 SIZE = (5.6, 3.8)  # inches
 INK = "#222222"
@@ -82,6 +82,29 @@ def fronts(
         axes.plot(*ordered.T, marker, color=colour, ms=4, label=name)
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
     axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    axes.legend(fontsize=8.5, frameon=False)
+    return _saved(figure, path)
+
+
+def points(path: str | Path, found: Mapping[str, Any], *, xlabel: str, ylabel: str, title: str = "") -> Path:
+    """Draws groups of points, and the mean of each group larger.
+
+    Args:
+      path: where; the suffix decides the format.
+      found: by name `[n, 2]`.
+      xlabel: of the first column, with the unit.
+      ylabel: of the second one.
+      title: above the picture.
+
+    Returns:
+      The path.
+    """
+    figure, axes = _axes(xlabel, ylabel, title)
+    means = [np.mean(np.asarray(group, float), 0) for group in found.values()]
+    axes.plot(*np.transpose(means), "-", color="#c6ccd5", lw=1.2, zorder=0)
+    for (name, group), mean, colour in zip(found.items(), means, COLOURS * 3, strict=False):
+        axes.plot(*np.transpose(np.asarray(group, float)), "o", color=colour, ms=4, alpha=0.6)
+        axes.plot(*mean, "D", color=colour, ms=8, mec="white", label=name)
     axes.legend(fontsize=8.5, frameon=False)
     return _saved(figure, path)
 

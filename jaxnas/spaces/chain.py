@@ -16,6 +16,7 @@ from jaxnas.base import About, Arch, CostTable, Network, Op, Params, SearchSpace
 from jaxnas.ops import compute_dtype, from_linen
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, used_cell
 from jaxnas.spaces.choice import mixed_op
+from jaxnas.spaces.decisions import greatest
 
 __all__ = ["as_op", "chain_space"]
 
@@ -144,11 +145,8 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op, half: bool) -> Sear
         blocks = used_cell(graph, {"chain": params["blocks"]}, paths.select(lambda tree: tree["chain"]))
         return {**jax.tree.map(lambda leaf: True, params), "blocks": blocks["chain"]}
 
-    def derive(scores):
-        return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
-
     choices = {"chain": jax.ShapeDtypeStruct((length, len(ops)), jnp.float32)}
-    return SearchSpace(init, apply, used, derive, choices, _about(name, graph, init, choices, first, last))
+    return SearchSpace(init, apply, used, greatest, choices, _about(name, graph, init, choices, first, last))
 
 
 def _zeros(op: Op, params: Params, x: jax.Array) -> jax.Array:

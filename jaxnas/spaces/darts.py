@@ -31,6 +31,7 @@ from jaxnas.spaces.darts_network import (
     operation,
     stem,
 )
+from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
 
 __all__ = ["PRIMITIVES", "DartsConfig", "darts_space", "snas_space"]
@@ -101,11 +102,7 @@ def snas_space(
     """
     config = DartsConfig(channels, cells, num_classes, nodes, stem_multiplier, tuple(operations))
     size = len(operations) ** (2 * len(edges(nodes)))
-    return _space("snas", config, _every_edge, size, drop_path, lowering, dtype, reference)
-
-
-def _every_edge(scores: Tree) -> Arch:
-    return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
+    return _space("snas", config, greatest, size, drop_path, lowering, dtype, reference)
 
 
 def _two_edges(nodes: int, none: int) -> Callable[[Tree], Arch]:

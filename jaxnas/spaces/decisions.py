@@ -10,7 +10,12 @@ import numpy as np
 
 from jaxnas.base import Arch, Tree
 
-__all__ = ["Decisions", "decisions"]
+__all__ = ["Decisions", "decisions", "greatest"]
+
+
+def greatest(scores: Tree) -> Arch:
+    """The operation with the greatest score at every decision, the first of equal ones: the rule of most spaces."""
+    return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
 
 
 class Decisions(NamedTuple):

@@ -19,6 +19,7 @@ from jax import lax
 from jaxnas.base import About, Params, Paths, SearchSpace, arch_like
 from jaxnas.ops import Classifier, Lowering, Style, by_hand, compute_dtype, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, used_cell
+from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_network import (
     EDGES,
@@ -117,11 +118,8 @@ def _space(config: NasBench201Config, style: Style, compute: Any) -> SearchSpace
             mask["stages"].append(jax.tree.map(lambda leaf: leaf[None], one_cell))
         return mask
 
-    def derive(scores):
-        return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
-
     choices = {"cell": jax.ShapeDtypeStruct((len(EDGES), len(config.operations)), jnp.float32)}
-    return SearchSpace(one_draw(init), apply, used, derive, choices, _about(config, style, compute, graphs, choices))
+    return SearchSpace(one_draw(init), apply, used, greatest, choices, _about(config, style, compute, graphs, choices))
 
 
 class _Head(nn.Module):

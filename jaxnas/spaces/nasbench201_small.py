@@ -5,6 +5,7 @@ global average pooling and a dense layer. Its supernet computes with the example
 a sparse path keeps one image per edge for the backward pass and leaves out edges into nodes that lead nowhere.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from jaxnas.base import About, CostTable, Params, Paths, SearchSpace, arch_like
 from jaxnas.ops import Classifier, ConvNorm, Cost, Style, batch_last, by_hand, from_linen, one_draw, torch_uniform
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
+from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_edge import Choice, edge, operations
 from jaxnas.spaces.nasbench201_network import EDGES, OPERATIONS, check_even, genotype, operation, parse
@@ -80,12 +82,9 @@ def nasbench201_small_space(
         cells = zip(graphs, params["cells"], strict=True)
         return {**mask, "cells": [used_cell(graph, cell, own) for graph, cell in cells]}
 
-    def derive(scores):
-        return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
-
     choices = {"cell": jax.ShapeDtypeStruct((len(EDGES), len(OPERATIONS)), jnp.float32)}
     about = _about(channels, num_classes, chosen, graphs, choices)
-    return SearchSpace(one_draw(init), apply, used, derive, choices, about)
+    return SearchSpace(one_draw(init), apply, used, greatest, choices, about)
 
 
 def _group(features: int, reference: int) -> EdgeGroup:
@@ -128,7 +127,7 @@ class _Network(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, drop_rate: jax.Array | float | None = None) -> jax.Array:
-        style = Style(**{**vars(self.style), "train": train})
+        style = dataclasses.replace(self.style, train=train)
         del drop_rate  # the benchmark trains without drop path
         x = _conv(self.channels, 1, style, False).clone(name="stem", parent=self)(x)
         for number in range(2):

@@ -13,6 +13,7 @@ from jaxnas.base import About, Arch, Op, Params, Paths, SearchSpace, arch_like
 from jaxnas.ops import Block, Classifier, Lowering, Style, compute_dtype, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, used_cell
 from jaxnas.spaces.choice import mixed_op
+from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.proxyless_costs import cost_tables, parts
 from jaxnas.spaces.proxyless_network import (
@@ -145,12 +146,9 @@ def proxyless_space(
             mask["runs"].append(used_cell(run.graph, {"blocks": own}, chosen)["blocks"])
         return mask
 
-    def derive(scores):
-        return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
-
     choices = choices_of(config)
     settings = {"dtype": dtype, "reference": reference}
-    return SearchSpace(one_draw(init), apply, used, derive, choices, _about(config, style, runs, choices, settings))
+    return SearchSpace(one_draw(init), apply, used, greatest, choices, _about(config, style, runs, choices, settings))
 
 
 def _fixed(config: ProxylessConfig, style: Style) -> dict[str, Block]:
@@ -230,16 +228,16 @@ def _about(config, style, runs, choices, settings) -> About:
         network=network,
         parts=lambda image_shape: parts(config, dataclasses.replace(style, running=True, train=False), image_shape),
         config={
-            "widths": config.widths,
-            "blocks": config.blocks,
-            "strides": config.strides,
+            "widths": list(config.widths),
+            "blocks": list(config.blocks),
+            "strides": list(config.strides),
             "stem_channels": config.stem,
             "stem_stride": config.stem_stride,
             "first_channels": config.first,
             "last_channels": config.last,
             "num_classes": config.num_classes,
-            "kernels": config.kernels,
-            "expansions": config.expansions,
+            "kernels": list(config.kernels),
+            "expansions": list(config.expansions),
             "width_multiplier": config.width_multiplier,
             **settings,
         },

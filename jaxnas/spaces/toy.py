@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import About, Params, Paths, SearchSpace, arch_like
+from jaxnas.spaces.decisions import greatest
 
 __all__ = ["function_space", "gates", "quadratic_space", "table_space"]
 
@@ -64,10 +65,7 @@ def function_space(
         del paths
         return jax.tree.map(lambda leaf: True, params)
 
-    def derive(scores):
-        return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
-
-    return SearchSpace(init, apply, used, derive, choices, _about(name, config, choices))
+    return SearchSpace(init, apply, used, greatest, choices, _about(name, config, choices))
 
 
 def _about(name: str, config: dict[str, Any] | None, choices: Any) -> About:

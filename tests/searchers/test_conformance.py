@@ -18,7 +18,7 @@ import pytest
 
 from jaxnas.base import Batch, Searcher, SearchSpace, arch_like
 from jaxnas.relaxations import annealed
-from jaxnas.searchers import SearchInfo, SearchState, darts, snas
+from jaxnas.searchers import SearchInfo, SearchState, darts, proxyless, snas
 from jaxnas.spaces import gates
 
 
@@ -41,6 +41,11 @@ ROWS = [
     Row("snas", lambda space: snas(space, temperature=ANNEALED)),
     Row("snas resource", lambda space: snas(space, **CHARGED)),
     Row("snas discrete resource", lambda space: snas(space, **CHARGED, resource_mode="discrete")),
+]
+PROXYLESS = {"policy_every": 1, "skip_zero_sampled": False}  # the space's operations have no names
+ROWS += [
+    Row(f"proxyless {mode}", functools.partial(proxyless, mode=mode, num_samples=2, **PROXYLESS))
+    for mode in ("full_v2", "two", "full", "reinforce")
 ]
 EVERY = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 

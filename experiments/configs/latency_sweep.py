@@ -1,0 +1,35 @@
+"""Settings of the latency sweep."""
+
+import dataclasses
+
+from experiments.configs.parts import DataConfig, TrainConfig
+from experiments.configs.proxyless import PRESETS as PROXYLESS
+from experiments.configs.proxyless import LatencyConfig, NetworkConfig, SearchConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Searches that weigh latency more and more."""
+
+    data: DataConfig = PROXYLESS["fashion-mnist"].data
+    network: NetworkConfig = NetworkConfig()
+    search: SearchConfig = SearchConfig()
+    latency: LatencyConfig = LatencyConfig()
+    retrain: TrainConfig = TrainConfig(epochs=10, random_children=0)
+    weights: tuple[float, ...] = (0.0, 0.1, 0.4, 1.6)
+    """Of the latency term, one search for each and every seed."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds, each a search of its own."""
+    seed: int = 0
+    """Of the measured table; the searches have the seeds above."""
+
+
+PRESETS = {
+    "fashion-mnist": Config(),
+    "digits": Config(data=DataConfig(), network=PROXYLESS["digits"].network, search=PROXYLESS["digits"].search),
+}
+"""Named configurations.
+
+fashion-mnist: the study of the README, three seeds and four weights. Hours on two CPU cores. Not yet verified.
+digits: the same, small, for a quick look.
+"""

@@ -1,0 +1,123 @@
+"""Presets of ProxylessNAS."""
+
+import dataclasses
+from typing import Literal
+
+from experiments.configs.parts import DataConfig, TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """The chain of inverted bottlenecks."""
+
+    widths: tuple[int, ...] = (16, 24, 40)
+    """Output channels of every stage."""
+    blocks: tuple[int, ...] = (3, 3, 3)
+    """Searchable blocks of every stage."""
+    strides: tuple[int, ...] = (1, 2, 2)
+    """Of the first block of every stage."""
+    stem_channels: int = 16
+    """Of the first convolution."""
+    stem_stride: int = 1
+    """Of the first convolution."""
+    first_channels: int = 16
+    """Of the fixed block after it."""
+    last_channels: int = 128
+    """Before the classifier."""
+    kernels: tuple[int, ...] = (3, 5, 7)
+    """Sides of the depthwise convolutions to choose from."""
+    expansions: tuple[int, ...] = (3, 6)
+    """Expansion factors to choose from."""
+    dtype: str = "float32"
+    """Of the computation: float32 or bfloat16. Weights stay float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """The search; defaults are those of the released code except where a preset is small."""
+
+    mode: Literal["full_v2", "two", "full", "reinforce"] = "full_v2"
+    """How the gradient of the architecture is estimated."""
+    warmup_epochs: int = 5
+    """Epochs in which the weights alone train, on paths drawn almost uniformly; 40 for ImageNet."""
+    epochs: int = 20
+    """All epochs, the warm-up among them; 160 for ImageNet."""
+    batch_size: int = 64
+    """Examples per step; 256 for ImageNet."""
+    learning_rate: float = 0.05
+    """First learning rate of the weights, falling to zero along a cosine."""
+    weight_decay: float = 4e-5
+    """Of the weights, added to the gradient."""
+    label_smoothing: float = 0.1
+    """In the loss of the weights."""
+    policy_learning_rate: float = 0.02
+    """Of Adam on the logits; 1e-3 for ImageNet."""
+    policy_every: int = 5
+    """One step of the architecture in so many of the weights."""
+    skip_zero_sampled: bool = True
+    """A block whose sampled operation is zero learns nothing from that batch, as in the released code."""
+    evaluate_epochs: int = 5
+    """Validate after so many epochs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyConfig:
+    """Latency in the loss."""
+
+    table: str | None = None
+    """JSON or YAML table; measured on the device at hand, block by block, if not given."""
+    batch_size: int = 64
+    """Images at a time when it is measured."""
+    form: Literal["add#linear", "mul#log", "limit", "none"] = "add#linear"
+    """How latency enters the loss; none leaves it out."""
+    weight: float = 0.1
+    """Of the latency term: 0.1 for add#linear and 0.2 for mul#log in the released code."""
+    reference: float | None = None
+    """Milliseconds that the term is relative to; the expectation over uniform choices if not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A ProxylessNAS experiment."""
+
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    search: SearchConfig = SearchConfig()
+    latency: LatencyConfig = LatencyConfig()
+    retrain: TrainConfig = TrainConfig()
+    seed: int = 0
+    """Seed of the whole run."""
+
+
+IMAGENET = NetworkConfig((24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1), 32, 2, 16, 1280)
+PRESETS = {
+    "digits": Config(
+        network=NetworkConfig((8, 16), (2, 2), (1, 2), 8, 1, 8, 32, (3, 5), (3,)),
+        search=SearchConfig(warmup_epochs=3, epochs=15, policy_learning_rate=0.05),
+        retrain=TrainConfig(epochs=8, random_children=2),
+    ),
+    "fashion-mnist": Config(
+        data=DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2),
+        retrain=TrainConfig(epochs=10),
+    ),
+    "cifar10": Config(
+        data=DataConfig("cifar10", weights=45_000, policy=5_000, crop=4, flip=True),
+        network=NetworkConfig((24, 40, 80), (4, 4, 4), (1, 2, 2), 32, 1, 16, 320),
+        search=SearchConfig(warmup_epochs=20, epochs=120, policy_learning_rate=6e-3),
+        retrain=TrainConfig(epochs=100),
+    ),
+    "imagenet2012": Config(
+        data=DataConfig("tfds:imagenet2012", weights=1_231_167, policy=50_000, flip=True),
+        network=IMAGENET,
+        search=SearchConfig(warmup_epochs=40, epochs=160, batch_size=256, policy_learning_rate=1e-3),
+        latency=LatencyConfig(form="mul#log", weight=0.2, batch_size=1, reference=80.0),
+        retrain=TrainConfig(epochs=300, batch_size=256, weight_decay=4e-5),
+    ),
+}
+"""Named configurations.
+
+digits: a small chain on 8x8 digits, latency measured on this device. `python -m experiments.proxyless digits`.
+fashion-mnist: CPU-sized, 16x16 images. Not yet verified.
+cifar10: needs an accelerator. Not yet verified.
+imagenet2012: the paper's search space and schedule; needs accelerators and prepared TFDS data. Not yet verified.
+"""
