@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from experiments import batches
-from experiments.configs.parts import NetworkConfig
+from experiments.configs.parts import NetworkConfig, SizeConfig
 from jaxnas import costs, data, derive, export, plot, train
 from jaxnas.base import Arch, Params, Paths, Searcher, SearchSpace, sparse_paths
 from jaxnas.policies import categorical, entropy
@@ -282,7 +282,7 @@ def smoke(config: Any) -> Any:
     """The same configuration, small: synthetic images and a handful of steps."""
     tiny = {"data": dataclasses.replace(config.data, name="synthetic:n=96,size=8,classes=3,channels=1", weights=0.5)}
     tiny["data"] = dataclasses.replace(tiny["data"], policy=0.5, pad_to=None, shrink=1)
-    if hasattr(config, "network"):
+    if isinstance(getattr(config, "network", None), SizeConfig):
         few = {"nodes": 2, "operations": ("none", "max_pool_3x3", "skip_connect", "dil_conv_3x3")}
         changes = few if isinstance(config.network, NetworkConfig) else {}
         tiny["network"] = dataclasses.replace(config.network, channels=4, cells=3, **changes)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments import batches, common
-from experiments.configs.proxyless import PRESETS, Config
+from experiments.configs.proxyless import PRESETS, Config, NetworkConfig
 from jaxnas import costs
 from jaxnas.base import CostTable, sparse_paths
 from jaxnas.costs import latency
@@ -102,8 +102,7 @@ def main(run: Run, config: Config) -> None:
 
 def smoke(config: Config) -> Config:
     """The same search, small."""
-    network = PRESETS["digits"].network
-    small = common.smoke(dataclasses.replace(config, network=network))
+    small, network = common.smoke(config), NetworkConfig((4, 8), (2, 1), (1, 2), 4, 1, 4, 8, (3, 5), (2,))
     search = dataclasses.replace(small.search, warmup_epochs=0, policy_every=1)
     return dataclasses.replace(small, network=network, search=search)
 

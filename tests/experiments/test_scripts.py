@@ -49,7 +49,7 @@ def essentials(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["darts", "retrain"])
+@pytest.mark.parametrize("system", ["darts", "retrain", "proxyless"])
 def test_smoke(system, tmp_path):
     code, out, err = finish(system, tmp_path, "--smoke")
     assert code == 0, err

@@ -1,5 +1,7 @@
 """The ProxylessNAS space: exact counts, and one function in its three forms."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from jaxnas.base import dense_paths, one_hot_paths, sparse_paths
 from jaxnas.costs import count_parameters
 from jaxnas.spaces import proxyless_space
 from jaxnas.spaces.decisions import decisions
+from jaxnas.spaces.proxyless_network import ProxylessConfig, places
 
 KEY = jax.random.key(0)
 IMAGENET = (224, 224, 3)
@@ -52,17 +55,19 @@ def test_published_mobile_network():
     assert count_parameters(variables["params"]) == 4_080_512
 
 
-@pytest.mark.parametrize("multiplier", [0.35, 1.4])
+@pytest.mark.parametrize("multiplier", [0.35, 0.5, 0.75, 1.4])
 def test_width_multipliers_round_to_eight(multiplier):
-    space = proxyless_space(width_multiplier=multiplier)
-    shapes = jax.eval_shape(space.init, KEY, jnp.zeros((2, *IMAGENET)))
-    channels = [shapes["stem"]["kernel"].shape[-1], shapes["first"]["project"].shape[-1]]
-    channels += [run["3x3_e3"]["project"].shape[-1] for run in shapes["runs"]] + [shapes["last"]["kernel"].shape[-1]]
-    assert all(width % 8 == 0 for width in channels)
-    wanted = [max(8.0, multiplier * width) for width in (32, 16, 24, 40, 80, 96, 192, 320)]
-    for width in channels[:-1]:
-        assert any(0.9 * exact <= width <= exact + 8 for exact in wanted)
-    assert channels[-1] == (1280 if multiplier < 1 else 1792)
+    config = ProxylessConfig(width_multiplier=multiplier)
+    assert config.head == (1280 if multiplier < 1 else 1792)
+    for width in (32, 16, *config.widths):
+        scaled = config.scaled(width)
+        assert scaled % 8 == 0
+        assert 0.9 * multiplier * width <= scaled <= max(8, multiplier * width) + 8
+    found = list(places(config))
+    assert all(later.features_in == before.features for before, later in itertools.pairwise(found))
+    assert all(
+        (place.kind == "inner") == (place.stride == 1 and place.features_in == place.features) for place in found
+    )
 
 
 @pytest.fixture(scope="module")
