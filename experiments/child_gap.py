@@ -84,15 +84,7 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
     """Mean and standard deviation over seeds, as Markdown."""
-    lines = ["| method | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
-    for method, rows in results.items():
-        cells = []
-        for column in COLUMNS:
-            values = [row[column] for row in rows]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.2f}{spread}")
-        lines.append(f"| {method} (n={len(rows)}) | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return common.spread_table("method", results, COLUMNS, mean=".2f", spread=".2f")
 
 
 def main(run: Run, config: Config) -> None:

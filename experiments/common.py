@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -276,6 +277,29 @@ def search_and_conclude(
         inherited=validation["val_accuracy_argmax"],
         describe=describe,
     )
+
+
+def spread_table(
+    head: str, results: dict[str, list[dict[str, Any]]], columns: Sequence[str], *, mean: str, spread: str
+) -> str:
+    """Mean and standard deviation over the rows of each result, as Markdown.
+
+    Args:
+      head: of the first column.
+      results: by name one row per seed.
+      columns: which entries of the rows.
+      mean: format of a mean.
+      spread: format of a standard deviation.
+    """
+    lines = [f"| {head} | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for name, rows in results.items():
+        cells = []
+        for column in columns:
+            values = [row[column] for row in rows]
+            beside = f" ± {statistics.stdev(values):{spread}}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):{mean}}{beside}")
+        lines.append(f"| {name} (n={len(rows)}) | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def smoke(config: Any) -> Any:

@@ -26,8 +26,7 @@ from jaxnas.run import Progress, Run, compiler_options, environment, script, spl
 from jaxnas.searchers import coupled_sgd
 from jaxnas.spaces import all_cells, live_operations, nasbench201_small_space, representatives
 from jaxnas.spaces.nasbench201_network import EDGES, OPERATIONS
-
-MISSING = 65535  # in place of a number of hits
+from jaxnas.tabular.benchmarks import MISSING
 
 
 class Plan(NamedTuple):

@@ -20,15 +20,12 @@ from experiments.tabular import markdown
 from jaxnas import plot
 from jaxnas.run import Run, script
 from jaxnas.searchers import hypervolume, nsga2, pareto_front, random_search
-from jaxnas.tabular import Table, load, simulate, table_task, with_metrics
+from jaxnas.tabular import Table, load, metric_of, simulate, table_task, with_metrics
 
 
 def both(table: Table, accuracy: str, cost: str) -> np.ndarray:
     """Error in per cent and cost of every architecture in the table: `[N, 2]`."""
-    for metric in (accuracy, cost):
-        if metric not in table.metrics:
-            raise KeyError(f"{table.name} has no metric {metric!r}; it has {', '.join(sorted(table.metrics))}")
-    points = np.stack([100 - np.asarray(table.metrics[accuracy]), np.asarray(table.metrics[cost])], 1)
+    points = np.stack([100 - np.asarray(metric_of(table, accuracy)), np.asarray(metric_of(table, cost))], 1)
     return points[np.isfinite(points).all(1)]
 
 

@@ -7,7 +7,6 @@ measured as one program. Prints a table, writes it as `table.md`, and draws `swe
 """
 
 import dataclasses
-import statistics
 
 import jax
 import jax.numpy as jnp
@@ -57,15 +56,7 @@ def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -
 
 def markdown(results: dict[str, list[dict[str, float]]]) -> str:
     """Mean and standard deviation over seeds."""
-    lines = ["| weight | " + " | ".join(COLUMNS) + " |", "|" + " --- |" * (len(COLUMNS) + 1)]
-    for weight, rows in results.items():
-        cells = []
-        for column in COLUMNS:
-            values = [row[column] for row in rows]
-            spread = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.4g}{spread}")
-        lines.append(f"| {weight} (n={len(rows)}) | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return common.spread_table("weight", results, COLUMNS, mean=".4g", spread=".3g")
 
 
 def main(run: Run, config: Config) -> None:

@@ -23,7 +23,7 @@ from jaxnas.base import BlackBox
 from jaxnas.policies import categorical
 from jaxnas.run import Run, script
 from jaxnas.searchers import local_search, policy_search, random_search, regularized_evolution
-from jaxnas.tabular import Table, best_at, load, lookup, simulate, table_task, with_metrics
+from jaxnas.tabular import Table, best_at, load, lookup, metric_of, simulate, table_task, with_metrics
 
 METHODS = {
     "random_search": lambda choices, config: random_search(choices),
@@ -48,9 +48,7 @@ def prepared(config: Config) -> tuple[Table, str | None]:
     table = load(os.path.expandvars(config.table))
     if config.cost is None or config.cost_share == 1.0:
         return table, config.cost
-    if config.cost not in table.metrics:
-        raise KeyError(f"{table.name} has no metric {config.cost!r}; it has {', '.join(sorted(table.metrics))}")
-    return with_metrics(table, {"cost": config.cost_share * np.asarray(table.metrics[config.cost])}), "cost"
+    return with_metrics(table, {"cost": config.cost_share * np.asarray(metric_of(table, config.cost))}), "cost"
 
 
 def search(run: Run, config: Config, table: Table, cost: str | None, name: str):
@@ -101,7 +99,7 @@ def main(run: Run, config: Config) -> None:
         raise ValueError("seeds must be at least 1, and there must be a method and a metric to report")
     table, cost = prepared(config)
     for metric in config.report:
-        lookup(table, metric, jax.tree.map(lambda c: jnp.zeros(c.shape[:-1], jnp.int32), table.choices))
+        metric_of(table, metric)
     rows, curves, seconds = [], {}, {}
     for name in config.methods:
         found, evaluations, compiling, running = search(run, config, table, cost, name)

@@ -267,7 +267,7 @@ def _bilevel(parts: _Parts, when, key, state: SearchState, batch: Batch) -> tupl
     turn = when(state.step)
     new, seen = move(state) if turn is True else jax.lax.cond(turn, move, rest, state)
     own = parts.weight_estimator
-    # Without a policy of its own to estimate, the weights' estimate starts from the same state as the policy's did.
+    # The weights' estimate starts from where the policy's did; of the two only the policy's state goes on.
     begin = new._replace(estimator=state.estimator if own is None else own.init(key_weights, new.policy_params))
     after, estimate = _run(parts.estimator if own is None else own, parts.loss, key_weights, begin, batch.weights)
     estimator = after if parts.policy_gradient is not None and own is None else new.estimator

@@ -19,7 +19,7 @@ from jaxnas.ops.island import recomputed
 from jaxnas.ops.mixture import mixture
 from jaxnas.spaces.choice import mixed_op
 
-__all__ = ["CellGraph", "EdgeGroup", "apply_cell", "edge_params", "group_of", "init_cell", "used_cell"]
+__all__ = ["CellGraph", "EdgeGroup", "apply_cell", "edge_params", "group_of", "init_cell", "output_like", "used_cell"]
 
 Mixture = Callable[[jax.Array, Sequence[Params], jax.Array], jax.Array]
 
@@ -85,6 +85,12 @@ def init_cell(key: jax.Array, graph: CellGraph, examples: dict[str, jax.Array]) 
             keys = jax.random.split(jax.random.fold_in(key_group, k), len(group.edges))
             params[name][op_name] = jax.vmap(op.init, in_axes=(0, None))(keys, examples[name])
     return params
+
+
+def output_like(op: Op, params: Params, x: jax.Array) -> jax.Array:
+    """Zeros of the shape and dtype that an operation gives for `x`, as an example for what comes after it."""
+    shape = jax.eval_shape(op.apply, params, x)
+    return jnp.zeros(shape.shape, shape.dtype)
 
 
 def edge_params(graph: CellGraph, params: Params, edge: int, operation: str) -> Params:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.base import About, Arch, CostTable, Network, Op, Params, SearchSpace, arch_like
+from jaxnas.base import About, Arch, CostTable, Network, Op, SearchSpace, arch_like
 from jaxnas.ops import compute_dtype, from_linen
-from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, used_cell
+from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, output_like, used_cell
 from jaxnas.spaces.choice import mixed_op
 from jaxnas.spaces.decisions import greatest
 
@@ -113,7 +113,7 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op, half: bool) -> Sear
     def init(key, x):
         key_stem, key_blocks, key_head = jax.random.split(key, 3)
         stem = first.init(key_stem, x)
-        x = _zeros(first, stem, x)
+        x = output_like(first, stem, x)
         blocks = init_cell(key_blocks, graph, {"chain": x})
         for op_name, op in ops.items():
             y = jax.eval_shape(op.apply, edge_params(graph, blocks, 0, op_name), x)
@@ -147,11 +147,6 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op, half: bool) -> Sear
 
     choices = {"chain": jax.ShapeDtypeStruct((length, len(ops)), jnp.float32)}
     return SearchSpace(init, apply, used, greatest, choices, _about(name, graph, init, choices, first, last))
-
-
-def _zeros(op: Op, params: Params, x: jax.Array) -> jax.Array:
-    shape = jax.eval_shape(op.apply, params, x)
-    return jnp.zeros(shape.shape, shape.dtype)
 
 
 def _split(key: jax.Array | None, length: int) -> tuple[Any, Any, Any]:
@@ -203,7 +198,7 @@ def _network(graph: CellGraph, arch: Arch, first: Op, last: Op) -> Network:
         params = {}
         for (part, op), key_part in zip(parts.items(), jax.random.split(key, len(parts)), strict=True):
             params[part] = op.init(key_part, x)
-            x = _zeros(op, params[part], x)
+            x = output_like(op, params[part], x)
         return {"params": params}
 
     def apply(variables, x, *, key=None, train=False, drop_path=None):

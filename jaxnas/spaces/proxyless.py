@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.base import About, Arch, Op, Params, Paths, SearchSpace, arch_like
+from jaxnas.base import About, Arch, Params, Paths, SearchSpace, arch_like
 from jaxnas.ops import Block, Classifier, Lowering, Style, compute_dtype, from_linen, one_draw
-from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, used_cell
+from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, output_like, used_cell
 from jaxnas.spaces.choice import mixed_op
 from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
@@ -121,14 +121,14 @@ def proxyless_space(
         params: dict[str, Any] = {}
         for name in ("stem", "first"):
             params[name] = fixed[name].init(next(keys), x)
-            x = _zeros(fixed[name], params[name], x)
+            x = output_like(fixed[name], params[name], x)
         params["runs"] = []
         for run in runs:
             params["runs"].append(init_cell(next(keys), run.graph, {"blocks": x})["blocks"])
             name, op = next(iter(run.graph.groups["blocks"].ops.items()))
-            x = _zeros(op, jax.tree.map(lambda leaf: leaf[0], params["runs"][-1][name]), x)
+            x = output_like(op, jax.tree.map(lambda leaf: leaf[0], params["runs"][-1][name]), x)
         params["last"] = fixed["last"].init(next(keys), x)
-        x = _zeros(fixed["last"], params["last"], x)
+        x = output_like(fixed["last"], params["last"], x)
         return {**params, "classifier": head.init(next(keys), x)}
 
     def apply(params, paths, x, *, key=None):
@@ -187,11 +187,6 @@ def _apply_run(run: BlockRun, params: Params, paths: Paths, x: jax.Array) -> jax
     if len(run.places) == 1:
         return body(x, jax.tree.map(lambda leaf: leaf[0], rows))[0]
     return jax.lax.scan(body, x, rows)[0]
-
-
-def _zeros(op: Op, params: Params, x: jax.Array) -> jax.Array:
-    shape = jax.eval_shape(op.apply, params, x)
-    return jnp.zeros(shape.shape, shape.dtype)
 
 
 def _about(config, style, runs, choices, settings) -> About:

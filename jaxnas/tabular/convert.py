@@ -1,6 +1,5 @@
 """The official files of NATS-Bench and HW-NAS-Bench, turned into tables."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +100,9 @@ def _column(values: list[Any]) -> np.ndarray:
     if not any(isinstance(value, list) for value in values):
         return np.array([np.nan if value is None else value for value in values], np.float32)
     column = np.full((len(values), max(len(value) for value in values)), np.nan, np.float32)
-    for row, value in zip(column, _lists(values), strict=True):
+    for row, value in zip(column, values, strict=True):
         row[: len(value)] = value
     return column
-
-
-def _lists(values: list[Any]) -> Iterator[list[float]]:
-    return (value or [] for value in values)
 
 
 def _plain_entry(mapping: Any, name: str, where: Any) -> Any:

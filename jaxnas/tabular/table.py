@@ -10,7 +10,7 @@ import numpy as np
 from jaxnas.base import Arch, Tree
 from jaxnas.spaces.decisions import decisions
 
-__all__ = ["Table", "from_arrays", "lookup", "sample_run"]
+__all__ = ["Table", "from_arrays", "lookup", "metric_of", "sample_run"]
 
 LARGEST = 2**24  # architectures in a table
 
@@ -75,6 +75,17 @@ def from_arrays(
     return Table(choices, filled, name, None if present.all() else jnp.asarray(present))
 
 
+def metric_of(table: Table, metric: str) -> jax.Array:
+    """A metric of all architectures, `[N]` or `[N, R]`.
+
+    Raises:
+      KeyError: no such metric.
+    """
+    if metric not in table.metrics:
+        raise KeyError(f"{table.name} has no metric {metric!r}; it has {', '.join(sorted(table.metrics))}")
+    return table.metrics[metric]
+
+
 def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
     """A metric of architectures.
 
@@ -89,8 +100,7 @@ def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
     Raises:
       KeyError: no such metric; outside of `jit`, an architecture that is not in the table.
     """
-    if metric not in table.metrics:
-        raise KeyError(f"{table.name} has no metric {metric!r}; it has {', '.join(sorted(table.metrics))}")
+    every = metric_of(table, metric)
     flat = decisions(table.choices)
     rows = flat.join(archs)
     number = jnp.clip(flat.number(rows), 0, flat.size - 1)
@@ -100,7 +110,7 @@ def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
     if not isinstance(known, jax.core.Tracer) and not np.all(known):
         first = np.asarray(rows)[~np.asarray(known)][0] if known.ndim else rows
         raise KeyError(f"{table.name} has no architecture {np.asarray(first).tolist()}")
-    values = table.metrics[metric][number]
+    values = every[number]
     return jnp.where(known.reshape(known.shape + (1,) * (values.ndim - known.ndim)), values, jnp.nan)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, Tree
-from jaxnas.tabular.table import Table, lookup, sample_run
+from jaxnas.tabular.table import Table, lookup, metric_of, sample_run
 
 __all__ = ["Task", "table_task"]
 
@@ -50,9 +50,7 @@ def table_task(
     if not names:
         raise ValueError("objectives: need at least one")
     for name in [name for name, _ in names] + ([cost] if cost else []):
-        if name not in table.metrics:
-            raise KeyError(f"{table.name} has no metric {name!r}; it has {', '.join(sorted(table.metrics))}")
-        if table.metrics[name].ndim != 1:
+        if metric_of(table, name).ndim != 1:
             raise ValueError(f"{table.name}: {name} holds single runs, an objective or a cost is one number")
     cheapest, dearest = (1.0, 1.0) if cost is None else _range(table, cost)
 
