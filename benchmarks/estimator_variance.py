@@ -6,7 +6,8 @@
 
 Problems: `golden`, one decision between four options; `three_edge`, three decisions between three; both have a form
 with `_binary` for estimators of decisions between two options. `supernet`, NAS-Bench-201 on digits at four moments of
-a search. `module:function`, a loss of your own: `function(gates[E, K]) -> scalar`, with JAX.
+a search; `proxyless`, a chain of inverted bottlenecks on digits at three. `module:function`, a loss of your own:
+`function(gates[E, K]) -> scalar`, with JAX.
 
 Columns, of single estimates: `bias` is the norm of mean minus exact gradient, `error` that of its standard errors: what
 the noise of the draws alone would show as bias. `max z` is the largest coordinate of the bias in standard errors, above
@@ -139,7 +140,7 @@ def measure(specs: list[Spec], cases: list[Case], draws: int, seed: int = 0) -> 
 
     def prepare(spec):
         estimator = spec.build()
-        sampler = Sampler(estimator, cases[0], draws, WARM_UP if "moving_average" in spec.label else 0)
+        sampler = Sampler(estimator, cases[0], draws, WARM_UP if "_average" in spec.label else 0)
         return sampler, {"evaluations": evaluations(estimator, cases[0].logits), "bytes": sampler.temporaries()}
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

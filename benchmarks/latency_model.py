@@ -1,12 +1,15 @@
-"""How well does the sum of a latency table predict whole networks on this device?
+"""How well does the sum of a latency table predict whole networks on this device, and where does it not?
 
     python -m benchmarks.latency_model --archs 100 --out runs/latency_model
     python -m benchmarks.latency_model --table latency.json --image 32 32 3 --batch 1
 
 Measures the table block by block, unless one is given, then random architectures as single programs, none of which had
-part in the table. Prints Spearman's rank correlation, the mean absolute percentage error and the root mean square
-error in milliseconds; raw, and after a line through the points, as the part of a call that is no block is the same
-for all. `points.json` and the table are kept in `--out`, from where the same command goes on.
+part in the table; blocks and networks in turn, several rounds, whose median counts. Prints Spearman's rank
+correlation, the mean absolute percentage error and the root mean square error in milliseconds; raw, and after a line
+through the points, as the part of a call that is no block is the same for all; `between_rounds` is the rank correlation
+of two rounds. Then what each block takes inside of a network, by least squares over all networks if there are enough,
+beside what it takes alone; for the first block of a stage both count from its first candidate. `points.json` and the
+table are written into `--out`.
 """
 
 import argparse
@@ -19,8 +22,17 @@ import jax
 import numpy as np
 from scipy.stats import spearmanr
 
+from jaxnas.base import Arch, SearchSpace
 from jaxnas.costs import cost
-from jaxnas.costs.latency import latency_cost, measure_network, measure_space, read_latency, write_latency
+from jaxnas.costs.latency import (
+    LatencyTable,
+    latency_cost,
+    measure_networks,
+    measure_space,
+    read_latency,
+    space_parts,
+    write_latency,
+)
 from jaxnas.run import Progress, environment, write_json
 from jaxnas.spaces import proxyless_space
 from jaxnas.spaces.decisions import decisions
@@ -37,14 +49,56 @@ SPACE = {
 }
 
 
-def errors(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """Rank correlation, mean absolute percentage error and root mean square error, raw and after a straight line."""
+def errors(predicted: np.ndarray, rounds: np.ndarray) -> dict[str, float]:
+    """Rank correlation, mean absolute percentage error and root mean square error, raw and after a straight line.
+
+    Args:
+      predicted: milliseconds by network.
+      rounds: measured, `[R, network]`.
+    """
+    measured = np.median(rounds, axis=0)
     slope, offset = np.polyfit(predicted, measured, 1)
     found: dict[str, float] = {"spearman": float(spearmanr(predicted, measured)[0])}
+    if len(rounds) > 1:
+        pairs = [spearmanr(a, b)[0] for i, a in enumerate(rounds) for b in rounds[:i]]
+        found["between_rounds"] = float(np.mean(pairs))
     for name, values in (("raw", predicted), ("line", slope * predicted + offset)):
         found[f"mape_{name}"] = float(100 * np.mean(np.abs(values / measured - 1)))
         found[f"rmse_{name}"] = float(np.sqrt(np.mean((values - measured) ** 2)))
     return {**found, "slope": float(slope), "offset_ms": float(offset)}
+
+
+def inside(counts: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds of each block inside of a network by least squares, and their standard errors.
+
+    Args:
+      counts: how often each block is in each network, `[network, block]`.
+      measured: milliseconds by network.
+
+    Returns:
+      Both without the constant that all networks share.
+    """
+    design = np.concatenate([counts, np.ones((len(counts), 1))], 1).astype(float)
+    inverse = np.linalg.pinv(design.T @ design)
+    found = inverse @ design.T @ measured
+    freedom = max(len(measured) - np.linalg.matrix_rank(design), 1)
+    variance = np.sum((measured - design @ found) ** 2) / freedom
+    return found[:-1], np.sqrt(variance * np.diag(inverse))[:-1]
+
+
+def block_counts(space: SearchSpace, shape: tuple[int, int, int], archs: list[Arch]) -> tuple[list[str], np.ndarray]:
+    """Names of the blocks to choose from, and how often each is in each network; the first of each stage is left out.
+
+    What the first block of a stage takes is counted from its first candidate, since every network has one of them.
+    """
+    _, rows = space_parts(space, shape)
+    chosen = [
+        [row[k].key for kind, places in rows.items() for row, k in zip(places, arch[kind], strict=True) if row[k]]
+        for arch in archs
+    ]
+    always = {row[0].key for places in rows.values() for row in places if all(row)}
+    keys = sorted({key for keys in chosen for key in keys} - always)
+    return keys, np.array([[own.count(key) for key in keys] for own in chosen])
 
 
 def main(argv=None) -> None:
@@ -52,52 +106,70 @@ def main(argv=None) -> None:
     parser.add_argument("--archs", type=int, default=100, help="held-out architectures")
     parser.add_argument("--image", nargs=3, type=int, default=(32, 32, 3), metavar=("H", "W", "C"))
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--table", help="a latency table; measured if not given")
     parser.add_argument("--out", type=Path, default=Path("runs/latency_model"))
     args = parser.parse_args(argv)
     if args.archs < 3:
         parser.error("archs must be at least 3")
     space, shape = proxyless_space(**SPACE), tuple(args.image)
+    rows = np.asarray(decisions(space.choices).random(jax.random.key(1), args.archs))
+    archs = [jax.device_get(decisions(space.choices).split(row)) for row in rows]
     try:
-        table = read_latency(args.table) if args.table else _measured(space, shape, args)
+        table = read_latency(args.table) if args.table else _measured_table(space, shape, args)
         costs = latency_cost(table, space, shape)
     except (ValueError, KeyError) as error:
         parser.error(str(error))
-    points = _points(space, shape, costs, args)
-    predicted, measured = np.array([[p["predicted"], p["measured"]] for p in points]).T
-    found = {name: round(value, 4) for name, value in errors(predicted, measured).items()}
-    print(
-        json.dumps(
-            {"archs": len(points), "batch": args.batch, **found, "from_ms": measured.min(), "to_ms": measured.max()}
-        )
-    )
+    predicted = np.array([float(cost(costs, arch)) for arch in archs])
+    times = _measured_networks(space, shape, archs, args)
+    points = [
+        {"arch": row.tolist(), "predicted": p, "measured": own.tolist()}
+        for row, p, own in zip(rows, predicted.tolist(), times.T, strict=True)
+    ]
+    write_json(args.out / "points.json", points)
+    found = {name: round(value, 4) for name, value in errors(predicted, times).items()}
+    low, high = np.median(times, axis=0)[[np.argmin(predicted), np.argmax(predicted)]].round(2).tolist()
+    print(json.dumps({"archs": len(points), "batch": args.batch, **found, "cheapest_ms": low, "dearest_ms": high}))
+    _print_blocks(space, shape, archs, np.median(times, axis=0), table)
     print(json.dumps({name: environment()[name] for name in ("device", "devices", "jax", "commit")}))
 
 
-def _measured(space, shape, args) -> Any:
-    path = args.out / "latency.json"
-    if not path.exists():
+def _measured_table(space, shape, args) -> LatencyTable:
+    def show(number, count, part):
+        print(f"compiled {number}/{count} {part.key}", file=sys.stderr, flush=True)
 
-        def show(number, count, part, milliseconds):
-            print(f"{number}/{count} {part.key}: {milliseconds:.3f} ms", file=sys.stderr, flush=True)
+    table = measure_space(
+        space, shape, batch_size=args.batch, rounds=args.rounds, repeats=args.repeats, on_compiled=show
+    )
+    write_latency(args.out / "latency.json", table)
+    return table
 
-        write_latency(path, measure_space(space, shape, batch_size=args.batch, repeats=args.repeats, on_part=show))
-    return read_latency(path)
+
+def _measured_networks(space, shape, archs, args) -> np.ndarray:
+    def compiled(bar):
+        for arch in archs:
+            yield arch
+            bar.update(1)
+
+    with Progress("networks compiled", len(archs), unit="network") as bar:
+        return measure_networks(
+            space, compiled(bar), shape, batch_size=args.batch, rounds=args.rounds, repeats=args.repeats
+        )
 
 
-def _points(space, shape, costs, args) -> list[dict[str, Any]]:
-    path = args.out / "points.json"
-    points = json.loads(path.read_text()) if path.exists() else []
-    rows = np.asarray(decisions(space.choices).random(jax.random.key(1), args.archs))
-    with Progress("networks", args.archs, done=len(points), unit="network") as bar:
-        for row in rows[len(points) :]:
-            arch = jax.device_get(decisions(space.choices).split(row))
-            measured = measure_network(space, arch, shape, batch_size=args.batch, repeats=args.repeats)
-            points.append({"arch": row.tolist(), "predicted": float(cost(costs, arch)), "measured": measured})
-            write_json(path, points)
-            bar.update(1, f"{measured:.2f} ms")
-    return points
+def _print_blocks(space, shape, archs, measured: np.ndarray, table: Any) -> None:
+    keys, counts = block_counts(space, shape, archs)
+    if len(archs) < 2 * len(keys):
+        print(f"left out: what blocks take inside needs {2 * len(keys)} architectures", file=sys.stderr)
+        return
+    first = {row[0].key: row for places in space_parts(space, shape)[1].values() for row in places if all(row)}
+    base = {part.key: table.entries[row[0].key] for row in first.values() for part in row}
+    own, spread = inside(counts, measured)
+    print("| block | alone, ms | in a network, ms | difference | standard error |\n| --- |---:|---:|---:|---:|")
+    for key, value, error in zip(keys, own, spread, strict=True):
+        alone = table.entries[key] - base.get(key, 0.0)
+        print(f"| {key} | {alone:.2f} | {value:.2f} | {value - alone:+.2f} | {error:.2f} |")
 
 
 if __name__ == "__main__":

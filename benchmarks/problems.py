@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import data
-from jaxnas.base import Batch, LossFn, Params, SearchSpace, Tree, sparse_paths
+from jaxnas.base import Batch, LossFn, Params, Searcher, SearchSpace, Tree, sparse_paths
 from jaxnas.estimators import ESTIMATORS, enumerate_architectures
 from jaxnas.relaxations import annealed
-from jaxnas.searchers import classification_loss, snas
-from jaxnas.spaces import function_space, nasbench201_space, quadratic_space
+from jaxnas.searchers import classification_loss, proxyless, snas
+from jaxnas.spaces import function_space, nasbench201_space, proxyless_space, quadratic_space
 from jaxnas.spaces.nasbench201 import OPERATIONS
 
 # The quadratic toy that the library's tests use too; its exact gradient is (-0.0983, -0.0983, -0.2650, 0.4616).
@@ -84,6 +84,22 @@ class Search:
     moments: tuple[int, ...] = (0, 100, 200, 300)  # steps
     policy_learning_rate: float = 0.03
     last_temperature: float = 0.1
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class GateSearch:
+    """The search that the gates' moments come from: ProxylessNAS on scikit-learn's digits."""
+
+    widths: tuple[int, ...] = (8, 12)
+    blocks: tuple[int, ...] = (2, 3)
+    kernels: tuple[int, ...] = (3, 5)
+    expansions: tuple[int, ...] = (2, 4)
+    batch: int = 32
+    moments: tuple[int, ...] = (0, 200, 400)  # steps
+    warmup_steps: int = 100
+    learning_rate: float = 0.05
+    policy_learning_rate: float = 0.01
     seed: int = 0
 
 
@@ -183,6 +199,35 @@ def supernet(folder: Path | None = None, search: Search | None = None) -> list[C
     """The NAS-Bench-201 supernet on digits, a fixed batch, at moments of a SNAS search."""
     search = search or Search()
     space = nasbench201_space(search.channels, search.cells, 10, operations=search.operations)
+    searcher = snas(
+        space,
+        policy_learning_rate=search.policy_learning_rate,
+        temperature=annealed(1.0, search.last_temperature, epochs=max(*search.moments, 1)),
+    )
+    return _cases("supernet", folder, search, space, searcher)
+
+
+def gated(folder: Path | None = None, search: GateSearch | None = None) -> list[Case]:
+    """A chain of inverted bottlenecks on digits, a fixed batch, at moments of a ProxylessNAS search."""
+    search = search or GateSearch()
+    space = proxyless_space(
+        search.widths,
+        search.blocks,
+        (1, 2),
+        stem_channels=search.widths[0],
+        stem_stride=1,
+        first_channels=search.widths[0],
+        last_channels=2 * search.widths[-1],
+        num_classes=10,
+        kernels=search.kernels,
+        expansions=search.expansions,
+    )
+    rates = {"learning_rate": search.learning_rate, "policy_learning_rate": search.policy_learning_rate}
+    searcher = proxyless(space, **rates, policy_every=1, warmup_steps=search.warmup_steps, skip_zero_sampled=False)
+    return _cases("proxyless", folder, search, space, searcher)
+
+
+def _cases(name: str, folder: Path | None, search: Any, space: SearchSpace, searcher: Searcher) -> list[Case]:
     images = data.split(data.load("digits"), seed=search.seed)
     look = {"mean": images.mean, "std": images.std}
     batch = data.batch(jax.random.key(search.seed), images.policy, 0, search.batch, **look)
@@ -191,16 +236,16 @@ def supernet(folder: Path | None = None, search: Search | None = None) -> list[C
     def loss_fn(paths, params):
         return loss(paths, params, batch, None)
 
-    moments, losses = _kept(folder, search, space, images, loss_fn)
+    moments, losses = _kept(folder, search, space, searcher, images, loss_fn)
     cases = []
     for i, step in enumerate(search.moments):
         logits, params = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), moments)
         value, truth = closed_form(losses[i], logits)
-        cases.append(Case(f"supernet, step {step}", logits, params, loss_fn, value, truth, parallel=False))
+        cases.append(Case(f"{name}, step {step}", logits, params, loss_fn, value, truth, parallel=False))
     return cases
 
 
-def _kept(folder, search, space, images, loss_fn):
+def _kept(folder, search, space, searcher, images, loss_fn):
     """`(moments, losses[M, P])` from the folder's file if it is of this search, else computed and written there."""
     path = None if folder is None else folder / "moments.npz"
     images_like = jax.ShapeDtypeStruct((search.batch, *images.image_shape), jnp.float32)
@@ -211,10 +256,10 @@ def _kept(folder, search, space, images, loss_fn):
             if str(file["settings"]) == settings:
                 leaves = [file[f"leaf{j}"] for j in range(len(jax.tree.leaves(like)))]
                 return jax.tree.unflatten(jax.tree.structure(like), leaves), file["losses"]
-    moments = _moments(search, space, images)
+    moments = _moments(search, searcher, images)
     losses = []
     for i, step in enumerate(search.moments):
-        print(f"supernet, step {step}: losses of all {space.about.size:,} architectures", file=sys.stderr)
+        print(f"step {step}: losses of all {space.about.size:,} architectures", file=sys.stderr)
         logits, params = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), moments)
         losses.append(all_losses(loss_fn, params, logits))
     losses = np.stack(losses)
@@ -225,14 +270,8 @@ def _kept(folder, search, space, images, loss_fn):
     return moments, losses
 
 
-def _moments(search: Search, space: SearchSpace, images: data.SearchData) -> tuple[Tree, Params]:
+def _moments(search: Search | GateSearch, searcher: Searcher, images: data.SearchData) -> tuple[Tree, Params]:
     """Logits and weights at the moments of a search, stacked."""
-    steps = max(*search.moments, 1)
-    searcher = snas(
-        space,
-        policy_learning_rate=search.policy_learning_rate,
-        temperature=annealed(1.0, search.last_temperature, epochs=steps),
-    )
     key_init, key_steps, key_data = jax.random.split(jax.random.key(search.seed), 3)
 
     def batch_of(images, step):
@@ -259,6 +298,7 @@ PROBLEMS = {
     "three_edge": Problem(three_edge, three_edge_binary),
     "three_edge_binary": Problem(three_edge_binary, three_edge_binary),
     "supernet": Problem(supernet, None, draws=100, supernet=True),
+    "proxyless": Problem(gated, None, draws=100, supernet=True),
 }
 
 

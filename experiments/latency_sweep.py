@@ -2,14 +2,17 @@
 
   python -m experiments.latency_sweep [fashion-mnist | digits] [--weights 0 0.1 0.4 1.6] [--seeds 0 1 2] [--smoke]
 
-One latency table, measured first; for every weight and seed a search, its network trained from scratch, tested, and
-measured as one program. Prints a table, writes it as `table.md`, and draws `sweep.png`.
+One latency table, measured first; for every weight and seed a search, and its network trained from scratch and tested.
+At the end all networks are measured, each as one program, in turn. Prints a table, writes it as `table.md`, and draws
+`sweep.png`.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from experiments import batches, common, proxyless
@@ -21,10 +24,11 @@ from jaxnas.run import Run, Watch, script
 from jaxnas.searchers import coupled_sgd
 from jaxnas.spaces import proxyless_space
 
-COLUMNS = ("expected_ms", "table_ms", "measured_ms", "test_accuracy", "macs")
+COLUMNS = ("expected_ms", "table_ms", "test_accuracy", "macs")
+Results = dict[str, list[dict[str, Any]]]
 
 
-def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -> dict[str, float]:
+def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -> dict[str, Any]:
     """One search and what it found."""
     form = dataclasses.replace(config.latency, weight=weight, form=config.latency.form if weight else "none")
     own = dataclasses.replace(config, latency=form, seed=seed)
@@ -43,43 +47,52 @@ def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -
     trained = common.train_children(setting, f"retrain/{name}", archs, everything, own.retrain, tx)
     test = data.Examples(*map(jnp.asarray, loaded.test))
     macs = costs.space_tables(setting.space, loaded.image_shape)["macs"]
-    size = config.latency.batch_size
     return {
         "expected_ms": float(costs.expected_cost(table, jax.tree.map(jax.nn.softmax, state.policy_params))),
         "table_ms": float(costs.cost(table, arch)),
-        "measured_ms": latency.measure_network(setting.space, arch, loaded.image_shape, batch_size=size),
         "test_accuracy": 100 * setting.judge(common.child(trained.params, 0), sparse_paths(arch), test),
         "macs": int(costs.cost(macs, arch)),
         "genotype": setting.space.about.genotype(arch),
     }
 
 
-def markdown(results: dict[str, list[dict[str, float]]]) -> str:
-    """Mean and standard deviation over seeds."""
-    return common.spread_table("weight", results, COLUMNS, mean=".4g", spread=".3g")
+def measured(config: Config, loaded: data.Data, results: Results) -> Results:
+    """The results with the latency of their networks, `measured_ms`."""
+    space = proxyless_space(num_classes=loaded.num_classes, **dataclasses.asdict(config.network))
+    archs = [space.about.parse(row["genotype"]) for rows in results.values() for row in rows]
+    times = latency.measure_networks(space, archs, loaded.image_shape, batch_size=config.latency.batch_size)
+    medians = iter(np.median(times, axis=0).tolist())
+    return {name: [{**row, "measured_ms": next(medians)} for row in rows] for name, rows in results.items()}
+
+
+def write(run: Run, results: Results, columns: tuple[str, ...]) -> str:
+    """Mean and standard deviation over seeds, as `table.md`."""
+    text = common.spread_table("weight", results, columns, mean=".4g", spread=".3g")
+    (run.path / "table.md").write_text(text + "\n")
+    return text
 
 
 def main(run: Run, config: Config) -> None:
-    """All weights and seeds, seeds outside, so that a part of the study is a study."""
+    """All weights and seeds, seeds outside, so that a part of the study is a study; then the measurement."""
     loaded = batches.load_data(config.data)
-    results: dict[str, list[dict[str, float]]] = {f"{weight:g}": [] for weight in config.weights}
+    results: Results = {}
     for seed in config.seeds:
         for weight in config.weights:
             found = run.once(f"found/{weight:g}/{seed}", lambda w=weight, s=seed: one(run, config, loaded, w, s))
-            results[f"{weight:g}"].append(found)
-            done = {name: rows for name, rows in results.items() if rows}
-            (run.path / "table.md").write_text(markdown(done) + "\n")
-            points = {
-                f"weight {name}": [(r["measured_ms"], r["test_accuracy"]) for r in rows] for name, rows in done.items()
-            }
-            plot.points(
-                run.path / "sweep.png",
-                points,
-                xlabel="measured latency [ms]",
-                ylabel="test accuracy [%]",
-                title=f"{config.data.name}: one point a search",
-            )
-    print(markdown(results))
+            results.setdefault(f"{weight:g}", []).append(found)
+            write(run, results, COLUMNS)
+    results = run.once("measured", lambda: measured(config, loaded, results))
+    points = {
+        f"weight {name}": [(row["measured_ms"], row["test_accuracy"]) for row in rows] for name, rows in results.items()
+    }
+    plot.points(
+        run.path / "sweep.png",
+        points,
+        xlabel="measured latency [ms]",
+        ylabel="test accuracy [%]",
+        title=f"{config.data.name}: one point a search",
+    )
+    print(write(run, results, ("measured_ms", *COLUMNS)))
     run.finish({"system": "latency_sweep", "data": config.data.name, "results": results})
 
 

@@ -11,11 +11,11 @@ from experiments.configs.proxyless import LatencyConfig, NetworkConfig, SearchCo
 class Config:
     """Searches that weigh latency more and more."""
 
-    data: DataConfig = PROXYLESS["fashion-mnist"].data
+    data: DataConfig = dataclasses.replace(PROXYLESS["fashion-mnist"].data, weights=4000, policy=4000)
     network: NetworkConfig = NetworkConfig()
-    search: SearchConfig = SearchConfig()
+    search: SearchConfig = SearchConfig(warmup_epochs=3, epochs=12, policy_every=2, policy_learning_rate=0.05)
     latency: LatencyConfig = LatencyConfig()
-    retrain: TrainConfig = TrainConfig(epochs=10, random_children=0)
+    retrain: TrainConfig = TrainConfig(epochs=6, random_children=0)
     weights: tuple[float, ...] = (0.0, 0.1, 0.4, 1.6)
     """Of the latency term, one search for each and every seed."""
     seeds: tuple[int, ...] = (0, 1, 2)

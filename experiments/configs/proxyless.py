@@ -33,6 +33,24 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TreeNetworkConfig:
+    """The PyramidNet of tree cells."""
+
+    blocks: int = 18
+    """Cells of every stage."""
+    stages: int = 3
+    """The grid is halved between two of them."""
+    stem_channels: int = 16
+    """Of the first convolution."""
+    alpha: float = 84.0
+    """By how much the inner width grows from the first to the last cell."""
+    bottleneck: int = 4
+    """Factor from a cell's inner to its outer width."""
+    dtype: str = "float32"
+    """Of the computation: float32 or bfloat16. Weights stay float32."""
+
+
+@dataclasses.dataclass(frozen=True)
 class SearchConfig:
     """The search; defaults are those of the released code except where a preset is small."""
 
@@ -40,6 +58,8 @@ class SearchConfig:
     """How the gradient of the architecture is estimated."""
     warmup_epochs: int = 5
     """Epochs in which the weights alone train, on paths drawn almost uniformly; 40 for ImageNet."""
+    rest_epochs: int = 1
+    """Epochs after the warm-up in which the architecture does not move yet."""
     epochs: int = 20
     """All epochs, the warm-up among them; 160 for ImageNet."""
     batch_size: int = 64
@@ -56,6 +76,10 @@ class SearchConfig:
     """One step of the architecture in so many of the weights."""
     skip_zero_sampled: bool = True
     """A block whose sampled operation is zero learns nothing from that batch, as in the released code."""
+    num_samples: int = 10
+    """Networks per step of the architecture in mode reinforce."""
+    baseline: Literal["inclusive_average", "leave_one_out"] = "inclusive_average"
+    """Of mode reinforce; the first is that of the released code, the second unbiased."""
     evaluate_epochs: int = 5
     """Validate after so many epochs."""
 
@@ -81,7 +105,7 @@ class Config:
     """A ProxylessNAS experiment."""
 
     data: DataConfig = DataConfig()
-    network: NetworkConfig = NetworkConfig()
+    network: NetworkConfig | TreeNetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig()
     latency: LatencyConfig = LatencyConfig()
     retrain: TrainConfig = TrainConfig()
@@ -106,6 +130,13 @@ PRESETS = {
         search=SearchConfig(warmup_epochs=20, epochs=120, policy_learning_rate=6e-3),
         retrain=TrainConfig(epochs=100),
     ),
+    "cifar10-tree": Config(
+        data=DataConfig("cifar10", weights=45_000, policy=5_000, crop=4, flip=True),
+        network=TreeNetworkConfig(),
+        search=SearchConfig(warmup_epochs=40, epochs=200, learning_rate=0.1, weight_decay=1e-4, policy_every=1),
+        latency=LatencyConfig(form="none"),
+        retrain=TrainConfig(epochs=300, learning_rate=0.1, weight_decay=1e-4),
+    ),
     "imagenet2012": Config(
         data=DataConfig("tfds:imagenet2012", weights=1_231_167, policy=50_000, flip=True),
         network=IMAGENET,
@@ -118,6 +149,8 @@ PRESETS = {
 
 digits: a small chain on 8x8 digits, latency measured on this device. `python -m experiments.proxyless digits`.
 fashion-mnist: CPU-sized, 16x16 images. Not yet verified.
-cifar10: needs an accelerator. Not yet verified.
+cifar10: the chain on 32x32 images, needs an accelerator. Not yet verified.
+cifar10-tree: the paper's space for CIFAR-10, 54 cells with 648 decisions, without latency. Needs an accelerator. Not
+  yet verified.
 imagenet2012: the paper's search space and schedule; needs accelerators and prepared TFDS data. Not yet verified.
 """

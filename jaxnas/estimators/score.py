@@ -1,6 +1,6 @@
 """REINFORCE: the score-function estimator, with the baselines in use."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxnas.policies import categorical
 
 __all__ = ["Baseline", "ReinforceState", "reinforce"]
 
-Baseline = Literal["none", "moving_average", "self_critical", "leave_one_out"]
+Baseline = Literal["none", "moving_average", "inclusive_average", "self_critical", "leave_one_out"]
 
 
 class ReinforceState(NamedTuple):
@@ -31,13 +31,16 @@ def reinforce(
 ) -> Estimator:
     """`grad = (1/S) sum_s (loss(a_s) - b_s) d/dtheta log p(a_s)` with `a_s ~ p`.
 
-    Unbiased for the expected loss over architectures, since no `b_s` depends on `a_s`; needs no derivative of the loss
+    Unbiased for the expected loss over architectures where no `b_s` depends on `a_s`; needs no derivative of the loss
     with respect to the paths. Variance falls like `1 / S`. Evaluations of the loss per step: `S`, with `self_critical`
     `S + 1`. The baseline `b_s` is:
 
     * `none`: 0.
     * `moving_average`: of the losses of earlier steps, `b <- decay b + (1 - decay) mean(loss)` after it was used; the
       first step sets it.
+    * `inclusive_average`: the same average, but moved before it is used, as in the released code of ProxylessNAS with
+      `decay=0.01`; `S >= 2`. A sample is then part of its own baseline, and the mean is `1 - (1 - decay) / S` of the
+      gradient, in the first step `1 - 1 / S`.
     * `self_critical`: the loss of the most probable architecture.
     * `leave_one_out`: the mean of the other samples' losses, `S >= 2`.
 
@@ -46,7 +49,7 @@ def reinforce(
         independent categoricals whose parameters are logits, leaves `[E, K]`.
       num_samples: `S`; evaluated one after the other, so memory does not grow with it.
       baseline: see above.
-      decay: of the moving average, in [0, 1).
+      decay: of the averages, in [0, 1).
       dense: whether architectures run as one-hot dense paths (then the policy parameters must be logits) or as sparse
         ones.
 
@@ -60,10 +63,9 @@ def reinforce(
       Williams, 1992, "Simple statistical gradient-following algorithms"; self-critical: Rennie et al., 2017, arXiv
       1612.00563; leave-one-out: Kool et al., 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
     """
-    if baseline not in ("none", "moving_average", "self_critical", "leave_one_out"):
-        accepted = "'none', 'moving_average', 'self_critical' or 'leave_one_out'"
-        raise ValueError(f"baseline must be {accepted}, got {baseline!r}")
-    least = 2 if baseline == "leave_one_out" else 1
+    if baseline not in get_args(Baseline):
+        raise ValueError(f"baseline must be one of {', '.join(get_args(Baseline))}, got {baseline!r}")
+    least = 2 if baseline in ("leave_one_out", "inclusive_average") else 1
     if num_samples < least:
         raise ValueError(f"num_samples must be at least {least} with baseline={baseline!r}, got {num_samples}")
     if not 0.0 <= decay < 1.0:
@@ -79,21 +81,19 @@ def reinforce(
         own, theta = (policy, policy_params) if policy else (categorical(policy_params), wide(policy_params))
         archs = jax.vmap(own.sample, (0, None))(jax.random.split(key, num_samples), theta)
         found = evaluate(loss_fn, params, policy_params, archs, dense=dense)
-        losses = found.losses
+        losses, average = found.losses, state.baseline
+        if baseline in ("moving_average", "inclusive_average"):
+            mean = jnp.mean(losses)
+            average = jnp.where(state.step == 0, mean, decay * average + (1 - decay) * mean)
         if baseline == "leave_one_out":
             levels = (jnp.sum(losses) - losses) / (num_samples - 1)
         elif baseline == "self_critical":
             mode = stacked(own.mode(theta))
             levels = jax.lax.stop_gradient(evaluate(loss_fn, params, policy_params, mode, dense=dense).losses)
         else:
-            levels = state.baseline[None]  # zero where there is none
+            levels = (average if baseline == "inclusive_average" else state.baseline)[None]  # zero where there is none
         grads = score_gradient(own, theta, archs, (losses - levels) / num_samples)
-        if baseline == "moving_average":
-            mean = jnp.mean(losses)
-            state = state._replace(
-                baseline=jnp.where(state.step == 0, mean, decay * state.baseline + (1 - decay) * mean)
-            )
         info = {"baseline": jnp.mean(levels)}
-        return state._replace(step=state.step + 1), estimate_of(found, grads, policy_params, info)
+        return ReinforceState(average, state.step + 1), estimate_of(found, grads, policy_params, info)
 
     return Estimator(init, estimate)

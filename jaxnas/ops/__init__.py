@@ -24,6 +24,7 @@ from jaxnas.ops.mbconv import ConvNormRelu6, MBConv
 from jaxnas.ops.mixture import mixture
 from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
 from jaxnas.ops.pooling import avg_pool, max_pool
+from jaxnas.ops.preact import PreActConv, PreActSepConv, channel_shuffle
 
 __all__ = [
     "BatchNorm",
@@ -39,12 +40,15 @@ __all__ = [
     "MBConv",
     "Norm",
     "Pool",
+    "PreActConv",
+    "PreActSepConv",
     "SepConv",
     "Style",
     "Zero",
     "avg_pool",
     "batch_statistics",
     "by_hand",
+    "channel_shuffle",
     "compute_dtype",
     "conv",
     "depthwise_conv",

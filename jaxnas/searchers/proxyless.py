@@ -36,6 +36,7 @@ def proxyless(
     policy_every: int = 5,
     skip_zero_sampled: bool = True,
     num_samples: int = 10,
+    baseline: Literal["inclusive_average", "leave_one_out"] = "inclusive_average",
     reward: SearchLoss | None = None,
 ) -> Searcher:
     """ProxylessNAS (Cai, Zhu and Han, 2019, arXiv 1812.00332), algorithm and defaults of the released code.
@@ -64,14 +65,17 @@ def proxyless(
       policy_every: how many steps make one step of the architecture.
       skip_zero_sampled: a block whose sampled operation is `zero` learns nothing from that batch, neither from the
         loss nor from the latency, as in the released code. False follows equation 4.
-      num_samples: of `reinforce`.
+      num_samples: of `reinforce`, at least 2.
+      baseline: of `reinforce`. That of the released code is an average of all rewards so far, nearly all of it the mean
+        of the samples themselves: with ten samples the gradient is a tenth too small. `leave_one_out` is unbiased.
       reward: the loss of `reinforce`, for example `reward_loss(...)`; by default the cross-entropy.
 
     Returns:
       The searcher.
 
     Raises:
-      ValueError: another mode, a number of steps below zero, `policy_every` below one, a reward without `reinforce`.
+      ValueError: another mode, a number of steps below zero, `policy_every` below one, a reward without `reinforce`,
+        too few samples.
     """
     if mode not in ("full_v2", "two", "full", "reinforce"):
         raise ValueError(f"mode must be 'full_v2', 'two', 'full' or 'reinforce', got {mode!r}")
@@ -86,9 +90,7 @@ def proxyless(
         "full_v2": binary_gate,
         "two": two_path_gate,
         "full": lambda: pathwise(st_softmax),
-        "reinforce": lambda: reinforce(
-            num_samples=num_samples, baseline="leave_one_out" if num_samples > 1 else "none"
-        ),
+        "reinforce": lambda: reinforce(num_samples=num_samples, baseline=baseline, decay=0.01),
     }
     skips = skip_zero_sampled and mode in ("full_v2", "two")
 

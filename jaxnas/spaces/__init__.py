@@ -10,6 +10,7 @@ from jaxnas.spaces.nasbench201_forms import all_cells, canonical_form, represent
 from jaxnas.spaces.nasbench201_small import live_operations, nasbench201_small_space
 from jaxnas.spaces.proxyless import proxyless_space
 from jaxnas.spaces.toy import function_space, gates, quadratic_space, table_space
+from jaxnas.spaces.tree import proxyless_tree_space
 
 __all__ = [
     "CellGraph",
@@ -31,6 +32,7 @@ __all__ = [
     "nasbench201_small_space",
     "nasbench201_space",
     "proxyless_space",
+    "proxyless_tree_space",
     "quadratic_space",
     "representatives",
     "snas_space",

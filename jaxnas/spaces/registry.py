@@ -15,6 +15,7 @@ from jaxnas.spaces.nasbench201 import nasbench201_space
 from jaxnas.spaces.nasbench201_small import nasbench201_small_space
 from jaxnas.spaces.proxyless import proxyless_space
 from jaxnas.spaces.toy import quadratic_space, table_space
+from jaxnas.spaces.tree import proxyless_tree_space
 
 __all__ = ["SPACES", "build", "defaults", "names"]
 
@@ -24,6 +25,7 @@ SPACES: dict[str, Callable[..., SearchSpace]] = {
     "nasbench201": nasbench201_space,
     "nasbench201-small": nasbench201_small_space,
     "proxyless": proxyless_space,
+    "proxyless-tree": proxyless_tree_space,
     "table": table_space,
     "quadratic": quadratic_space,
 }

@@ -15,7 +15,7 @@ from jaxnas.costs.latency import (
     LatencyTable,
     latency_cost,
     latency_objective,
-    measure_network,
+    measure_networks,
     measure_space,
     read_latency,
     space_parts,
@@ -202,9 +202,13 @@ def test_every_block_is_measured_once_and_sums_to_a_cost(tmp_path, capsys):
     fixed, rows = space_parts(space, (8, 8, 1))
     expected = sum(table.entries[part.key] for part in fixed) + table.entries[rows["inner"][0][0].key]
     assert costs.cost(cost, arch) == pytest.approx(expected)
-    assert measure_network(space, arch, (8, 8, 1), repeats=2) > 0
+    times = measure_networks(space, [arch, arch], (8, 8, 1), rounds=3, repeats=2)
+    assert times.shape == (3, 2)
+    assert np.all(times > 0)
     assert command(["--space", "proxyles", "--out", str(out)]) == 2
     assert command(["--set", "widths", "--out", str(out)]) == 2
     assert capsys.readouterr().err.count("\n") == 2
     with pytest.raises(ValueError, match="at least 1"):
         measure_space(space, (8, 8, 1), batch_size=0)
+    with pytest.raises(ValueError, match="rounds and repeats must be at least 1"):
+        measure_networks(space, [arch], (8, 8, 1), rounds=0)

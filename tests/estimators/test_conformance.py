@@ -86,6 +86,7 @@ ROWS = [
     Row("reinforce", reinforce),
     Row("reinforce with a policy", lambda: reinforce(categorical(LOGITS))),
     Row("reinforce_moving_average", lambda: reinforce(baseline="moving_average", num_samples=2)),
+    Row("reinforce_inclusive_average", lambda: reinforce(baseline="inclusive_average", num_samples=2)),
     Row("reinforce_self_critical", lambda: reinforce(baseline="self_critical", num_samples=4)),
     Row("reinforce_leave_one_out", lambda: reinforce(baseline="leave_one_out", num_samples=4)),
     Row("without_replacement", without_replacement),
@@ -284,7 +285,7 @@ def test_the_code_in_the_table_makes_what_the_name_does(name):
     [
         (lambda: build("reinforced"), "unknown estimator 'reinforced', accepted are exact, softmax, gumbel_softmax"),
         (lambda: build("arsm", temperature=1.0), "estimator 'arsm': arsm.* unexpected keyword argument 'temperature'"),
-        (lambda: build("reinforce", baseline="mean"), "baseline must be 'none', .* or 'leave_one_out', got 'mean'"),
+        (lambda: build("reinforce", baseline="mean"), "baseline must be one of none, .* leave_one_out, got 'mean'"),
         (lambda: reinforce(baseline="leave_one_out"), "num_samples must be at least 2 with .*, got 1"),
         (lambda: reinforce(num_samples=0), "num_samples must be at least 1 with .*, got 0"),
         (lambda: reinforce(decay=1.0), r"decay must lie in \[0, 1\), got 1.0"),

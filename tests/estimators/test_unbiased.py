@@ -31,6 +31,7 @@ from jaxnas.estimators import (
     without_replacement,
 )
 from jaxnas.estimators.evaluation import estimate_of, evaluate, no_state, score_gradient
+from jaxnas.estimators.score import ReinforceState
 from jaxnas.policies import categorical
 from jaxnas.relaxations import conditional_perturbed
 from tests.estimators.toys import (
@@ -172,6 +173,17 @@ def test_every_unbiased_estimator_has_a_row():
 def test_a_mean_that_includes_the_sample_itself_is_three_quarters_of_the_gradient():
     logits, loss_fn, exactly = problem(False, False)
     assert z_max(draw(own_mean(4), logits, loss_fn, COUNT), 0.75 * exactly) < 4.5
+
+
+@pytest.mark.statistical
+def test_an_average_that_is_moved_before_its_use_shrinks_the_gradient():
+    estimator, logits = reinforce(baseline="inclusive_average", num_samples=4, decay=0.01), {"edges": jnp.array(LOGITS)}
+    exactly = problem(False, False)[2]
+    later = ReinforceState(jnp.array(2.0), jnp.array(7))
+    for state, factor in ((later, 1 - 0.99 / 4), (estimator.init(None, logits), 1 - 1 / 4)):
+        found = draw(estimator, logits, space_loss(QUADRATIC), COUNT, state)
+        assert z_max(found, factor * exactly) < 4.5
+        assert z_max(found, exactly) > 8
 
 
 @pytest.mark.statistical

@@ -13,7 +13,7 @@ import pytest
 from jaxnas.base import Batch, CostTable, sparse_paths
 from jaxnas.costs.latency import latency_objective
 from jaxnas.searchers import proxyless, reward_loss
-from jaxnas.spaces import chain_space
+from jaxnas.spaces import chain_space, proxyless_space
 
 KEY = jax.random.key(4)
 SPACE = chain_space(
@@ -155,20 +155,24 @@ def test_the_reward_is_accuracy_times_a_power_of_latency():
     assert float(value) == pytest.approx(-float(aux["accuracy"]) * (10 / 14) ** 0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("dear", ["small", "large"])
-def test_opposite_tables_flip_the_choice(dear):
-    row = [9.0 if name == dear else 1.0 for name in NAMES[:2]] + [0.9]
+@pytest.mark.parametrize("dear", ["3x3_e2", "7x7_e2"])
+def test_opposite_tables_flip_the_kernels(dear):
+    sizes = {"stem_channels": 4, "stem_stride": 1, "first_channels": 4, "last_channels": 8, "num_classes": 3}
+    space = proxyless_space((4, 6, 8), (1, 1, 1), (2, 2, 2), **sizes, kernels=(3, 7), expansions=(2,))
+    names = space.about.operations["entry"]
+    table = CostTable(2.0, {"entry": np.array([[9.0 if name == dear else 1.0 for name in names]] * 3)})
     searcher = proxyless(
-        SPACE,
+        space,
         policy_every=1,
         policy_learning_rate=0.1,
-        skip_zero_sampled=False,
-        objective=latency_objective(CostTable(2.0, {"chain": np.array([row] * 4)}), 10.0, "add#linear", weight=10.0),
+        objective=latency_objective(table, 10.0, "add#linear", weight=10.0),
     )
-    state, step = searcher.init(KEY, BATCH), jax.jit(searcher.step)
+    images = jnp.asarray(RNG.standard_normal((8, 8, 8, 1)), jnp.float32)
+    batch = Batch((images, Y), (images, Y))
+    state, step = jax.jit(searcher.init)(KEY, batch), jax.jit(searcher.step)
     for i in range(25):
-        state, _ = step(jax.random.fold_in(KEY, i), state, BATCH)
-    assert dear not in {NAMES[k] for k in searcher.decode(state)["chain"].tolist()}
+        state, _ = step(jax.random.fold_in(KEY, i), state, batch)
+    assert dear not in {names[k] for k in searcher.decode(state)["entry"].tolist()}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +182,8 @@ def test_opposite_tables_flip_the_choice(dear):
         {"warmup_steps": -1},
         {"policy_every": 0},
         {"reward": lambda *args: None},
+        {"mode": "reinforce", "num_samples": 1},
+        {"mode": "reinforce", "baseline": "mean"},
     ],
 )
 def test_bad_settings_are_refused(settings):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxnas.base import Part
-from jaxnas.costs.latency.measure import measure_space
+from jaxnas.costs.latency.measure import ROUNDS, measure_space
 from jaxnas.costs.latency.table import write_latency
 from jaxnas.spaces import registry
 
@@ -19,13 +19,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the space")
     parser.add_argument("--image", nargs=3, type=int, default=(224, 224, 3), metavar=("H", "W", "C"))
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each block")
+    parser.add_argument("--repeats", type=int, default=30, help="timed calls in a turn")
     parser.add_argument("--out", required=True, metavar="FILE", help="the JSON to write")
     options = parser.parse_args(arguments)
     try:
         space = registry.build(options.space, **dict(map(_setting, options.set)))
         table = measure_space(
-            space, tuple(options.image), batch_size=options.batch, repeats=options.repeats, on_part=_show
+            space,
+            tuple(options.image),
+            batch_size=options.batch,
+            rounds=options.rounds,
+            repeats=options.repeats,
+            on_compiled=_show,
         )
         write_latency(options.out, table)
     except (ValueError, KeyError, OSError) as error:
@@ -45,8 +51,8 @@ def _setting(text: str) -> tuple[str, object]:
         return name, value
 
 
-def _show(number: int, count: int, part: Part, milliseconds: float) -> None:
-    print(f"{number}/{count} {part.key}: {milliseconds:.4f} ms", file=sys.stderr, flush=True)
+def _show(number: int, count: int, part: Part) -> None:
+    print(f"compiled {number}/{count} {part.key}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Measures the blocks of a space, or a whole network, on the device at hand."""
+"""Measures the blocks of a space, or whole networks, on the device at hand."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,9 @@ import numpy as np
 from jaxnas.base import Arch, Part, SearchSpace
 from jaxnas.costs.latency.table import LatencyTable, space_parts
 
-__all__ = ["measure_network", "measure_space", "median_milliseconds"]
+__all__ = ["measure_networks", "measure_space", "median_milliseconds", "milliseconds_in_turn"]
+
+ROUNDS = 5
 
 
 def median_milliseconds(run: Callable[..., Any], *args: Any, repeats: int = 30, warm: int = 5) -> float:
@@ -33,14 +35,39 @@ def median_milliseconds(run: Callable[..., Any], *args: Any, repeats: int = 30, 
     return 1e3 * float(np.median(times))
 
 
+def milliseconds_in_turn(
+    programs: Sequence[Callable[[], Any]], *, rounds: int = ROUNDS, repeats: int = 30, warm: int = 5
+) -> np.ndarray:
+    """Times programs one after the other, in several rounds, so that a slow minute of the machine hits all alike.
+
+    Args:
+      programs: compiled, with their arguments.
+      rounds: how often each has its turn.
+      repeats: timed calls in a turn.
+      warm: calls before those.
+
+    Returns:
+      The median milliseconds of every turn, `[rounds, len(programs)]`.
+
+    Raises:
+      ValueError: a number below one.
+    """
+    if rounds < 1 or repeats < 1:
+        raise ValueError(f"rounds and repeats must be at least 1, got {rounds} and {repeats}")
+    return np.array(
+        [[median_milliseconds(run, repeats=repeats, warm=warm) for run in programs] for _ in range(rounds)], np.float64
+    ).reshape(rounds, len(programs))
+
+
 def measure_space(
     space: SearchSpace,
     image_shape: tuple[int, int, int],
     *,
     batch_size: int = 1,
+    rounds: int = ROUNDS,
     repeats: int = 30,
     dtype: str = "float32",
-    on_part: Callable[[int, int, Part, float], None] | None = None,
+    on_compiled: Callable[[int, int, Part], None] | None = None,
 ) -> LatencyTable:
     """Compiles and times every distinct block of a space by itself.
 
@@ -51,21 +78,24 @@ def measure_space(
       space: a space that names its blocks.
       image_shape: `(H, W, C)` of the images.
       batch_size: images at a time.
-      repeats: timed calls of each block; the median counts.
+      rounds: turns of each block; the median of their medians counts.
+      repeats: timed calls in a turn.
       dtype: of the images and of the computation.
-      on_part: `(number, of how many, part, milliseconds)` after every block.
+      on_compiled: `(number, of how many, part)` after each compilation.
 
     Raises:
-      ValueError: a space that does not name its blocks, a batch below one.
+      ValueError: a space that does not name its blocks, a number below one.
     """
-    if batch_size < 1 or repeats < 1:
-        raise ValueError(f"batch_size and repeats must be at least 1, got {batch_size} and {repeats}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     parts = {part.key: part for part in _every(*space_parts(space, image_shape))}
-    entries = {}
-    for number, (key, part) in enumerate(parts.items(), start=1):
-        entries[key] = _measured(part, batch_size, repeats, jnp.dtype(dtype))
-        if on_part is not None:
-            on_part(number, len(parts), part, entries[key])
+    programs = []
+    for number, part in enumerate(parts.values(), start=1):
+        programs += _pair(part, batch_size, jnp.dtype(dtype))
+        if on_compiled is not None:
+            on_compiled(number, len(parts), part)
+    times = milliseconds_in_turn(programs, rounds=rounds, repeats=repeats)
+    own = np.median(times[:, ::2] - times[:, 1::2], axis=0)
     device = jax.devices()[0]
     about = {
         "space": space.about.name,
@@ -75,32 +105,57 @@ def measure_space(
         "jax": jax.__version__,
         "batch": batch_size,
         "dtype": dtype,
+        "rounds": rounds,
         "repeats": repeats,
-        "statistic": "median",
+        "statistic": "median of the rounds' medians",
     }
-    return LatencyTable(entries, about)
+    return LatencyTable({key: max(float(value), 1e-6) for key, value in zip(parts, own, strict=True)}, about)
 
 
-def measure_network(
-    space: SearchSpace, arch: Arch, image_shape: tuple[int, int, int], *, batch_size: int = 1, repeats: int = 30
-) -> float:
-    """Milliseconds of the whole stand-alone network of an architecture, compiled and called as one program."""
+def measure_networks(
+    space: SearchSpace,
+    archs: Iterable[Arch],
+    image_shape: tuple[int, int, int],
+    *,
+    batch_size: int = 1,
+    rounds: int = ROUNDS,
+    repeats: int = 30,
+) -> np.ndarray:
+    """Milliseconds of the stand-alone networks of architectures, each compiled and called as one program.
+
+    Args:
+      space: with stand-alone networks.
+      archs: the architectures.
+      image_shape: `(H, W, C)` of the images.
+      batch_size: images at a time.
+      rounds: turns of each network, see `milliseconds_in_turn`.
+      repeats: timed calls in a turn.
+
+    Returns:
+      The medians of the turns, `[rounds, number of architectures]`; `np.median(..., axis=0)` is one for each.
+    """
+    programs = [_network(space, arch, image_shape, batch_size) for arch in archs]
+    return milliseconds_in_turn(programs, rounds=rounds, repeats=repeats)
+
+
+def _network(space: SearchSpace, arch: Arch, image_shape: tuple[int, int, int], batch_size: int) -> Callable[[], Any]:
     network = space.about.network(arch)  # type: ignore[misc]
     x = jnp.zeros((batch_size, *image_shape), jnp.float32)
     variables = _ones(jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((max(batch_size, 4), *image_shape))))
-    program = jax.jit(lambda variables, x: network.apply(variables, x)[0]).lower(variables, x).compile()
-    return median_milliseconds(program, variables, x, repeats=repeats)
+    return _compiled(lambda variables, x: network.apply(variables, x)[0], variables, x)
 
 
-def _measured(part: Part, batch_size: int, repeats: int, dtype: Any) -> float:
-    shape = (batch_size, *part.input_shape)
-    x = jnp.zeros(shape, dtype)
+def _pair(part: Part, batch_size: int, dtype: Any) -> list[Callable[[], Any]]:
+    """The program of a block and one that does nothing to the same input."""
+    x = jnp.zeros((batch_size, *part.input_shape), dtype)
     example = jax.ShapeDtypeStruct((max(batch_size, 4), *part.input_shape), dtype)
     variables = _ones(jax.eval_shape(part.module.init, jax.random.key(0), example))
-    program = jax.jit(part.module.apply).lower(variables, x).compile()
-    nothing = jax.jit(lambda x: x[:1, :1, :1, :1]).lower(x).compile()
-    floor = median_milliseconds(nothing, x, repeats=repeats)
-    return max(median_milliseconds(program, variables, x, repeats=repeats) - floor, 1e-6)
+    return [_compiled(part.module.apply, variables, x), _compiled(lambda x: x[:1, :1, :1, :1], x)]
+
+
+def _compiled(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    program = jax.jit(function).lower(*args).compile()
+    return lambda: program(*args)
 
 
 def _ones(shapes: Any) -> Any:
