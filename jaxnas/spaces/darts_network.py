@@ -29,6 +29,7 @@ from jaxnas.ops import (
     drop_path,
     torch_uniform,
 )
+from jaxnas.spaces.checks import at_least_one, known_operations
 
 __all__ = ["PRIMITIVES", "CellPlan", "DartsConfig", "DartsNetwork", "cell_plans", "cost_tables", "edges", "operation"]
 
@@ -68,14 +69,8 @@ class DartsConfig:
 
     def __post_init__(self):
         """Checks sizes and operation names."""
-        for name in ("channels", "cells", "num_classes", "nodes", "stem_multiplier"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if len(self.operations) < 2 or len(set(self.operations)) < len(self.operations):
-            raise ValueError(f"operations: need two or more different ones, got {list(self.operations)}")
-        for name in self.operations:
-            if name not in PRIMITIVES:
-                raise ValueError(f"operations: unknown {name!r}, accepted are {', '.join(PRIMITIVES)}")
+        at_least_one(self, ("channels", "cells", "num_classes", "nodes", "stem_multiplier"))
+        known_operations(self.operations, PRIMITIVES)
 
 
 class CellPlan(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxnas.base import Arch, CostTable
 from jaxnas.ops import Block, Classifier, ConvNorm, Cost, Identity, Norm, Pool, Style, Zero, conv, drop_path
+from jaxnas.spaces.checks import at_least_one, known_operations
 
 __all__ = [
     "EDGES",
@@ -53,14 +54,8 @@ class NasBench201Config:
 
     def __post_init__(self):
         """Checks sizes and operation names."""
-        for name in ("channels", "cells", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if len(self.operations) < 2 or len(set(self.operations)) < len(self.operations):
-            raise ValueError(f"operations: need two or more different ones, got {list(self.operations)}")
-        for name in self.operations:
-            if name not in OPERATIONS:
-                raise ValueError(f"operations: unknown {name!r}, accepted are {', '.join(OPERATIONS)}")
+        at_least_one(self, ("channels", "cells", "num_classes"))
+        known_operations(self.operations, OPERATIONS)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.ops import Block, Classifier, ConvNormRelu6, MBConv, Style, Zero
+from jaxnas.spaces.checks import at_least_one
 
 __all__ = [
     "Place",
@@ -71,9 +72,7 @@ class ProxylessConfig:
         for name in ("widths", "blocks", "strides", "kernels", "expansions"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("stem", "stem_stride", "first", "last", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least_one(self, ("stem", "stem_stride", "first", "last", "num_classes"))
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise ValueError(f"kernels must be odd, got {self.kernels}")
         if len(self.kernels) * len(self.expansions) < 2:

@@ -26,6 +26,7 @@ from jaxnas.ops import (
     channel_shuffle,
     drop_path,
 )
+from jaxnas.spaces.checks import at_least_one, known_operations
 
 __all__ = ["EDGES", "OPERATIONS", "Entry", "Exit", "TreeCell", "TreeConfig", "TreeNetwork", "cost_tables", "operation"]
 
@@ -68,18 +69,12 @@ class TreeConfig:
 
     def __post_init__(self):
         """Checks sizes and operation names."""
-        for name in ("blocks", "stages", "stem", "bottleneck", "groups", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least_one(self, ("blocks", "stages", "stem", "bottleneck", "groups", "num_classes"))
         if not self.alpha >= 0:
             raise ValueError(f"alpha must be at least 0, got {self.alpha}")
         if self.stem < self.groups:
             raise ValueError(f"stem_channels must be at least groups, {self.groups}, got {self.stem}")
-        if len(self.operations) < 2 or len(set(self.operations)) < len(self.operations):
-            raise ValueError(f"operations: need two or more different ones, got {list(self.operations)}")
-        for name in self.operations:
-            if name not in OPERATIONS:
-                raise ValueError(f"operations: unknown {name!r}, accepted are {', '.join(OPERATIONS)}")
+        known_operations(self.operations, OPERATIONS)
 
     @property
     def cells(self) -> tuple["TreeCell", ...]:

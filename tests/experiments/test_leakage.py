@@ -27,7 +27,9 @@ class Trap:
 
 def test_search_ends_before_test_data_is_touched(tmp_path, monkeypatch):
     config = common.smoke(PRESETS["digits"])
-    config = dataclasses.replace(config, search=dataclasses.replace(config.search, epochs=1))
+    # The epochs of `test_scripts.test_killed_...`, so that both have the same compiled programs.
+    longer = {name: dataclasses.replace(getattr(config, name), epochs=4) for name in ("search", "retrain")}
+    config = dataclasses.replace(config, **longer)
     loaded = data.load(config.data.name)
     trapped = dataclasses.replace(loaded)
     object.__setattr__(trapped, "test", Trap())

@@ -1,0 +1,30 @@
+"""What every space asks of its settings."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["at_least_one", "known_operations"]
+
+
+def at_least_one(config: Any, names: Iterable[str]) -> None:
+    """Refuses a size below one.
+
+    Raises:
+      ValueError: that names the attribute.
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+def known_operations(chosen: Sequence[str], accepted: Sequence[str]) -> None:
+    """Refuses candidates that are no choice, or that the space does not have.
+
+    Raises:
+      ValueError: fewer than two, one twice, or an unknown one.
+    """
+    if len(chosen) < 2 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"operations: need two or more different ones, got {list(chosen)}")
+    for name in chosen:
+        if name not in accepted:
+            raise ValueError(f"operations: unknown {name!r}, accepted are {', '.join(accepted)}")
