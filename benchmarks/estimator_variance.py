@@ -40,7 +40,8 @@ import numpy as np
 
 from benchmarks import estimator_plots as outputs
 from benchmarks.estimator_plots import Result, Tally
-from benchmarks.problems import PROBLEMS, Case, Problem, find_problem, obstacle
+from benchmarks.problems import PROBLEMS, Problem, find_problem, obstacle
+from benchmarks.truth import Case
 from jaxnas.base import Estimator, Tree
 from jaxnas.estimators import ESTIMATORS, build
 from jaxnas.run.environment import compiler_options, enable_compilation_cache

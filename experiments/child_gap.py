@@ -14,7 +14,7 @@ import statistics
 
 import jax
 
-from experiments import batches, common
+from experiments import batches, common, outcome
 from experiments.configs.child_gap import PRESETS, Config
 from jaxnas import data, derive, train
 from jaxnas.base import dense_paths, sparse_paths
@@ -84,7 +84,7 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
     """Mean and standard deviation over seeds, as Markdown."""
-    return common.spread_table("method", results, COLUMNS, mean=".2f", spread=".2f")
+    return outcome.spread_table("method", results, COLUMNS, mean=".2f", spread=".2f")
 
 
 def main(run: Run, config: Config) -> None:

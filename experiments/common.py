@@ -1,11 +1,8 @@
-"""What every search script does around its search: judging by one program, training children, writing files."""
+"""What every search script does around its search: judging by one program, running it, training children."""
 
 import dataclasses
 import functools
-import json
-import math
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +12,10 @@ import optax
 
 from experiments import batches
 from experiments.configs.parts import NetworkConfig, SizeConfig
-from jaxnas import costs, data, derive, export, plot, train
-from jaxnas.base import Arch, Params, Paths, Searcher, SearchSpace, sparse_paths
-from jaxnas.policies import categorical, entropy
+from jaxnas import data, train
+from jaxnas.base import Arch, Params, Paths, Searcher, SearchSpace
+from jaxnas.policies import categorical
 from jaxnas.run import Run, Watch, compiler_options
-from jaxnas.searchers import coupled_sgd
 
 REFERENCE = 256  # training examples from which a judged network takes its normalisation statistics
 
@@ -155,151 +151,6 @@ def random_archs(key: jax.Array, space: SearchSpace, count: int) -> Arch:
 def child(tree: Any, number: int) -> Any:
     """One member of a tree whose leaves have a leading axis."""
     return jax.tree.map(lambda leaf: leaf[number], tree)
-
-
-def compare(setting: Setting, arch: Arch) -> tuple[dict[str, Any], dict[str, Any], Params]:
-    """Trains the found network beside random ones and tests them all.
-
-    Returns:
-      The parts `child` and `baseline` of the result, and the found network's weights.
-    """
-    run, space, recipe = setting.run, setting.space, setting.config.retrain
-    others = random_archs(run.key("random"), space, recipe.random_children)
-    archs = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), arch, others)
-
-    def tx(steps):
-        rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
-        return coupled_sgd(rate, weight_decay=recipe.weight_decay, clip=recipe.clip)
-
-    trained = train_children(setting, "retrain", archs, batches.all_training(setting.images), recipe, tx)
-    test = data.Examples(*map(jnp.asarray, setting.loaded.test))
-
-    def tested():
-        members = [child((trained.params, archs), i) for i in range(1 + recipe.random_children)]
-        return [setting.judge(params, sparse_paths(member), test) for params, member in members]
-
-    accuracy = run.once("test", tested)
-    changes = derive.supernet_changes(space, jax.device_get(arch))
-    tables = costs.space_tables(space, setting.loaded.image_shape, **changes)
-    found = {name: int(costs.cost(table, jax.device_get(arch))) for name, table in tables.items()}
-    random_accuracy = accuracy[1:] or [math.nan]
-    baseline = {
-        "random_test_accuracy_mean": float(np.mean(random_accuracy)),
-        "random_test_accuracy_std": float(np.std(random_accuracy, ddof=1)) if len(accuracy) > 2 else None,
-        "random_children": len(accuracy) - 1,
-        "random_test_accuracies": accuracy[1:],
-    }
-    return {"test_accuracy_retrained": accuracy[0], **found}, baseline, child(trained.params, 0)
-
-
-def write_network(setting: Setting, arch: Arch, params: Params) -> None:
-    """Writes the architecture, its picture and its weights with measured normalisation, ready to export."""
-    run, space, images = setting.run, setting.space, setting.images
-    arch = jax.device_get(arch)
-    network, variables = derive.network(space, params, arch)
-    x = data.to_float(images.weights.images[:REFERENCE], images.mean, images.std)
-    variables = jax.jit(lambda v, x: derive.recalibrate(network, v, x))(variables, x[None])
-    export.save_variables(run.path / "network.safetensors", variables)
-    normal = {"mean": np.asarray(images.mean).tolist(), "std": np.asarray(images.std).tolist()}
-    shape = {"image_shape": images.image_shape, "num_classes": images.num_classes}
-    run.save_json(
-        "architecture.json",
-        export.architecture_record(space, arch, network=derive.supernet_changes(space, arch), **shape, **normal),
-    )
-    plot.architecture(run.path / "architecture.png", space.about, arch)
-
-
-def draw_curves(run: Run) -> None:
-    """Draws the course of the run from its metrics."""
-    lines = (run.path / "metrics.jsonl").read_text().splitlines()
-    plot.curves(run.path / "curves.png", [json.loads(line) for line in lines])
-
-
-def conclude(
-    setting: Setting,
-    system: str,
-    arch: Arch,
-    *,
-    steps: int,
-    search: dict[str, Any],
-    inherited: float | None,
-    describe: Callable[[Arch], dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """What follows every search: trains what it found beside random networks, writes all files, ends the run.
-
-    Args:
-      setting: of the script.
-      system: the name of the script.
-      arch: what the search found.
-      steps: training steps that the search took.
-      search: the part `search` of the result.
-      inherited: validation accuracy of `arch` with the weights of the search, where there are such.
-      describe: `(arch) -> JSON data`, the part `latency` of the result.
-    """
-    child, baseline, params = compare(setting, arch)
-    write_network(setting, arch, params)
-    draw_curves(setting.run)
-    found = {"val_accuracy_inherited": inherited, **child}
-    whole = {"system": system, "data": setting.config.data.name, "steps": steps, "search": search}
-    latency = None if describe is None else setting.run.once("latency", lambda: describe(jax.device_get(arch)))
-    return setting.run.finish({**whole, "child": found, "latency": latency, "baseline": baseline})
-
-
-def search_and_conclude(
-    setting: Setting,
-    system: str,
-    searcher: Searcher,
-    evaluate: Callable[[Any], dict[str, Any]],
-    *,
-    describe: Callable[[Arch], dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """A whole gradient search, from its first step to the end of the run.
-
-    Args:
-      setting: of the script; its configuration has `search` with `epochs`, `batch_size` and `evaluate_epochs`.
-      system: the name of the script.
-      searcher: the searcher, whose state has `policy_params` that are logits.
-      evaluate: `(state) -> metrics`, among them `val_accuracy_sampled` and `val_accuracy_argmax`.
-      describe: see `conclude`.
-    """
-    search = setting.config.search
-    per_epoch = batches.steps_per_epoch(setting.images.weights, search.batch_size)
-    watch = Watch(show=("loss", "accuracy"), evaluate=evaluate, evaluate_every=search.evaluate_epochs * per_epoch)
-    state = run_search(setting, "search", searcher, search, watch)
-    validation = setting.run.once("validation", lambda: evaluate(state))
-    found = {"val_accuracy": validation["val_accuracy_sampled"], "entropy": float(entropy(state.policy_params))}
-    return conclude(
-        setting,
-        system,
-        searcher.decode(state),
-        steps=search.epochs * per_epoch,
-        search=found,
-        inherited=validation["val_accuracy_argmax"],
-        describe=describe,
-    )
-
-
-def spread_table(
-    head: str, results: dict[str, list[dict[str, Any]]], columns: Sequence[str], *, mean: str, spread: str
-) -> str:
-    """Mean and standard deviation over the rows of each result, as Markdown.
-
-    Args:
-      head: of the first column.
-      results: by name one row per seed.
-      columns: which entries of the rows.
-      mean: format of a mean.
-      spread: format of a standard deviation.
-    """
-    lines = [f"| {head} | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
-    for name, rows in results.items():
-        cells = []
-        for column in columns:
-            values = [row[column] for row in rows]
-            beside = f" ± {statistics.stdev(values):{spread}}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):{mean}}{beside}")
-        lines.append(f"| {name} (n={len(rows)}) | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def smoke(config: Any) -> Any:

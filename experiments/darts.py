@@ -8,7 +8,7 @@ network and random ones from scratch through one program. The presets in `config
 
 import jax
 
-from experiments import batches, common
+from experiments import batches, common, outcome
 from experiments.configs.darts import PRESETS, Config
 from jaxnas import costs
 from jaxnas.base import dense_paths, sparse_paths
@@ -54,7 +54,7 @@ def main(run: Run, config: Config) -> None:
             "skip_connections": skips,
         }
 
-    common.search_and_conclude(setting, "darts", searcher, evaluate)
+    outcome.search_and_conclude(setting, "darts", searcher, evaluate)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import batches, common, proxyless
+from experiments import batches, common, outcome, proxyless
 from experiments.configs.latency_sweep import PRESETS, Config
 from jaxnas import costs, data, plot
 from jaxnas.base import sparse_paths
@@ -67,7 +67,7 @@ def measured(config: Config, loaded: data.Data, results: Results) -> Results:
 
 def write(run: Run, results: Results, columns: tuple[str, ...]) -> str:
     """Mean and standard deviation over seeds, as `table.md`."""
-    text = common.spread_table("weight", results, columns, mean=".4g", spread=".3g")
+    text = outcome.spread_table("weight", results, columns, mean=".4g", spread=".3g")
     (run.path / "table.md").write_text(text + "\n")
     return text
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import batches, common
+from experiments import batches, common, outcome
 from experiments.configs.proxyless import PRESETS, Config, NetworkConfig, TreeNetworkConfig
 from jaxnas import costs
 from jaxnas.base import CostTable, SearchSpace, sparse_paths
@@ -130,7 +130,7 @@ def main(run: Run, config: Config) -> None:
             "measured_ms": float(np.median(latency.measure_networks(setting.space, [arch], shape, batch_size=size))),
         }
 
-    common.search_and_conclude(setting, "proxyless", searcher, evaluate, describe=describe)
+    outcome.search_and_conclude(setting, "proxyless", searcher, evaluate, describe=describe)
 
 
 def smoke(config: Config) -> Config:

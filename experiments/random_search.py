@@ -10,7 +10,7 @@ import functools
 
 import optax
 
-from experiments import batches, common
+from experiments import batches, common, outcome
 from experiments.configs.random_search import PRESETS, Config
 from jaxnas.base import sparse_paths
 from jaxnas.run import Run, script
@@ -36,7 +36,7 @@ def main(run: Run, config: Config) -> None:
     validation = run.once("validation", validate)
     best = max(range(search.candidates), key=validation.__getitem__)
     per_epoch = batches.steps_per_epoch(setting.images.weights, search.batch_size)
-    common.conclude(
+    outcome.conclude(
         setting,
         "random_search",
         common.child(archs, best),

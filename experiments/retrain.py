@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from experiments import batches, common
+from experiments import batches, common, outcome
 from experiments.configs.retrain import PRESETS, Config
 from jaxnas import costs, data, export, plot, train
 from jaxnas.run import Run, Watch, script
@@ -93,7 +93,7 @@ def main(run: Run, config: Config) -> None:
     )
     run.save_json("architecture.json", record)
     plot.architecture(run.path / "architecture.png", space.about, arch)
-    common.draw_curves(run)
+    outcome.draw_curves(run)
     run.finish(
         {
             "system": "retrain",

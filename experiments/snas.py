@@ -8,7 +8,7 @@ random ones from scratch through one program. The presets in `configs/snas.py` s
 
 import jax
 
-from experiments import batches, common
+from experiments import batches, common, outcome
 from experiments.configs.snas import PRESETS, Config
 from jaxnas import costs
 from jaxnas.base import dense_paths, sparse_paths
@@ -55,7 +55,7 @@ def main(run: Run, config: Config) -> None:
             "expected_parameters": float(costs.expected_cost(parameters, probabilities)),
         }
 
-    common.search_and_conclude(setting, "snas", searcher, evaluate)
+    outcome.search_and_conclude(setting, "snas", searcher, evaluate)
 
 
 if __name__ == "__main__":

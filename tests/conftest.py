@@ -8,8 +8,8 @@ if "jax" in sys.modules:
     raise RuntimeError("jax was imported before tests/conftest.py, which has to set its environment first")
 
 # Tests compile much and compute little: without optimisation, and with the emitter that does not need it, a program is
-# compiled in a third of the time. Subprocesses that tests start inherit these, as a second process of a run would; what
-# passes `jaxnas.run.compiler_options()` is optimised all the same.
+# compiled in a third of the time. Subprocesses that tests start inherit these, as a second process of a run would, and
+# `jaxnas.run.compiler_options()` leaves the level alone.
 FLAGS = {
     "xla_force_host_platform_device_count": 2,
     "xla_backend_optimization_level": 0,

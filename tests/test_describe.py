@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--set", "channels=4", "--set", "cells=2", "--set", "lowering=lax"]
 KINDS = ("normal", "reduce")
 NEEDED = {
+    "proxyless-tree": {"blocks": 2},
     "table": {"values": [[3.0, 1.0], [4.0, 2.0]]},
     "quadratic": {"matrix": np.eye(6).tolist(), "linear": [0.0] * 6, "num_edges": 2},
 }

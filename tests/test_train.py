@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from jaxnas.base import Network, one_hot_paths, sparse_paths
-from jaxnas.run.environment import compiler_options
 from jaxnas.searchers import coupled_sgd
 from jaxnas.spaces import darts_space, nasbench201_space
 from jaxnas.train import accuracy, children, cross_entropy, stand_alone
@@ -32,7 +31,7 @@ def trained(weight_decay=0.0, steps=3):
     """A trainer, its first state, its compiled step, and the state and infos after some steps."""
     trainer = children(SPACE, SGD(weight_decay=weight_decay))
     # As a run compiles it: without optimisation the loop over one child is another program, which rounds differently.
-    step = jax.jit(trainer.step, compiler_options=compiler_options())
+    step = jax.jit(trainer.step, compiler_options={"xla_backend_optimization_level": 1})
     first = state = jax.jit(trainer.init)(KEY, BATCH[0], ARCHS)
     infos = []
     for i in range(steps):

@@ -1,7 +1,7 @@
 """Searchers: gradient search and what is built on it, and black-box searches that are told a fitness."""
 
 from jaxnas.searchers.evolution import EvolutionState, regularized_evolution
-from jaxnas.searchers.gradient import SearchInfo, SearchState, classification_loss, gradient_search
+from jaxnas.searchers.gradient import gradient_search
 from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent
 from jaxnas.searchers.local_search import LocalSearchState, local_search
 from jaxnas.searchers.masked import masked
@@ -12,6 +12,7 @@ from jaxnas.searchers.proxyless import proxyless, reward_loss
 from jaxnas.searchers.random_search import FrontState, front_search, random_search
 from jaxnas.searchers.recipes import cosine_by_epoch, coupled_adam, coupled_sgd, darts, snas
 from jaxnas.searchers.second_order import InnerStep, momentum_of, unrolled, unrolled_gradient
+from jaxnas.searchers.state import SearchInfo, SearchState, classification_loss
 from jaxnas.searchers.variation import Mutation, point_mutation, reset_mutation, two_point_crossover
 
 __all__ = [

@@ -12,8 +12,9 @@ from jaxnas.costs import cost
 from jaxnas.estimators import binary_gate, pathwise, reinforce, two_path_gate, two_path_rescale
 from jaxnas.policies import categorical
 from jaxnas.relaxations import st_softmax
-from jaxnas.searchers.gradient import Objective, SearchLoss, classification_loss, gradient_search
+from jaxnas.searchers.gradient import gradient_search
 from jaxnas.searchers.masked import masked
+from jaxnas.searchers.state import Objective, SearchLoss, classification_loss
 
 __all__ = ["Mode", "proxyless", "reward_loss"]
 

@@ -11,8 +11,9 @@ from jaxnas.base import Searcher, SearchSpace, Tree, dense_paths
 from jaxnas.estimators import pathwise
 from jaxnas.policies import categorical
 from jaxnas.relaxations import Temperature, gumbel_softmax, softmax, temperature_at
-from jaxnas.searchers.gradient import Objective, SearchLoss, classification_loss, gradient_search
+from jaxnas.searchers.gradient import gradient_search
 from jaxnas.searchers.second_order import InnerStep, momentum_of, unrolled_gradient
+from jaxnas.searchers.state import Objective, SearchLoss, classification_loss
 
 __all__ = ["cosine_by_epoch", "coupled_adam", "coupled_sgd", "darts", "snas"]
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import estimator_plots, estimator_variance, problems
+from benchmarks import estimator_plots, estimator_variance, problems, supernets, truth
 from jaxnas.estimators import exact
 
 MIXED = {"a": jnp.array([[0.4, -0.7, 1.1], [0.2, 0.3, -1.0]]), "b": jnp.array([[0.8, -0.2]])}
@@ -51,7 +51,7 @@ def test_closed_form_of_decisions_with_different_numbers_of_options():
         )
         return jnp.sin(dense["a"][0] @ jnp.arange(3.0)) * dense["a"][1, 2] + dense["b"][0, 1] * dense["a"][0, 1], {}
 
-    value, grads = problems.closed_form(problems.all_losses(loss_fn, {}, MIXED), MIXED)
+    value, grads = truth.closed_form(truth.all_losses(loss_fn, {}, MIXED), MIXED)
     found = exact(dense=False).estimate(None, (), MIXED, loss_fn, {})[1]
     np.testing.assert_allclose(value, found.value, rtol=1e-5)
     expected = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(found.policy_grads)])
@@ -60,16 +60,16 @@ def test_closed_form_of_decisions_with_different_numbers_of_options():
 
 @pytest.mark.slow
 def test_supernet_at_moments_of_a_search(tmp_path, monkeypatch):
-    few = problems.Search(channels=2, operations=("none", "nor_conv_1x1"), batch=8, moments=(0, 3))
-    first, last = problems.supernet(tmp_path, few)
+    few = supernets.Search(channels=2, operations=("none", "nor_conv_1x1"), batch=8, moments=(0, 3))
+    first, last = supernets.supernet(tmp_path, few)
     value, grads = enumerated(last)
     np.testing.assert_allclose(last.value, value, rtol=1e-5)
     np.testing.assert_allclose(last.truth, grads, atol=1e-5)
     assert np.abs(first.logits["cell"] - last.logits["cell"]).max() > 0.01
     result = measured("gdas", [last], 4)
     assert (result.draws, result.evaluations, result.mean.shape) == (4, 1, (12,))
-    monkeypatch.setattr(problems, "_moments", None)  # nothing is searched or evaluated a second time
-    again = problems.supernet(tmp_path, few)
+    monkeypatch.setattr(supernets, "_moments", None)  # nothing is searched or evaluated a second time
+    again = supernets.supernet(tmp_path, few)
     np.testing.assert_array_equal([case.truth for case in again], [first.truth, last.truth])
 
 

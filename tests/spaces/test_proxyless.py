@@ -1,6 +1,8 @@
 """The ProxylessNAS space: exact counts, and one function in its three forms."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxnas import costs, derive
-from jaxnas.base import dense_paths, one_hot_paths, sparse_paths
+from jaxnas.base import SearchSpace, dense_paths, one_hot_paths, sparse_paths
 from jaxnas.costs import count_parameters
 from jaxnas.spaces import proxyless_space
 from jaxnas.spaces.decisions import decisions
@@ -70,12 +72,26 @@ def test_width_multipliers_round_to_eight(multiplier):
     )
 
 
+class Small(NamedTuple):
+    """A small space with weights, images, and the compiled `(params, paths, x) -> (loss, gradients)`."""
+
+    space: SearchSpace
+    params: Any
+    x: jax.Array
+    run: Callable[..., Any]
+
+
 @pytest.fixture(scope="module")
 def small():
     space = proxyless_space(**SMALL)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8, 8, 2)), jnp.float32)
-    params = space.init(KEY, x)
-    return space, params, x
+
+    def loss(params, x, weight, paths):
+        logits = space.apply(params, paths._replace(weight=weight), x)
+        return jnp.sum(jnp.sin(logits)), logits
+
+    graded = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
+    return Small(space, jax.jit(space.init)(KEY, x), x, lambda params, paths, x: graded(params, x, paths.weight, paths))
 
 
 def arch_of(space, seed):
@@ -84,60 +100,53 @@ def arch_of(space, seed):
 
 
 def test_dense_sparse_and_stand_alone_agree_in_value_and_gradient(small):
-    space, params, x = small
+    space, params, x, run = small
     assert {kind: leaf.shape for kind, leaf in space.choices.items()} == {"entry": (1, 2), "inner": (3, 3)}
-
-    @jax.jit
-    def loss(params, paths, x):
-        return jnp.sum(jnp.sin(space.apply(params, paths, x)))
-
     for seed in range(2):
         arch = arch_of(space, seed)
         sparse, dense = sparse_paths(arch), one_hot_paths(space.choices, arch)
-        found = [jax.value_and_grad(loss, (0, 2))(params, paths, x) for paths in (sparse, dense)]
-        chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-5)
+        ((_, y), one), ((_, other), all_of_them) = (run(params, paths, x) for paths in (sparse, dense))
+        chex.assert_trees_all_close((y, one[:2]), (other, all_of_them[:2]), rtol=1e-4, atol=1e-5)
         network, variables = derive.network(space, params, arch)
-        y, _ = network.apply(variables, x, train=True)
-        np.testing.assert_allclose(y, space.apply(params, sparse, x), rtol=1e-4, atol=1e-5)
+        alone, _ = network.apply(variables, x, train=True)
+        np.testing.assert_allclose(alone, y, rtol=1e-4, atol=1e-5)
         counted = costs.space_tables(space, (8, 8, 2))["parameters"]
         assert count_parameters(variables["params"]) == int(costs.cost(counted, jax.device_get(arch)))
 
 
 def test_zero_leaves_a_block_out_and_its_gates_are_answered_by_the_probe(small):
-    space, params, x = small
+    space, params, x, run = small
     arch = {"entry": jnp.array([1]), "inner": jnp.array([2, 2, 2])}
-    nothing = jax.tree.map(jnp.zeros_like, one_hot_paths(space.choices, arch).weight)
+    dense = one_hot_paths(space.choices, arch)
 
-    def value(weight):
-        return jnp.sum(jnp.cos(space.apply(params, dense_paths(weight), x)))
-
+    @jax.jit
+    @jax.grad
     def probed(asked):
         paths = sparse_paths(arch)._replace(probe=dense_paths(asked))
-        return jnp.sum(jnp.cos(space.apply(params, paths, x)))
+        return jnp.sum(jnp.sin(space.apply(params, paths, x)))
 
-    gates = jax.grad(value)(one_hot_paths(space.choices, arch).weight)
-    chex.assert_trees_all_close(jax.grad(probed)(nothing), gates, rtol=1e-4, atol=1e-4)
+    gates = run(params, dense, x)[1][2]
+    chex.assert_trees_all_close(probed(jax.tree.map(jnp.zeros_like, dense.weight)), gates, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(gates["inner"][:, 2], 0)
 
 
 def test_used_names_what_took_part(small):
-    space, params, x = small
+    space, params, x, run = small
     arch = arch_of(space, 5)
     used = space.used(params, sparse_paths(arch))
-    grads = jax.grad(lambda p: jnp.sum(space.apply(p, sparse_paths(arch), x) ** 2))(params)
 
     def check(mask, grad):
         moved = np.broadcast_to(np.asarray(mask), grad.shape)
         assert not np.asarray(grad)[~moved].any()
 
-    jax.tree.map(check, used, grads)
+    jax.tree.map(check, used, run(params, sparse_paths(arch), x)[1][0])
     shares = [np.asarray(leaf).mean() for leaf in jax.tree.leaves(used["runs"])]
     assert 0 < np.mean(shares) < 1
 
 
 def test_initial_weights_have_the_published_spread():
     space = proxyless_space((64,), (2,), (1,), stem_channels=32, first_channels=32, last_channels=64, num_classes=50)
-    params = space.init(KEY, jnp.zeros((2, 8, 8, 3)))
+    params = jax.jit(space.init)(KEY, jnp.zeros((2, 8, 8, 3)))
     wanted = {"expand": 192, "depthwise": 9 * 192, "project": 64}
     for name, fan_out in wanted.items():
         leaf = params["runs"][0]["3x3_e6"][name]
@@ -167,8 +176,7 @@ def test_bad_settings_are_refused(settings):
 
 
 def test_bad_genotypes_are_refused(small):
-    space, _, _ = small
     with pytest.raises(ValueError, match="expected 4 blocks"):
-        space.about.parse(["3x3_e2"])
+        small.space.about.parse(["3x3_e2"])
     with pytest.raises(ValueError, match="block 2 is 'zero', accepted"):
         proxyless_space((4, 6), (2, 1), (1, 2), first_channels=4).about.parse(["zero", "zero", "zero"])
