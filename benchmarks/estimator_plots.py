@@ -172,7 +172,9 @@ def _draw(path: Path, panels: dict[str, Curves], unbiased, x_label: str, y_label
     looks = _looks(list(dict.fromkeys(name for curves in panels.values() for name in curves)), unbiased)
     columns = 1 if len(panels) < 2 else 2
     number = math.ceil(max(1, len(panels)) / columns)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * number), facecolor="white", layout="constrained")
+    longest = max((len(name) for curves in panels.values() for name in curves), default=0)
+    width = PANEL[0] + 0.07 * max(0, longest - 24)  # names with many settings need room beside the panel
+    figure = Figure(figsize=(width * columns, PANEL[1] * number), facecolor="white", layout="constrained")
     grid = figure.subplots(number, columns, squeeze=False).reshape(-1)
     for axes in grid[len(panels) :]:
         axes.axis("off")

@@ -58,6 +58,12 @@ class Spec(NamedTuple):
     name: str
     settings: dict[str, Any]
 
+    @property
+    def unbiased(self) -> bool:
+        """For the expected loss."""
+        included = self.settings.get("baseline") == "inclusive_average"
+        return ESTIMATORS[self.name].unbiased == "expected loss" and not included
+
     def build(self, **changes: Any) -> Estimator:
         return build(self.name, **{**self.settings, **changes})
 
@@ -225,7 +231,7 @@ def run(problem: Problem, specs: list[Spec], draws: int, seed: int, temperatures
     print(text)
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
     (folder / "estimates.csv").write_text(outputs.rows(results), encoding="utf-8")
-    unbiased = [spec.label for spec in specs if ESTIMATORS[spec.name].unbiased == "expected loss"]
+    unbiased = [spec.label for spec in specs if spec.unbiased]
     outputs.error_evaluations(folder / "error_evaluations.png", results, unbiased)
     curves = sweep(others, groups[0][1], temperatures, draws, seed) if others else {}
     if curves:
