@@ -37,7 +37,7 @@ help:
 define pip_install
 lock=requirements/lock-$(PY_TAG).txt; \
 if [ -f "$$lock" ]; then constraints="-c $$lock"; else constraints=""; fi; \
-$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $$constraints --editable ".[$(1)]"
+$(BIN)/python -m pip install --quiet --disable-pip-version-check $$constraints --editable ".[$(1)]"
 endef
 
 $(BIN)/python:

