@@ -21,7 +21,6 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.NOTPARALLEL:
 .PHONY: help install search test lint format docs pytest clean
 
 help:
@@ -61,7 +60,9 @@ search: $(VENV)/.installed-run
 	$(BIN)/python -m experiments.snas digits $(ARGS)
 
 # pytest comes last, so that the closing line of `make test` is the closing line of pytest.
-test: lint docs pytest
+test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs 2 lint docs
+	@$(MAKE) --no-print-directory pytest
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -158,7 +158,7 @@ def smoke(config: Any) -> Any:
     tiny = {"data": dataclasses.replace(config.data, name="synthetic:n=96,size=8,classes=3,channels=1", weights=0.5)}
     tiny["data"] = dataclasses.replace(tiny["data"], policy=0.5, pad_to=None, shrink=1)
     if isinstance(getattr(config, "network", None), SizeConfig):
-        few = {"nodes": 2, "operations": ("none", "skip_connect", "dil_conv_3x3")}
+        few = {"nodes": 1, "operations": ("none", "skip_connect", "dil_conv_3x3")}
         changes = few if isinstance(config.network, NetworkConfig) else {}
         tiny["network"] = dataclasses.replace(config.network, channels=4, cells=3, **changes)
     if hasattr(config, "search"):

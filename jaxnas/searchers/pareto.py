@@ -3,6 +3,8 @@
 Rows with a value that is not finite count as the worst possible in every objective: any other row dominates them.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +18,7 @@ def dominates(one: jax.Array, other: jax.Array) -> jax.Array:
     return jnp.all(one <= other, -1) & jnp.any(one < other, -1)
 
 
+@jax.jit
 def pareto_front(fitness: jax.Array) -> jax.Array:
     """Which of `[P, M]` no other row dominates: bool `[P]`. Equal rows are all in it; rows that are not finite never.
 
@@ -26,6 +29,7 @@ def pareto_front(fitness: jax.Array) -> jax.Array:
     return ~dominated & jnp.isfinite(clean[:, 0])
 
 
+@jax.jit
 def pareto_ranks(fitness: jax.Array) -> jax.Array:
     """The front of every row of `[P, M]`: 0 if nothing dominates it, 1 if only rows of front 0 do, and so on.
 
@@ -46,6 +50,7 @@ def pareto_ranks(fitness: jax.Array) -> jax.Array:
     return jax.lax.while_loop(left, peel, (jnp.full(size, -1, jnp.int32), jnp.zeros((), jnp.int32)))[0]
 
 
+@jax.jit
 def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
     """How far the neighbours of every row in its own front are (Deb et al. 2002, section III-B): `[P]`.
 
@@ -62,12 +67,14 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
     return jnp.where(good, sum(_gaps(values, m, ranks) for m in range(clean.shape[1])), 0.0)
 
 
+@functools.partial(jax.jit, static_argnames="num")
 def survivors(fitness: jax.Array, num: int) -> jax.Array:
     """The rows that NSGA-II keeps, best first: int32 `[num]`, by front and then by crowding, earlier rows first."""
     ranks = pareto_ranks(fitness)
     return jnp.lexsort((-crowding_distance(fitness, ranks), ranks))[:num].astype(jnp.int32)
 
 
+@jax.jit
 def hypervolume(fitness: jax.Array, reference: jax.Array) -> jax.Array:
     """The exact volume between a reference point and everything that `[P, M]` dominates, `M` at most 3.
 

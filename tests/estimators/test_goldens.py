@@ -158,7 +158,7 @@ def test_sampled_mean_and_variance_of_a_binary_choice(name, settings, spread):
 def test_gumbel_rao_has_the_mean_of_straight_through_gumbel():
     logits = {"edges": LOGITS}
 
-    def found(relaxation, temperature, seed, count=200_000):
+    def found(relaxation, temperature, seed, count=60_000):
         def loss(paths, params):
             return space_loss(QUADRATIC)(paths, params)[0], None
 
@@ -177,8 +177,8 @@ def test_gumbel_rao_has_the_mean_of_straight_through_gumbel():
             error = np.sqrt(draws.var(0) / len(draws) + wanted.var(0) / len(wanted))
             return np.abs((draws.mean(0) - wanted.mean(0)) / error).max()
 
-        one, ten = found(gumbel_rao(1), temperature, 1), found(gumbel_rao(10), temperature, 10, 50_000)
-        hundred = found(gumbel_rao(100), temperature, 2, 5_000)
+        one, ten = found(gumbel_rao(1), temperature, 1), found(gumbel_rao(10), temperature, 10, 20_000)
+        hundred = found(gumbel_rao(100), temperature, 2, 2_000)
         assert max(map(z, (one, ten, hundred))) < 4.5
         assert variance(one) == pytest.approx(variance(wanted), rel=0.05)
         assert variance(hundred) < variance(ten) < most * variance(one)
@@ -192,18 +192,6 @@ def through_the_noise(key, logits, temperature):
     noise = exponential(key_noise, logits)
     soft = jax.nn.softmax(conditional_perturbed(noise, logits, index) / temperature, -1)
     return jax.nn.one_hot(index, logits.shape[-1]) + soft - jax.lax.stop_gradient(soft)
-
-
-@pytest.mark.statistical
-def test_pairs_drawn_together_beat_independent_ones_at_equal_evaluations():
-    def spread(name, logits, space, **settings):
-        return variance(draw(build(name, **settings), {"edges": logits}, space_loss(space), 200_000))
-
-    independent = spread("reinforce_leave_one_out", LOGITS, QUADRATIC)
-    for name in ("without_replacement", "disarm_sb", "disarm_iw"):
-        assert spread(name, LOGITS, QUADRATIC) < 0.9 * independent
-    arm, disarm, both = (spread(name, BINARY_LOGITS, BINARY) for name in ("arm", "disarm", "reinforce_leave_one_out"))
-    assert disarm < 0.7 * arm < both
 
 
 @pytest.mark.statistical

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import batches, common, snas
-from experiments.configs.snas import PRESETS
+from experiments import batches, common, darts
+from experiments.configs.darts import PRESETS
 from jaxnas import data
 from jaxnas.run import Run
+from tests.experiments.test_scripts import check_files, finish
 
 
 class Reached(Exception):
@@ -25,21 +26,23 @@ class Trap:
         raise Reached("iter")
 
 
-def test_search_ends_before_test_data_is_touched(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_search_ends_before_test_data_is_touched_and_the_script_does_the_rest(tmp_path, monkeypatch):
     config = common.smoke(PRESETS["digits"])
-    # The epochs of `test_scripts.test_killed_...`, so that both have the same compiled programs.
-    longer = {name: dataclasses.replace(getattr(config, name), epochs=4) for name in ("search", "retrain")}
-    config = dataclasses.replace(config, **longer)
     loaded = data.load(config.data.name)
     trapped = dataclasses.replace(loaded)
     object.__setattr__(trapped, "test", Trap())
     monkeypatch.setattr(batches, "load_data", lambda _: trapped)
     with Run(tmp_path, config, writers=()) as run, pytest.raises(Reached):
-        snas.main(run, config)
+        darts.main(run, config)
     # The search was over and its children trained: only the test itself met the trap.
     assert (tmp_path / "results" / "validation.json").exists()
     assert (tmp_path / "checkpoints" / "retrain").exists()
     assert not (tmp_path / "results" / "test.json").exists()
+    code, out, err = finish("darts", tmp_path, "--smoke")
+    assert code == 0, err
+    assert "compiling search" not in err
+    check_files(tmp_path, out)
 
 
 def test_the_two_parts_and_the_test_part_are_disjoint():

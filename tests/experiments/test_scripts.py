@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+TINY = ("--smoke", "--network.cells", "1")
 TIMES = {"wall_seconds", "compile_seconds", "commit"}  # what another run of the same may differ in
 
 
@@ -49,9 +50,15 @@ def essentials(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["darts", "retrain", "proxyless"])
-def test_smoke(system, tmp_path):
-    code, out, err = finish(system, tmp_path, "--smoke")
+@pytest.mark.parametrize(  # the smoke of `darts` is in `test_leakage`
+    ("system", "options"),
+    [
+        ("retrain", ()),
+        ("proxyless", ("--network.widths", "4", "--network.blocks", "2", "--network.strides", "1")),
+    ],
+)
+def test_smoke(system, options, tmp_path):
+    code, out, err = finish(system, tmp_path, "--smoke", *options)
     assert code == 0, err
     check_files(tmp_path, out)
 
@@ -89,7 +96,7 @@ def kill_after(process, workdir, mark, moments, *, saving):
 @pytest.mark.slow
 def test_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
     """The search, the training of what it found and that of the baselines, which `snas` does one after the other."""
-    options = ("--smoke", "--checkpoint-seconds", "0", "--search.epochs", "4", "--retrain.epochs", "4")
+    options = (*TINY, "--checkpoint-seconds", "0", "--search.epochs", "4", "--retrain.epochs", "4")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     code, _, err = finish("snas", whole, *options)
     assert code == 0, err
@@ -107,7 +114,7 @@ def test_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_bad_losses_are_shown_and_bad_checkpoints_refused(tmp_path):
     run = tmp_path / "run"
-    options = ("--smoke", "--search.learning-rate", "1e38", "--search.candidates", "2")
+    options = (*TINY, "--search.learning-rate", "1e38", "--search.candidates", "2")
     code, out, err = finish("random_search", run, *options)
     assert code == 0, err
     check_files(run, out)

@@ -12,6 +12,9 @@ from tests.spaces.test_agreement import assert_close, graded
 ARCHS = np.array([[3, 1, 2, 4, 0, 3], [0, 3, 1, 2, 3, 0], [2, 4, 3, 3, 1, 4], [0, 0, 0, 0, 0, 0], [3, 3, 3, 0, 0, 2]])
 SWITCH, KERNEL = (nasbench201_small_space(4, 3, choice=choice) for choice in ("switch", "kernel"))
 RUN = {"switch": graded(SWITCH.apply), "kernel": graded(KERNEL.apply)}
+REFERRED = {  # normalised with the first four examples
+    choice: graded(nasbench201_small_space(4, 3, choice=choice, reference=4).apply) for choice in RUN
+}
 
 
 def images(count=6, side=8):
@@ -88,20 +91,16 @@ def test_gates_get_the_gradient_of_the_dense_form(params):
 
 @pytest.mark.parametrize("choice", ["switch", "kernel"])
 def test_examples_after_the_reference_are_judged_alone(choice, params):
-    space = nasbench201_small_space(4, 3, choice=choice, reference=4)
-    apply = jax.jit(space.apply)
-    arch, x = {"cell": jnp.asarray(ARCHS[0])}, images()
-    paths = sparse_paths(arch)
-    together, swapped = apply(params, paths, x), apply(params, paths, x.at[5].set(9.0))
+    paths, x = sparse_paths({"cell": jnp.asarray(ARCHS[0])}), images()
+    together, swapped = (REFERRED[choice](params, paths, own)[0][1] for own in (x, x.at[5].set(9.0)))
     np.testing.assert_array_equal(together[:5], swapped[:5])
     plain = jax.jit({"switch": SWITCH, "kernel": KERNEL}[choice].apply)
     np.testing.assert_allclose(together[:4], plain(params, paths, x[:4]), rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_with_a_reference_agree(params):
-    spaces = (nasbench201_small_space(4, 3, choice=choice, reference=4) for choice in ("switch", "kernel"))
     paths = sparse_paths({"cell": jnp.asarray(ARCHS[0])})
-    (_, one), (_, other) = (graded(space.apply)(params, paths, images()) for space in spaces)
+    (_, one), (_, other) = (run(params, paths, images()) for run in REFERRED.values())
     assert_close(one, other, 1e-4)
 
 

@@ -50,11 +50,11 @@ def test_the_tree_has_two_branches_of_two_edges_of_two_edges():
 def small():
     space = proxyless_tree_space(**SMALL)
     x = jnp.asarray(RNG.standard_normal((4, 8, 8, 2)), jnp.float32)
-    return space, jax.jit(space.init)(KEY, x), x
+    return space, jax.jit(space.init)(KEY, x), x, jax.jit(space.apply)
 
 
 def test_dense_sparse_and_stand_alone_agree_in_value_and_gradient(small):
-    space, params, x = small
+    space, params, x, run = small
     arch = {"edges": jnp.asarray(RNG.permutation(np.arange(24) % 4))}
 
     @jax.jit
@@ -66,7 +66,7 @@ def test_dense_sparse_and_stand_alone_agree_in_value_and_gradient(small):
     chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-4)
     network, variables = derive.network(space, params, arch)
     y, _ = jax.jit(lambda v: network.apply(v, x, train=True))(variables)
-    np.testing.assert_allclose(y, space.apply(params, sparse, x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(y, run(params, sparse, x), rtol=1e-4, atol=1e-4)
     counted = costs.space_tables(space, (8, 8, 2))["parameters"]
     assert count_parameters(variables["params"]) == int(costs.cost(counted, jax.device_get(arch)))
 
@@ -78,7 +78,7 @@ def test_dense_sparse_and_stand_alone_agree_in_value_and_gradient(small):
 
 def test_the_network_by_hand(small):
     """Identities everywhere: each branch comes back four times, so the cell is its entry and its exit."""
-    space, params, x = small
+    _, params, x, run = small
     arch = {"edges": np.full(24, FEW.index("identity"))}
     y = np.asarray(x)
 
@@ -106,15 +106,15 @@ def test_the_network_by_hand(small):
         y = residual + np.pad(y, ((0, 0),) * 3 + ((0, residual.shape[-1] - y.shape[-1]),))
     features = np.maximum(norm(y), 0).mean((1, 2))
     expected = features @ np.asarray(params["classifier"]["kernel"])
-    np.testing.assert_allclose(space.apply(params, sparse_paths(arch), x), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(run(params, sparse_paths(arch), x), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_dropping_edges_and_cells(small):
-    space, params, x = small
+    space, params, x, run = small
     arch = {"edges": np.arange(24) % 4}
     dropping = proxyless_tree_space(**SMALL, drop_path=0.5)
     still, moved = (jax.jit(own.apply)(params, sparse_paths(arch), x, key=KEY) for own in (space, dropping))
-    np.testing.assert_allclose(still, space.apply(params, sparse_paths(arch), x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(still, run(params, sparse_paths(arch), x), rtol=1e-4, atol=1e-5)
     assert not np.allclose(still, moved, atol=1e-3)
     with pytest.raises(ValueError, match=r"cell_drop must lie in \[0, 0.75\)"):
         space.about.network(arch, cell_drop=0.75)
@@ -122,12 +122,12 @@ def test_dropping_edges_and_cells(small):
 
 def test_later_cells_are_left_out_more_often(small):
     """Of two cells the first goes with probability 0.4 and the second with 0.8, so both with 0.32, not 0.6 squared."""
-    space, params, x = small
+    space, params, x, _ = small
     arch = {"edges": np.full(24, FEW.index("identity"))}
     _, variables = derive.network(space, params, arch)
     dropped = space.about.network(arch, cell_drop=0.6)
-    run = jax.jit(jax.vmap(lambda key: dropped.apply(variables, x, key=key, drop_path=0.0)[0]))
-    found = run(jax.random.split(KEY, 2000))
+    with_key = jax.jit(jax.vmap(lambda key: dropped.apply(variables, x, key=key, drop_path=0.0)[0]))
+    found = with_key(jax.random.split(KEY, 2000))
     y = jax.lax.conv_general_dilated(
         x, params["stem"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -169,7 +169,7 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def test_bad_images_and_genotypes_are_refused(small):
-    space, _, _ = small
+    space, *_ = small
     with pytest.raises(ValueError, match="even height and width, got 7x7"):
         jax.eval_shape(space.init, KEY, jnp.zeros((4, 7, 7, 2)))
     genotype = space.about.genotype({"edges": np.arange(24) % 4})
