@@ -15,6 +15,7 @@ FLAGS = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": "true",
     "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": 1,  # the other core has tests of its own
 }
 flags = os.environ.get("XLA_FLAGS", "")
 for flag, value in FLAGS.items():
@@ -22,6 +23,7 @@ for flag, value in FLAGS.items():
         flags = f"{flags} --{flag}={value}"
 os.environ["XLA_FLAGS"] = flags.strip()
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start would compile all modules each time
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # less for the compiler to carry along
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
