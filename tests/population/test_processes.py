@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +48,24 @@ def alone(tmp_path_factory):
 
 
 def assert_same(out, alone, devices):
+    """The same to rounding: programs for other numbers of devices may round differently."""
     found = np.load(out)
     assert found["devices"] == devices
     assert set(found) == set(alone)
     for name in set(alone) - {"devices"}:
-        np.testing.assert_array_equal(found[name], alone[name])
+        if name.startswith("accuracy"):  # a rounding may turn an example over
+            assert np.abs(found[name] - alone[name]).mean() < 0.01
+        else:
+            np.testing.assert_allclose(found[name], alone[name], rtol=1e-4, atol=1e-5)
+
+
+def await_checkpoint(directory, process):
+    """Returns once `process` has saved a chunk: the other one may have died before that."""
+    end = time.monotonic() + 300
+    while not any(directory.glob("step_*[0-9]")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_two_processes_train_what_one_does(tmp_path, alone):
@@ -68,11 +82,10 @@ def test_the_rest_goes_on_when_a_process_dies(tmp_path, alone):
     second = start(tmp_path / "1.npz", process=1, dies_after=8, **together)
     second.communicate(timeout=300)
     assert second.returncode == -signal.SIGKILL
+    await_checkpoint(tmp_path / "saved", first)
     first.kill()  # it waits for the dead one and gives up by itself only after a timeout
     first.communicate()
     out = tmp_path / "left.npz"
     assert not out.exists()
-    saved = {path.name for path in (tmp_path / "saved").iterdir()}
-    assert any(name.startswith("step_") for name in saved)
     finish(start(out, chunk=4, directory=tmp_path / "saved"))
     assert_same(out, alone, 2)

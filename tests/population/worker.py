@@ -37,8 +37,9 @@ def main() -> None:
         directory=args.directory,
         on_chunk=on_chunk,
     )
-    leaves = jax.tree.leaves(found._replace(seconds=None))
-    np.savez(args.out, *leaves, devices=jax.device_count())
+    params = {f"params/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(found.params))}
+    accuracy = {f"accuracy/{name}": values for name, values in found.accuracy.items()}
+    np.savez(args.out, good=found.good, loss=found.loss, devices=jax.device_count(), **accuracy, **params)
 
 
 if __name__ == "__main__":
