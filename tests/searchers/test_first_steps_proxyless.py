@@ -1,7 +1,7 @@
 """Golden first steps of ProxylessNAS in all modes: numpy by hand, no setting at zero or at its default.
 
-The toy is linear: `logits = x (W_k or 0) H` with one choice among two matrices and `zero`. What was drawn is read from
-what the step shows: the loss of the policy's batch tells the path, the weights that moved tell that of the weights.
+The toy is `tests.linear_toy`, one choice among two matrices and `zero`. What was drawn is read from what a step shows:
+the loss of the policy's batch tells the path of the policy, the weights that moved tell that of the weights.
 """
 
 import itertools
@@ -11,19 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.base import Batch, CostTable, Op
+from jaxnas.base import Batch, CostTable
 from jaxnas.costs.latency import latency_objective
 from jaxnas.estimators import two_path_gate
 from jaxnas.searchers import proxyless, reward_loss
-from jaxnas.spaces import chain_space
-from tests.by_hand import Adam, Sgd, cross_entropy, softmax, through_softmax
+from tests.by_hand import Adam, Sgd, softmax, through_softmax
+from tests.linear_toy import NAMES, POLICY_X, POLICY_Y, SPACE, W, X, Y, by_hand
 
 KEY = jax.random.key(6)
-RNG = np.random.default_rng(10)
-W = {"a": RNG.normal(size=(3, 3)), "b": RNG.normal(size=(3, 3)), "head": RNG.normal(size=(3, 4))}
-NAMES = ("a", "b", "zero")
-X, POLICY_X = RNG.normal(size=(2, 12, 3))
-Y, POLICY_Y = RNG.integers(0, 4, (2, 12))
 BATCH = Batch(
     (jnp.asarray(X, jnp.float32), jnp.asarray(Y)), (jnp.asarray(POLICY_X, jnp.float32), jnp.asarray(POLICY_Y))
 )
@@ -32,27 +27,8 @@ LOGITS = np.array([[0.4, -0.3, 0.2]])
 STEPS = 3
 
 
-def matrix(name):
-    """`x @ W[name]` as an operation that starts from those weights."""
-    return Op(lambda key, x: jnp.asarray(W[name], jnp.float32), lambda params, x, *, key=None: x @ params)
-
-
-SPACE = chain_space({"a": matrix("a"), "b": matrix("b"), "zero": jnp.zeros_like}, 1, head=matrix("head"))
-
-
 def rate_at(step):
     return 0.08 / (1 + step)
-
-
-def by_hand(params, k, x, y, smoothing):
-    """Loss of operation `k`, gradients of the weights that it has, gradient of every gate."""
-    outputs = [x @ params["a"], x @ params["b"], 0 * x]
-    loss, to_logits = cross_entropy(outputs[k] @ params["head"], y, smoothing)
-    to_output = to_logits @ params["head"].T
-    grads = {"head": outputs[k].T @ to_logits}
-    if k < 2:
-        grads[NAMES[k]] = x.T @ to_output
-    return loss, grads, np.array([[(to_output * output).sum() for output in outputs]])
 
 
 def searched(steps=STEPS, *, logits=LOGITS, key=KEY, **settings):
