@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import SearchSpace, Tree
+from jaxnas.dtypes import wide_dtype
 from jaxnas.spaces.darts_network import CellPlan, DartsConfig, cell_plans, edges
 
 __all__ = [
@@ -120,7 +121,7 @@ def _mixed(table: np.ndarray, weight: Any) -> Any:
     chex.assert_shape(weight, table.shape[1:3])
     if isinstance(weight, np.ndarray):
         return np.einsum("ek,nekc->nec", weight, table)
-    wide = jnp.promote_types(weight.dtype, jnp.float32)
+    wide = wide_dtype(weight.dtype)
     return jnp.einsum("ek,nekc->nec", weight.astype(wide), jnp.asarray(table, wide), precision="highest")
 
 

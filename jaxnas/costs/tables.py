@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch, CostTable, SearchSpace, Tree
+from jaxnas.dtypes import wide_dtype
 
 __all__ = ["cost", "count_parameters", "expected_cost", "space_tables"]
 
@@ -109,7 +110,7 @@ def expected_cost(table: CostTable, probabilities: Tree) -> jax.Array:
 
     def decisions(row, p):
         chex.assert_shape(p, np.shape(row))
-        wide = jnp.promote_types(p.dtype, jnp.float32)
+        wide = wide_dtype(p.dtype)
         return jnp.sum(p.astype(wide) * jnp.asarray(row, wide))
 
     terms = jax.tree.leaves(jax.tree.map(decisions, table.table, probabilities))

@@ -32,11 +32,11 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arra
     """
     if padding < 0:
         raise ValueError(f"padding is {padding}, expected at least 0")
-    offsets = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
+    offsets = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1, jnp.int32)
 
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-        return lax.dynamic_slice(padded, (offset[0], offset[1], 0), image.shape)
+        return lax.dynamic_slice(padded, (*offset, jnp.int32(0)), image.shape)
 
     return jax.vmap(crop)(images, offsets)
 
@@ -57,7 +57,7 @@ def random_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> 
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}, expected 0 to 1")
-    flips = jax.random.bernoulli(key, float(probability), (len(images),))
+    flips = jax.random.bernoulli(key, jnp.float32(probability), (len(images),))
     return jax.vmap(lambda image, flip: jnp.where(flip, image[:, ::-1], image))(images, flips)
 
 
@@ -84,10 +84,10 @@ def cutout(key: jax.Array, images: jax.Array, length: int = 16) -> jax.Array:
     if length < 0:
         raise ValueError(f"length is {length}, expected at least 0")
     height, width = images.shape[1:3]
-    centres = jax.random.randint(key, (len(images), 2), 0, jnp.array([[height, width]]))
+    centres = jax.random.randint(key, (len(images), 2), 0, jnp.array([[height, width]], jnp.int32), jnp.int32)
 
     def inside(centre: jax.Array, size: int) -> jax.Array:
-        place = jnp.arange(size) - centre
+        place = jnp.arange(size, dtype=jnp.int32) - centre
         return (place >= -(length // 2)) & (place < length // 2)
 
     def cut(image: jax.Array, centre: jax.Array) -> jax.Array:

@@ -2,7 +2,8 @@
 
 Nothing is kept between steps, so a resumed run sees what an uninterrupted one would have seen. All functions work with
 a traced `step` inside `jit`, `scan` and `vmap`. Pass the examples to a jitted function as an argument: closed over,
-they become a constant of the program.
+they become a constant of the program. Whole numbers are int32 whatever JAX's default is, so 64-bit JAX draws the same
+batches.
 """
 
 import functools
@@ -111,8 +112,8 @@ def batch_indices(key: jax.Array, num_examples: int, step: ArrayLike, batch_size
     """
     if not 1 <= batch_size <= num_examples:
         raise ValueError(f"batch_size is {batch_size}, expected 1 to {num_examples}, the number of examples")
-    epoch, place = jnp.divmod(jnp.asarray(step), num_examples // batch_size)
-    positions = place * batch_size + jnp.arange(batch_size)
+    epoch, place = jnp.divmod(jnp.asarray(step, jnp.int32), num_examples // batch_size)
+    positions = place * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
     return _shuffled(jax.random.fold_in(key, epoch), num_examples, positions)
 
 
@@ -133,7 +134,8 @@ def random_indices(key: jax.Array, num_examples: int, step: ArrayLike, batch_siz
     """
     if batch_size < 1 or num_examples < 1:
         raise ValueError(f"batch_size is {batch_size} and num_examples {num_examples}, expected at least 1 of each")
-    return jax.random.randint(jax.random.fold_in(key, jnp.asarray(step)), (batch_size,), 0, num_examples)
+    key = jax.random.fold_in(key, jnp.asarray(step, jnp.int32))
+    return jax.random.randint(key, (batch_size,), 0, num_examples, jnp.int32)
 
 
 def to_float(images: jax.Array, mean: ArrayLike | None = None, std: ArrayLike | None = None) -> jax.Array:
@@ -175,7 +177,7 @@ def _shuffled(key: jax.Array, num: int, positions: jax.Array, rounds: int = ROUN
     both members compute from the larger of the two. Each round is a bijection, so all are.
     """
     key_pairs, key_bits = jax.random.split(key)
-    pairs = jax.random.randint(key_pairs, (rounds,), 0, num)
+    pairs = jax.random.randint(key_pairs, (rounds,), 0, num, jnp.int32)
     salts = jax.random.bits(key_bits, (rounds,), jnp.uint32)
 
     def one_round(x: jax.Array, pair_and_salt: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Op
+from jaxnas.dtypes import wide_dtype
 from jaxnas.ops.conv import conv
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.initialisers import torch_uniform
@@ -302,8 +303,8 @@ class Classifier(nn.Module):
         init = torch_uniform(features)
         kernel = self.param("kernel", init, (features, self.num_classes))
         first = init if self.bias is None else nn.initializers.constant(self.bias)
-        bias = self.param("bias", first, (self.num_classes,))
-        x = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), (1, 2))
+        bias = self.param("bias", first, (self.num_classes,), jnp.float32)
+        x = jnp.mean(x.astype(wide_dtype(x.dtype)), (1, 2))
         return x @ kernel + bias[None]
 
     def cost(self, in_features: int) -> Cost:

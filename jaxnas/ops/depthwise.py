@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas.dtypes import wide_dtype
 from jaxnas.ops.island import island, kept
 from jaxnas.ops.lowering import Lowering, by_hand
 from jaxnas.ops.sums import partial_sums
@@ -103,7 +104,7 @@ def _phases(plan: _Plan, x: jax.Array) -> jax.Array:
 @functools.partial(island, static=(0,))
 def _along_rows(columns: int, kernel: jax.Array) -> jax.Array:
     """`kernel[k, k, C]` as `[k * k, 1, 1, columns * C]`, in float32: a bfloat16 sum of 25 taps loses digits."""
-    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)).reshape(-1, 1, kernel.shape[-1])
+    kernel = kernel.astype(wide_dtype(kernel.dtype)).reshape(-1, 1, kernel.shape[-1])
     return jnp.tile(kernel, (1, columns, 1)).reshape(kernel.shape[0], 1, 1, -1)
 
 
@@ -144,11 +145,11 @@ def _kernel_gradient(plan: _Plan, x: jax.Array, g: jax.Array) -> jax.Array:
 @functools.partial(island, static=(0,))
 def _tap_sums(plan: _Plan, phases: jax.Array, g: jax.Array) -> jax.Array:
     # One tap at a time: all of them written out compile for much longer.
-    channels, wide = g.shape[-1] // plan.out[1], jnp.promote_types(g.dtype, jnp.float32)
+    channels, wide = g.shape[-1] // plan.out[1], wide_dtype(g.dtype)
 
     def one(tap):
         row, column, top, left = tap
-        start = (row, column, 0, top, left * channels)
+        start = (row, column, jnp.zeros_like(row), top, left * channels)
         window = lax.dynamic_slice(phases, start, (1, 1, *g.shape))[0, 0]
         return partial_sums(lambda a, b: a.astype(wide) * b.astype(wide), window, g)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas.dtypes import wide_dtype
 from jaxnas.ops.island import island, kept
 from jaxnas.ops.sums import channel_sum
 
@@ -28,7 +29,7 @@ def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def normalise(x: jax.Array, mean: jax.Array, variance: jax.Array, eps: float = 1e-5) -> jax.Array:
     """`(x - mean) / sqrt(variance + eps)` over the last axis, computed in float32, in the dtype of `x`."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = wide_dtype(x.dtype)
     lead = (1,) * (x.ndim - 1)
     mean, scale = mean.reshape(*lead, -1), lax.rsqrt(variance + eps).reshape(*lead, -1)
     return ((x.astype(wide) - mean) * scale).astype(x.dtype)
@@ -143,8 +144,8 @@ class Norm(nn.Module):
         """Normalises `x[B, ..., C]`."""
         features = x.shape[-1]
         if self.running:
-            old_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
-            old_variance = self.variable("batch_stats", "var", jnp.ones, (features,))
+            old_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
+            old_variance = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
         if self.running and not self.train:
             mean, variance = old_mean.value, old_variance.value
             y = normalise(x, mean, variance, self.eps)
@@ -158,11 +159,12 @@ class Norm(nn.Module):
                 self.sow("batch_moments", "mean", mean)
                 self.sow("batch_moments", "var", variance)
                 if self.is_mutable_collection("batch_stats"):
-                    old_mean.value = self.momentum * old_mean.value + (1 - self.momentum) * mean
-                    old_variance.value = self.momentum * old_variance.value + (1 - self.momentum) * variance
+                    for average, now in ((old_mean, mean), (old_variance, variance)):
+                        moved = self.momentum * average.value + (1 - self.momentum) * now
+                        average.value = moved.astype(average.value.dtype)  # images may be wider than the averages
         if self.affine:
             lead = (1,) * (x.ndim - 1)
-            scale = self.param("scale", nn.initializers.ones, (features,))
-            bias = self.param("bias", nn.initializers.zeros, (features,))
+            scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
             y = y * scale.astype(y.dtype).reshape(*lead, -1) + bias.astype(y.dtype).reshape(*lead, -1)
         return y

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.dtypes import wide_dtype
 from jaxnas.ops.lowering import by_hand
 
 __all__ = ["channel_sum", "partial_sums"]
@@ -35,12 +36,12 @@ def partial_sums(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.
     """
     if not by_hand("auto"):
         y = function(*arrays)
-        return jnp.sum(y, (0, 1), dtype=jnp.promote_types(y.dtype, jnp.float32))[None]
+        return jnp.sum(y, (0, 1), dtype=wide_dtype(y.dtype))[None]
     batch, height, length = arrays[0].shape
     size = max(n for n in range(1, min(batch, _TERMS) + 1) if batch % n == 0)
     split = [array.reshape(batch // size, size, height, length) for array in arrays]
     terms = [function(*(array[:, i] for array in split)) for i in range(size)]
-    terms = [term.astype(jnp.promote_types(term.dtype, jnp.float32)) for term in terms]
+    terms = [term.astype(wide_dtype(term.dtype)) for term in terms]
     rows = functools.reduce(jnp.add, terms).reshape(-1, length)
     first = np.arange(rows.shape[0]) < rows.shape[0] // 2  # two parts: a product with one row is compiled every time
     return jnp.asarray([first, ~first], rows.dtype) @ rows

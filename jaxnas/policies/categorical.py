@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, Policy, Tree
+from jaxnas.dtypes import wide_dtype
 
 __all__ = ["categorical", "entropy", "split_like"]
 
@@ -37,7 +38,7 @@ def categorical(choices: Tree, *, mean: float = 0.0, scale: float = 1e-3) -> Pol
 
     def sample(key, logits):
         def draw(key, leaf):
-            wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))  # the noise takes the dtype of the logits
+            wide = leaf.astype(wide_dtype(leaf.dtype))  # the noise takes the dtype of the logits
             return jax.random.categorical(key, wide).astype(jnp.int32)
 
         return jax.tree.map(draw, split_like(key, logits), logits)

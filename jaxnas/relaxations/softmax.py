@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxnas.dtypes import wide_dtype
+
 __all__ = ["softmax", "softmax_jacobian", "wide"]
 
 
@@ -38,4 +40,4 @@ def softmax_jacobian(q: jax.Array, v: jax.Array) -> jax.Array:
 
 def wide(logits: jax.Array) -> jax.Array:
     """The logits in float32 or wider: probabilities of eight bits are wrong probabilities."""
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return logits.astype(wide_dtype(logits.dtype))

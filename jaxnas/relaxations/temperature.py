@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.base import Tree
+from jaxnas.dtypes import wide_dtype
+
 __all__ = ["Temperature", "annealed", "check_temperature", "temperature_at"]
 
 Temperature = float | jax.Array | Callable[[jax.Array], jax.Array]
@@ -18,9 +21,17 @@ def check_temperature(temperature: Temperature) -> None:
         raise ValueError(f"temperature must be above 0, got {temperature}")
 
 
-def temperature_at(temperature: Temperature, step: jax.Array) -> jax.Array:
-    """The temperature at a step, a float32 scalar."""
-    return jnp.asarray(temperature(step) if callable(temperature) else temperature, jnp.float32)
+def temperature_at(temperature: Temperature, step: jax.Array, logits: Tree = None) -> jax.Array:
+    """The temperature at a step, a scalar: float32, or float64 beside logits of that type.
+
+    Args:
+      temperature: see `Temperature`.
+      step: what a schedule is asked about.
+      logits: the pytree of logits that it will divide.
+    """
+    dtypes = {wide_dtype(leaf.dtype) for leaf in jax.tree.leaves(logits)} | {wide_dtype(jnp.float32)}
+    value = temperature(step) if callable(temperature) else temperature
+    return jnp.asarray(value, max(dtypes, key=lambda dtype: dtype.itemsize))
 
 
 def annealed(first: float = 1.0, last: float = 0.03, *, epochs: int = 150, steps_per_epoch: int = 1) -> Temperature:

@@ -8,6 +8,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxnas.dtypes import wide_dtype
+
 __all__ = ["crowding_distance", "dominates", "hypervolume", "pareto_front", "pareto_ranks", "survivors"]
 
 BLOCK = 256  # rows compared with all others at a time
@@ -102,7 +104,7 @@ def hypervolume(fitness: jax.Array, reference: jax.Array) -> jax.Array:
 
 def _clean(fitness: jax.Array) -> jax.Array:
     fitness = jnp.asarray(fitness)
-    fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
+    fitness = fitness.astype(wide_dtype(fitness.dtype))
     return jnp.where(jnp.all(jnp.isfinite(fitness), -1, keepdims=True), fitness, jnp.inf)
 
 

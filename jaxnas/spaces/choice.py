@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.base import Op, Params, Paths
+from jaxnas.dtypes import wide_dtype
 from jaxnas.ops.island import kept
 
 __all__ = ["mixed_op"]
@@ -103,7 +104,7 @@ _gated.defvjp(_gated_forward, _gated_backward)
 
 
 def _inner(g, y, dtype):
-    wide = jnp.promote_types(y.dtype, jnp.float32)
+    wide = wide_dtype(y.dtype)
     return jnp.sum(g.astype(wide) * y.astype(wide)).astype(dtype)
 
 

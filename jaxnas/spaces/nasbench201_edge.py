@@ -37,7 +37,10 @@ def _init(name: str, features: int, key: jax.Array, x: jax.Array) -> Params:
         return {}
     side = _SIDES[name]
     kernel = torch_uniform(side * side * features)(key, (side, side, features, features))
-    return {"kernel": kernel, "norm": {"scale": jnp.ones(features), "bias": jnp.zeros(features)}}
+    return {
+        "kernel": kernel,
+        "norm": {"scale": jnp.ones(features, jnp.float32), "bias": jnp.zeros(features, jnp.float32)},
+    }
 
 
 def _apply(name: str, reference: int):

@@ -1,0 +1,62 @@
+"""The floating types of the library, named in one place: of computations, of weights, and of sums.
+
+Nothing here depends on JAX's default types, so the same code gives the same types with and without 64-bit JAX
+(`JAX_ENABLE_X64=1`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["compute_dtype", "in_weight_dtype", "wide_dtype"]
+
+
+def wide_dtype(dtype: Any) -> np.dtype:
+    """The type of sums, probabilities and weights beside values of `dtype`: float64 beside float64, float32 otherwise.
+
+    Integers count as float32. It is `jnp.promote_types(dtype, jnp.float32)` that also works with
+    `jax_numpy_dtype_promotion="strict"`.
+
+    Example:
+      >>> wide_dtype(jnp.bfloat16).name, wide_dtype(jnp.float64).name
+      ('float32', 'float64')
+    """
+    return np.dtype(np.float64 if jnp.dtype(dtype) == np.float64 else np.float32)
+
+
+def compute_dtype(name: str) -> np.dtype:
+    """The type in which a space computes.
+
+    Args:
+      name: `"float32"`; `"bfloat16"`, in which operations compute while weights and logits stay float32; or
+        `"float64"`, for checking gradients or another implementation, where weights and logits are float64 too.
+
+    Raises:
+      ValueError: another name, or `"float64"` while JAX is restricted to 32 bits.
+    """
+    if name not in ("float32", "bfloat16", "float64"):
+        raise ValueError(f"dtype must be 'float32', 'bfloat16' or 'float64', got {name!r}")
+    if name == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError("dtype 'float64' needs 64-bit JAX: set JAX_ENABLE_X64=1 in the environment")
+    return jnp.dtype(name)
+
+
+def in_weight_dtype(init: Callable[..., Any], compute: Any) -> Callable[..., Any]:
+    """The same `init(key, x) -> params`, whose floating weights have the type `wide_dtype(compute)`.
+
+    Weights are drawn in float32 whatever `compute` is and then widened, so that a space in float64 starts from the
+    very numbers of the same space in float32.
+    """
+    dtype = wide_dtype(compute)
+    if dtype == np.float32:
+        return init
+
+    def widened(key: jax.Array, x: jax.Array) -> Any:
+        return jax.tree.map(
+            lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, init(key, x)
+        )
+
+    return widened
