@@ -1,7 +1,7 @@
 """The containers of the data edge and the rules that every source shares.
 
-Sources in `sources.py` and `tfds.py` hand their arrays to `checked_examples` and `Data`, which refuse what no search
-could use. Letters for shapes: `N` examples, `H` rows, `W` columns, `C` channels.
+Every source hands its arrays to `checked_examples` and `Data`, which refuse what no search could use. Letters for
+shapes: `N` examples, `H` rows, `W` columns, `C` channels.
 """
 
 import dataclasses
@@ -9,9 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Data", "Examples", "checked_examples", "hold_out", "shrink"]
+from jaxnas.data.notes import note
+
+__all__ = ["Data", "Examples", "check_whole", "checked_examples", "hold_out", "is_whole", "shrink"]
 
 Array = Any  # a numpy or a JAX array
+LARGEST_LABEL = np.iinfo(np.int32).max
+MOST_COLOURS = 4  # channels of a picture: grey, grey and alpha, RGB, or RGB and alpha
 
 
 class Examples(NamedTuple):
@@ -39,7 +43,8 @@ class Data:
       name: what `load` was asked for.
 
     Raises:
-      ValueError: if a part is empty, train and test differ in image shape, or a label is out of range.
+      ValueError: if the layout of a part is not that of `Examples`, a part is empty, train and test differ in image
+        shape, a label is out of range, or there are fewer training examples than classes.
     """
 
     train: Examples
@@ -48,11 +53,13 @@ class Data:
     name: str
 
     def __post_init__(self):
+        check_whole(f"{self.name}: num_classes", self.num_classes)
         if self.num_classes < 2:
             raise ValueError(f"{self.name}: num_classes is {self.num_classes}, expected at least 2")
         for part, examples in (("train", self.train), ("test", self.test)):
             if len(examples.labels) == 0:
                 raise ValueError(f"{self.name}: the {part} part has no examples")
+            _check_layout(*examples, where=f"{self.name} ({part})")
             shape = examples.images.shape[1:]
             if shape != self.image_shape:
                 raise ValueError(f"{self.name}: {part} images have shape {shape}, train images {self.image_shape}")
@@ -61,6 +68,11 @@ class Data:
                 raise ValueError(
                     f"{self.name}: {part} labels range from {low} to {high}, expected 0 to {self.num_classes - 1}"
                 )
+        if len(self.train.labels) < self.num_classes:
+            raise ValueError(
+                f"{self.name}: {len(self.train.labels)} training examples for {self.num_classes} classes, expected at "
+                "least one for each; classes are numbered from 0 without gaps"
+            )
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -71,35 +83,87 @@ class Data:
 def checked_examples(images: np.ndarray, labels: np.ndarray, where: str) -> Examples:
     """Returns `Examples` with the layout every function here relies on.
 
+    Images that look channels-first are refused where they are square, `[N, 3, 32, 32]`; where they are not, they may be
+    what they say, and one line on standard error tells how they are read.
+
     Args:
       images: uint8 `[N, H, W, C]`, or `[N, H, W]` for a single channel.
-      labels: integers `[N]`.
-      where: what error messages call these arrays, for example the file.
+      labels: integers `[N]`, from 0 to at most `2**31 - 1`.
+      where: what messages call these arrays, for example the file.
 
     Returns:
       The same images with a channel axis, and int32 labels.
 
     Raises:
-      ValueError: if a shape, a dtype or the number of labels is something else.
+      ValueError: if a shape, a dtype, the number of labels or a label is something else.
     """
-    if images.dtype != np.uint8:
-        raise ValueError(f"{where}: images have dtype {images.dtype}, expected uint8 with values 0 to 255")
-    if images.ndim not in (3, 4):
-        raise ValueError(f"{where}: images have shape {images.shape}, expected [N, H, W, C] or [N, H, W]")
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{where}: labels are {labels.dtype} {labels.shape}, expected integers of shape [N]")
-    if len(images) != len(labels):
-        raise ValueError(f"{where}: {len(images)} images but {len(labels)} labels")
     if images.ndim == 3:
         images = images[..., None]
+    _check_layout(images, labels, where)
+    _check_channels(images.shape, where)
+    if len(labels) and (labels.min() < 0 or labels.max() > LARGEST_LABEL):
+        raise ValueError(
+            f"{where}: labels range from {labels.min()} to {labels.max()}, expected 0 to at most {LARGEST_LABEL}"
+        )
     return Examples(np.ascontiguousarray(images), labels.astype(np.int32))
+
+
+def _check_layout(images: Array, labels: Array, where: str) -> None:
+    """Raises unless the arrays are uint8 images `[N, H, W, C]` and integer labels `[N]`."""
+    if images.dtype != np.uint8:
+        raise ValueError(f"{where}: images have dtype {images.dtype}, expected uint8 with values 0 to 255")
+    if images.ndim != 4:
+        raise ValueError(f"{where}: images have shape {images.shape}, expected [N, H, W, C] or [N, H, W]")
+    if 0 in images.shape[1:]:
+        raise ValueError(f"{where}: images have shape {images.shape}, expected at least one pixel and one channel")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{where}: labels are {labels.dtype} {labels.shape}, expected integers of shape [N]{_label_hint(labels)}"
+        )
+    if len(images) != len(labels):
+        raise ValueError(f"{where}: {len(images)} images but {len(labels)} labels")
+
+
+def _label_hint(labels: Array) -> str:
+    """Returns what to do about labels of another layout, or nothing."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "; labels[:, 0] has that shape"
+    if labels.ndim == 2:
+        return "; for one-hot rows give labels.argmax(axis=1)"
+    if labels.ndim == 1 and labels.dtype.kind in "OSU":
+        return "; np.unique(labels, return_inverse=True)[1] numbers the classes in the order of their names"
+    if labels.ndim == 1 and labels.dtype.kind in "bf" and np.array_equal(labels, np.trunc(labels)):
+        return "; convert them with labels.astype(np.int32)"
+    return ""
+
+
+def _check_channels(shape: tuple[int, ...], where: str) -> None:
+    """Raises, or prints one line, if the axis of the channels seems to come first."""
+    first, rows, columns = shape[1:]
+    if first > MOST_COLOURS or min(rows, columns) <= MOST_COLOURS:
+        return
+    hint = "channels-first images must be transposed with images.transpose(0, 2, 3, 1)"
+    if rows == columns:
+        raise ValueError(f"{where}: images have shape {shape}, expected [N, H, W, C]; {hint}")
+    note(where, f"images of shape {shape} are read as {first}x{rows} pixels of {columns} channels; {hint}")
+
+
+def is_whole(value: object) -> bool:
+    """Tells whether a size is an integer of Python or numpy; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_whole(what: str, value: object) -> None:
+    """Raises `ValueError` for a size that is no integer; `what` is its name."""
+    if not is_whole(value):
+        raise ValueError(f"{what} is {value!r}, expected an integer")
 
 
 def hold_out(examples: Examples, *, every: int = 5) -> tuple[Examples, Examples]:
     """Holds out every fifth example of each class, counted in the order given.
 
     The rule for sources that define no test part. It draws nothing at random, so the parts are the same on every
-    machine, and each class gives the same share.
+    machine, and each class gives the same share. A class with fewer than `every` examples keeps them all for training.
 
     Args:
       examples: what to divide.
@@ -117,6 +181,7 @@ def hold_out(examples: Examples, *, every: int = 5) -> tuple[Examples, Examples]
       >>> rest.labels, held_out.labels
       (array([0, 1, 0], dtype=int32), array([0, 1], dtype=int32))
     """
+    check_whole("every", every)
     if every < 2:
         raise ValueError(f"every is {every}, expected at least 2")
     chosen = np.zeros(len(examples.labels), bool)
@@ -143,15 +208,19 @@ def shrink(images: np.ndarray, *, pad_to: int, factor: int) -> np.ndarray:
       uint8 `[N, pad_to / factor, pad_to / factor, C]`.
 
     Raises:
-      ValueError: if the images are larger than `pad_to`, or `factor` does not divide it.
+      ValueError: if the images have another layout or are larger than `pad_to`, or `factor` does not divide it.
 
     Example:
       >>> shrink(np.full([1, 2, 2, 1], 100, np.uint8), pad_to=4, factor=2)[0, :, :, 0].tolist()
       [[25, 25], [25, 25]]
     """
-    num, height, width, channels = images.shape
     if images.dtype != np.uint8:
         raise ValueError(f"images have dtype {images.dtype}, expected uint8")
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {images.shape}, expected [N, H, W, C]")
+    num, height, width, channels = images.shape
+    check_whole("pad_to", pad_to)
+    check_whole("factor", factor)
     if pad_to < max(height, width):
         raise ValueError(f"pad_to is {pad_to}, expected at least {max(height, width)} for images of {height}x{width}")
     if factor < 1 or pad_to % factor:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxnas.data import sources, tfds
+from jaxnas.data import folders, npz, sources, tfds
+from jaxnas.data.classes import lacking
 from jaxnas.data.examples import Data, Examples
+from jaxnas.data.notes import note
 
 __all__ = ["load"]
 
@@ -30,12 +32,14 @@ def load(
     `synthetic[:OPTION=VALUE,...]`   made up and learnable; options `n`, `size`, `classes`, `channels`, `seed`
     `fashion-mnist`, `cifar10`       short for `tfds:fashion_mnist` and `tfds:cifar10`
     `tfds:BUILDER[/CONFIG]`          any image classifier of TensorFlow Datasets; works without TensorFlow
-    `npz:FILE`                       arrays `images`, `labels` and optionally `test_images`, `test_labels`
+    `npz:FILE`                       arrays `images`, `labels` and optionally `test_images`, `test_labels`, or
+                                     `x_train`, `y_train` and optionally `x_test`, `y_test`
     `folder:DIR[,size=SIDE]`         one folder of image files for each class, optionally below `train` and `test`
     ================================ ==================================================================================
 
     Where a source has no test part, `hold_out` takes every fifth example of each class. The order of the examples is
-    fixed for each source.
+    fixed for each source. One line on standard error, which starts with `jaxnas:`, tells what of the source was not
+    loaded, and another which classes have no training or no test example.
 
     Args:
       name: one of the above.
@@ -54,20 +58,38 @@ def load(
       >>> data.train.images.shape, data.num_classes
       ((20, 8, 8, 3), 2)
     """
+    try:
+        data = _load(name, data_dir, download)
+        data = data if transform is None else _transformed(data, transform)
+    except MemoryError as error:
+        raise ValueError(f"{name} does not fit into memory: {error}") from error
+    _note_missing_classes(data)
+    return data
+
+
+def _load(name: str, data_dir: str | os.PathLike | None, download: bool) -> Data:
+    """Chooses the source of a name and loads from it."""
     kind, _, rest = SHORT.get(name, name).partition(":")
     if name == "digits":
-        data = sources.digits()
-    elif kind == "synthetic":
-        data = sources.synthetic(name)
-    elif kind == "tfds" and rest:
-        data = tfds.load(name, rest, data_dir=data_dir, download=download)
-    elif kind == "npz" and rest:
-        data = sources.npz(name, rest)
-    elif kind == "folder" and rest:
-        data = sources.folder(name, rest)
-    else:
-        raise ValueError(f"name is {name!r}, expected one of {', '.join(FORMS)}{_suggestion(name)}")
-    return data if transform is None else _transformed(data, transform)
+        return sources.digits()
+    if kind == "synthetic":
+        return sources.synthetic(name)
+    if kind == "tfds" and rest:
+        return tfds.load(name, rest, data_dir=data_dir, download=download)
+    if kind == "npz" and rest:
+        return npz.load(name, rest)
+    if kind == "folder" and rest:
+        return folders.load(name, rest)
+    raise ValueError(f"name is {name!r}, expected one of {', '.join(FORMS)}{_suggestion(name)}")
+
+
+def _note_missing_classes(data: Data) -> None:
+    """Prints one line if the training or the test part has no example of a class."""
+    classes = np.arange(data.num_classes)
+    parts = (("training examples", data.train), ("test examples", data.test))
+    phrases = [lacking(what, part.labels, classes) for what, part in parts]
+    if any(phrases):
+        note(data.name, "; ".join(filter(None, phrases)))
 
 
 def _suggestion(name: str) -> str:

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import importlib.util
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxnas.data.notes import expanded
 
 __all__ = ["build", "find_builder", "has_reader", "is_prepared", "prepare"]
 
@@ -48,7 +51,7 @@ def prepare(
         _check_preparable(builder_name)
         if not builder.url_infos:
             raise ValueError(f"builder_name is {builder_name!r}, for which TFDS registers no checksums")
-        _verify(Path(manual_dir).expanduser(), list(builder.url_infos.values()))
+        _verify(expanded("manual_dir", os.fspath(manual_dir)), list(builder.url_infos.values()))
         builder = build(builder_name, data_dir, manual_dir)
     return {split: info.num_examples for split, info in builder.info.splits.items()}
 
@@ -57,12 +60,18 @@ def find_builder(builder_name: str, data_dir: str | os.PathLike | None) -> Any:
     """Returns the TFDS builder of a name; its errors, which run to pages, become one line."""
     import tensorflow_datasets as tfds
 
+    if not re.fullmatch(r"[^:]*(:[\d.*]+)?", builder_name):  # TFDS would ask the network for another namespace
+        raise ValueError(f"builder_name is {builder_name!r}, expected BUILDER, BUILDER/CONFIG or either with :VERSION")
+    data_dir = _text(data_dir)
     try:
-        return tfds.builder(builder_name, data_dir=_text(data_dir))
-    except (ValueError, AssertionError, TypeError, ImportError) as error:
+        return tfds.builder(builder_name, data_dir=data_dir)
+    except Exception as error:  # TFDS and protobuf have their own for unknown names and for damaged descriptions
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         hint = next((line for line in lines if line.startswith("Did you mean")), "")
-        raise ValueError(f"builder_name is {builder_name!r}: {lines[0]} {hint}".rstrip()) from error
+        first = lines[0] if lines else type(error).__name__
+        where = "" if data_dir is None else f"(looked in {data_dir})"
+        text = " ".join(part for part in (first, hint, where) if part)
+        raise ValueError(f"builder_name is {builder_name!r}: {text}") from error
 
 
 def is_prepared(builder: Any) -> bool:
@@ -97,7 +106,7 @@ def build(builder_name: str, data_dir: str | os.PathLike | None, manual_dir: str
 
 def _text(path: str | os.PathLike | None) -> str | None:
     """Returns a path as the string that TFDS wants."""
-    return None if path is None else str(Path(path).expanduser())
+    return None if path is None else str(expanded("data_dir", os.fspath(path)))
 
 
 def _base_name(builder_name: str) -> str:

@@ -1,14 +1,16 @@
 """What a search may see: two disjoint parts of the training examples, and no way to the test examples."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxnas.data.examples import Data, Examples
+from jaxnas.data.classes import lacking, share_out
+from jaxnas.data.examples import Data, Examples, check_whole, is_whole
+from jaxnas.data.notes import note
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "SearchData", "split", "split_at", "statistics"]
 
@@ -49,11 +51,16 @@ def split(
 ) -> SearchData:
     """Divides the training examples at random into those for the weights and those for the policy.
 
+    The parts are cut from one permutation. Where a part would lack a class, `jaxnas.data.classes.share_out` exchanges
+    as few examples as that takes; parts that have every class stay as they were drawn. A class that cannot be in both
+    parts, since it has a single training example or a part is smaller than the number of classes, is named in one line
+    on standard error.
+
     Args:
       data: as loaded; its test part is not looked at.
       sizes: two counts, or two fractions of the training examples that add up to at most one. Counts of fractions are
         rounded down; what is left over is used by neither part.
-      seed: the same seed gives the same parts.
+      seed: an integer of at least 0; the same seed gives the same parts.
       mean: per-channel mean of pixel / 255, `[C]`; by default computed from `data.train`.
       std: per-channel standard deviation of pixel / 255, `[C]`; by default computed from `data.train`.
 
@@ -61,7 +68,7 @@ def split(
       The two parts.
 
     Raises:
-      ValueError: if the sizes do not fit, or only one of `mean` and `std` is given.
+      ValueError: if the sizes do not fit, `seed` is not an integer of at least 0, or `mean` or `std` does not fit.
 
     Example:
       >>> from jaxnas.data import load
@@ -69,9 +76,12 @@ def split(
       >>> search.weights.images.shape, search.policy.labels.shape
       ((1000, 8, 8, 1), (400,))
     """
-    num_weights, num_policy = _counts(sizes, len(data.train.labels))
+    counts = _counts(sizes, len(data.train.labels))
+    check_whole("seed", seed)
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected at least 0")
     order = np.random.default_rng(seed).permutation(len(data.train.labels))
-    return split_at(data, order[:num_weights], order[num_weights : num_weights + num_policy], mean=mean, std=std)
+    return split_at(data, *share_out(np.asarray(data.train.labels), order, counts), mean=mean, std=std)
 
 
 def split_at(
@@ -84,6 +94,8 @@ def split_at(
 ) -> SearchData:
     """Divides the training examples at given positions, for example those of a published split.
 
+    One line on standard error names the classes of `data.train` of which a part has no example.
+
     Args:
       data: as loaded; its test part is not looked at.
       weights: positions in `data.train` of the examples for the weights.
@@ -95,7 +107,8 @@ def split_at(
       The two parts, in the order of the positions.
 
     Raises:
-      ValueError: if a position is out of range or occurs twice, a part is empty, or `mean` or `std` does not fit.
+      ValueError: if a position is out of range or occurs twice, a part is empty, only one of `mean` and `std` is given,
+        or one is out of range.
     """
     chosen = [np.asarray(weights), np.asarray(policy)]
     num = len(data.train.labels)
@@ -107,7 +120,14 @@ def split_at(
     joined = np.concatenate(chosen)
     if len(np.unique(joined)) < len(joined):
         raise ValueError(f"weights and policy repeat {len(joined) - len(np.unique(joined))} of {len(joined)} positions")
-    parts = [Examples(*(jnp.array(values[positions]) for values in data.train)) for positions in chosen]
+    images, labels = data.train.images, np.asarray(data.train.labels, np.int32)
+    lost = [
+        lacking(f"examples for the {part}", labels[positions], np.unique(labels))
+        for part, positions in zip(("weights", "policy"), chosen)
+    ]
+    if any(lost):
+        note(data.name, "; ".join(filter(None, lost)))
+    parts = [Examples(jnp.array(images[positions]), jnp.array(labels[positions])) for positions in chosen]
     mean, std = _normalisation(data.train, mean, std)
     return SearchData(parts[0], parts[1], mean, std, num_classes=data.num_classes, image_shape=data.image_shape)
 
@@ -137,14 +157,14 @@ def statistics(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
 
 def _counts(sizes: Sequence[int] | Sequence[float], num: int) -> tuple[int, int]:
     """Returns how many of `num` examples go to each part."""
-    fit = False
-    if len(sizes) == 2 and all(isinstance(size, int | np.integer) and size >= 1 for size in sizes):
-        counts = (int(sizes[0]), int(sizes[1]))
+    fit, pair = False, tuple(sizes) if isinstance(sizes, Iterable) else ()
+    if len(pair) == 2 and all(is_whole(size) and size >= 1 for size in pair):
+        counts = (int(pair[0]), int(pair[1]))
         fit = sum(counts) <= num
-    elif len(sizes) == 2 and all(isinstance(size, float) and 0 < size < 1 for size in sizes):
+    elif len(pair) == 2 and all(isinstance(size, float) and 0 < size < 1 for size in pair):
         # 0.7 + 0.3 is above one, and 0.29 * 100 below 29, by a rounding error
-        counts = (int(sizes[0] * num + 1e-6), int(sizes[1] * num + 1e-6))
-        fit = sum(sizes) <= 1 + 1e-9 and min(counts) >= 1
+        counts = (int(pair[0] * num + 1e-6), int(pair[1] * num + 1e-6))
+        fit = sum(pair) <= 1 + 1e-9 and min(counts) >= 1
     if not fit:
         raise ValueError(
             f"sizes is {sizes}, expected two counts of at least 1 that add up to at most {num}, "
@@ -162,6 +182,8 @@ def _normalisation(train: Examples, mean: ArrayLike | None, std: ArrayLike | Non
     for name, values in zip(("mean", "std"), pair):
         if values.shape != (channels,):
             raise ValueError(f"{name} has shape {values.shape}, expected ({channels},), one value for each channel")
-    if not np.all(pair[1] > 0):
-        raise ValueError(f"std is {pair[1]}, expected values above 0")
+    if not np.all((pair[0] >= 0) & (pair[0] <= 1)):
+        raise ValueError(f"mean is {pair[0]}, expected values of pixel / 255 between 0 and 1")
+    if not np.all((pair[1] > 0) & np.isfinite(pair[1])):
+        raise ValueError(f"std is {pair[1]}, expected values above 0, all finite")
     return jnp.asarray(pair[0], jnp.float32), jnp.asarray(pair[1], jnp.float32)

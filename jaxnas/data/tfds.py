@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxnas.data import originals
 from jaxnas.data.examples import Data, Examples, checked_examples, hold_out
+from jaxnas.data.notes import listed, note
 
 __all__ = ["builder_names", "load"]
 
@@ -31,8 +32,9 @@ PARTS = ("images", "labels", "test_images", "test_labels")
 def load(name: str, builder_name: str, *, data_dir: str | os.PathLike | None, download: bool) -> Data:
     """Reads a prepared set, or prepares it first where `download` allows that.
 
-    The test part is the split `test`, in its absence `validation`; with neither, `hold_out` takes it from `train`.
-    Within a split the order is TFDS's own, which is fixed for a version of a set.
+    The test part is the split `test`, in its absence `validation`; with neither, `hold_out` takes it from `train`. One
+    line on standard error names the splits that are not loaded. Within a split the order is TFDS's own, which is fixed
+    for a version of a set.
 
     Args:
       name: what the data are called.
@@ -60,7 +62,11 @@ def load(name: str, builder_name: str, *, data_dir: str | os.PathLike | None, do
         arrays = _decode(name, builder)
         _write_cache(cache, fingerprint, arrays)
     train, test = Examples(arrays[0], arrays[1]), Examples(arrays[2], arrays[3])
-    return Data(train, test, num_classes=num_classes, name=name)
+    data = Data(train, test, num_classes=num_classes, name=name)
+    unread = [split for split in builder.info.splits if split not in ("train", _test_split(builder))]
+    if unread:
+        note(name, f"not loaded: split{'s' * (len(unread) > 1)} {listed(unread)}")
+    return data
 
 
 def builder_names() -> list[str]:
@@ -85,6 +91,8 @@ def _check_features(name: str, builder: Any) -> int:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
+    if not isinstance(features, tfds.features.FeaturesDict):
+        raise ValueError(f"{name} has the feature {features}, expected an image classifier with image and label")
     if not {"image", "label"} <= set(features):
         raise ValueError(f"{name} has features {sorted(features)}, expected an image classifier with image and label")
     image, label = features["image"], features["label"]
@@ -92,6 +100,8 @@ def _check_features(name: str, builder: Any) -> int:
         raise ValueError(f"{name}: feature image is {image}, expected an Image of uint8")
     if not isinstance(label, tfds.features.ClassLabel):
         raise ValueError(f"{name}: feature label is {label}, expected a ClassLabel")
+    if label.num_classes is None:
+        raise ValueError(f"{name}: feature label is a ClassLabel that does not say how many classes there are")
     if "train" not in builder.info.splits:
         raise ValueError(f"{name} has splits {sorted(builder.info.splits)}, expected one called train")
     return label.num_classes
@@ -99,15 +109,22 @@ def _check_features(name: str, builder: Any) -> int:
 
 def _decode(name: str, builder: Any) -> tuple[np.ndarray, ...]:
     """Decodes the train and test parts, in the order of `PARTS`."""
-    test_split = next((split for split in ("test", "validation") if split in builder.info.splits), None)
+    test_split = _test_split(builder)
     train = _read_split(name, builder, "train")
     train, test = (train, _read_split(name, builder, test_split)) if test_split else hold_out(train)
     return (*train, *test)
 
 
+def _test_split(builder: Any) -> str | None:
+    """Returns the name of the split that is the test part, or None if the set has none."""
+    return next((split for split in ("test", "validation") if split in builder.info.splits), None)
+
+
 def _read_split(name: str, builder: Any, split: str) -> Examples:
     """Reads one split whole."""
     num = builder.info.splits[split].num_examples
+    if num == 0:
+        raise ValueError(f"{name}: split {split} has no examples")
     images, labels = None, np.empty(num, np.int64)
     position = -1
     for position, row in enumerate(_rows(name, builder, split)):

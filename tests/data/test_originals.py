@@ -94,15 +94,16 @@ def test_cifar_archive(monkeypatch, tmp_path, builder_name, num_label_bytes):
     about = tensorflow_datasets.builder(builder_name, data_dir=str(tmp_path))._cifar_info
     rng = np.random.default_rng(0)
     content, pixels, labels = {}, [], []
+    num = {"cifar10": 8, "cifar100": 100}[builder_name]  # records of a file; as many training examples as classes
     for file in about.train_files + about.test_files:
-        colours = rng.integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
-        marks = rng.integers(0, min(num_classes, 20), (8, num_label_bytes), dtype=np.uint8)
-        content[file] = np.concatenate([marks, colours.reshape(8, -1)], axis=1).tobytes()
+        colours = rng.integers(0, 256, (num, 3, 32, 32), dtype=np.uint8)
+        marks = rng.integers(0, min(num_classes, 20), (num, num_label_bytes), dtype=np.uint8)
+        content[file] = np.concatenate([marks, colours.reshape(num, -1)], axis=1).tobytes()
         pixels.append(np.moveaxis(colours, 1, -1))
         labels.append(marks[:, -1])
     for key, file in zip(about.label_keys, about.label_files):
-        num = {"coarse_label": 20, "label": num_classes}[key]
-        content[file] = "".join(f"name_{number}\n" for number in range(num)).encode() + b"\n"
+        num_names = {"coarse_label": 20, "label": num_classes}[key]
+        content[file] = "".join(f"name_{number}\n" for number in range(num_names)).encode() + b"\n"
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as opened:
         for file, data in content.items():
@@ -110,9 +111,9 @@ def test_cifar_archive(monkeypatch, tmp_path, builder_name, num_label_bytes):
             member.size = len(data)
             opened.addfile(member, io.BytesIO(data))
     _register(monkeypatch, builder_name, {about.url.rpartition("/")[2]: archive.getvalue()}, tmp_path)
-    num_train = 8 * len(about.train_files)
+    num_train = num * len(about.train_files)
     splits = prepare(builder_name, manual_dir=tmp_path, data_dir=tmp_path / "d")
-    assert splits == {"train": num_train, "test": 8}
+    assert splits == {"train": num_train, "test": num}
     data = load(f"tfds:{builder_name}", data_dir=tmp_path / "d")
     assert (data.image_shape, data.num_classes) == ((32, 32, 3), num_classes)
     assert _sorted(*data.train) == _sorted(np.concatenate(pixels[:-1]), np.concatenate(labels[:-1]))

@@ -5,65 +5,23 @@ import json
 import shutil
 import sys
 import time
-import types
 
 import numpy as np
 import pytest
 
 from jaxnas.data import hold_out, load, tfds
+from tests.data.tiny import CONTENT, in_order, prepare
 
 WITHOUT_TENSORFLOW = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed"
 )
 
 
-def _images(num: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (num, 6, 5, 3), dtype=np.uint8)
-
-
-CONTENT = {"train": (_images(30, 0), np.arange(30) % 3), "test": (_images(9, 1), np.arange(9) % 3)}
-
-
-def _prepare(
-    folder, name: str, features: dict | None = None, content: dict | None = None, suffix: str = "array_record"
-):
-    """Prepares a builder of the given name; `features` and `content` replace those of a small image classifier."""
-    import tensorflow_datasets
-    from PIL import Image
-
-    content = CONTENT if content is None else content
-    make = tensorflow_datasets.features
-    if features is None:
-        features = {"image": make.Image(shape=(None, None, 3)), "label": make.ClassLabel(num_classes=3)}
-    image_key, label_key = features
-
-    def rows(images, labels):
-        for index, (image, label) in enumerate(zip(images, labels)):
-            encoded = Image.fromarray(image) if isinstance(features[image_key], make.Image) else image
-            yield index, {image_key: encoded, label_key: int(label)}
-
-    def info(self):
-        return tensorflow_datasets.core.DatasetInfo(builder=self, features=make.FeaturesDict(features))
-
-    methods = {
-        "VERSION": tensorflow_datasets.core.Version("1.0.0"),
-        "_info": info,
-        "_split_generators": lambda self, manager: {split: rows(*pair) for split, pair in content.items()},
-        "_generate_examples": rows,
-    }
-    with tensorflow_datasets.core.registered.skip_registration():
-        base = tensorflow_datasets.core.GeneratorBasedBuilder
-        builder = types.new_class("Prepared", (base,), exec_body=lambda body: body.update(methods))
-    builder.name = name
-    builder(data_dir=str(folder), file_format=suffix).download_and_prepare()
-    return folder / name / "1.0.0"
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A prepared set called `tiny_shapes`, to be copied by tests that change it."""
     folder = tmp_path_factory.mktemp("prepared")
-    _prepare(folder, "tiny_shapes")
+    prepare(folder, "tiny_shapes")
     return folder
 
 
@@ -73,10 +31,6 @@ def copy(prepared, tmp_path):
     return tmp_path
 
 
-def _sorted(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
-    return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels))
-
-
 def test_reads_every_example_in_the_order_of_tfds(copy):
     import tensorflow_datasets
 
@@ -84,7 +38,7 @@ def test_reads_every_example_in_the_order_of_tfds(copy):
     assert (data.num_classes, data.image_shape, data.name) == (3, (6, 5, 3), "tfds:tiny_shapes")
     for split, part in (("train", data.train), ("test", data.test)):
         assert (part.images.dtype, part.labels.dtype) == (np.uint8, np.int32)
-        assert _sorted(*part) == _sorted(*CONTENT[split])
+        assert in_order(*part) == in_order(*CONTENT[split])
         rows = list(tensorflow_datasets.data_source("tiny_shapes", split=split, data_dir=str(copy), download=False))
         np.testing.assert_array_equal(part.images, np.stack([row["image"] for row in rows]))
         np.testing.assert_array_equal(part.labels, [row["label"] for row in rows])
@@ -169,15 +123,15 @@ def test_download_without_a_recipe_needs_tensorflow(tmp_path):
 
 
 def test_validation_stands_in_for_test(tmp_path):
-    _prepare(tmp_path, "tiny", content={"train": CONTENT["train"], "validation": CONTENT["test"]})
-    assert _sorted(*load("tfds:tiny", data_dir=tmp_path).test) == _sorted(*CONTENT["test"])
+    prepare(tmp_path, "tiny", content={"train": CONTENT["train"], "validation": CONTENT["test"]})
+    assert in_order(*load("tfds:tiny", data_dir=tmp_path).test) == in_order(*CONTENT["test"])
 
 
 def test_a_set_of_one_split_is_divided(tmp_path):
-    _prepare(tmp_path, "tiny", content={"train": CONTENT["train"]})
+    prepare(tmp_path, "tiny", content={"train": CONTENT["train"]})
     data = load("tfds:tiny", data_dir=tmp_path)
     assert (len(data.train.labels), len(data.test.labels)) == (24, 6)
-    assert sorted(_sorted(*data.train) + _sorted(*data.test)) == _sorted(*CONTENT["train"])
+    assert sorted(in_order(*data.train) + in_order(*data.test)) == in_order(*CONTENT["train"])
     again = load("tfds:tiny", data_dir=tmp_path)
     np.testing.assert_array_equal(data.test.images, again.test.images)
     assert len(hold_out(data.train)[1].labels) == 3
@@ -189,9 +143,9 @@ def test_tensor_features_and_several_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds, "CHUNK", 4)
     make = tensorflow_datasets.features
     features = {"image": make.Tensor(shape=(6, 5, 3), dtype=np.uint8), "label": make.ClassLabel(num_classes=3)}
-    _prepare(tmp_path, "tiny", features)
+    prepare(tmp_path, "tiny", features)
     data = load("tfds:tiny", data_dir=tmp_path)
-    assert _sorted(*data.train) == _sorted(*CONTENT["train"])
+    assert in_order(*data.train) == in_order(*CONTENT["train"])
 
 
 def _other_features(kind: str) -> dict:
@@ -218,20 +172,20 @@ def _other_features(kind: str) -> dict:
 )
 def test_other_features_are_refused(tmp_path, kind, message):
     content = {"train": (CONTENT["train"][0].astype(np.uint16 if kind == "image" else np.uint8), CONTENT["train"][1])}
-    _prepare(tmp_path, "tiny", _other_features(kind), content)
+    prepare(tmp_path, "tiny", _other_features(kind), content)
     with pytest.raises(ValueError, match=message):
         load("tfds:tiny", data_dir=tmp_path)
 
 
 def test_images_of_different_sizes_are_refused(tmp_path):
     images = [np.zeros([6, 5, 3], np.uint8), np.zeros([6, 6, 3], np.uint8)]
-    _prepare(tmp_path, "tiny", content={"train": (images, [0, 1])})
+    prepare(tmp_path, "tiny", content={"train": (images, [0, 1])})
     with pytest.raises(ValueError, match=r"images differ in size, .* in train; .* folder:DIR,size=SIDE"):
         load("tfds:tiny", data_dir=tmp_path)
 
 
 def test_a_set_without_a_train_split_is_refused(tmp_path):
-    _prepare(tmp_path, "tiny", content={"test": CONTENT["test"]})
+    prepare(tmp_path, "tiny", content={"test": CONTENT["test"]})
     with pytest.raises(ValueError, match=r"has splits \['test'\], expected one called train"):
         load("tfds:tiny", data_dir=tmp_path)
 
