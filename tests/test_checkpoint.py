@@ -1,5 +1,8 @@
 """Checkpoints come back bit for bit or not at all: every kind of leaf, every kind of damage."""
 
+import errno
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas.checkpoint import CheckpointError, Checkpoints
+from jaxnas.checkpoint import CheckpointError, Checkpoints, Damaged, Owner, digest, sealed, unsealed
 
 
 class State(NamedTuple):
@@ -186,6 +189,15 @@ def truncate_everything(folder: Path) -> None:
             path.write_bytes(b"")
 
 
+def rename(folder: Path) -> None:
+    (folder / "step_6").rename(folder / "step_9")
+
+
+def rename_over(folder: Path) -> None:
+    shutil.rmtree(folder / "step_4")
+    (folder / "step_6").rename(folder / "step_4")
+
+
 def empty_step(folder: Path) -> None:
     (folder / "step_8").mkdir()
 
@@ -212,10 +224,12 @@ def remove(*names: str):
         (truncate_everything, 4),
         (remove("manifest.ocdbt"), 4),
         (remove("metadata"), 4),
+        (rename, 4),
+        (rename_over, 2),
         (empty_step, 6),
         (file_in_place_of_step, 6),
     ],
-    ids=["flip", "flip_meta", "truncate", "truncate_all", "manifest", "meta", "empty", "file"],
+    ids=["flip", "flip_meta", "truncate", "truncate_all", "manifest", "meta", "rename", "rename_over", "empty", "file"],
 )
 def test_damage_costs_one_line_and_a_step(tmp_path, capfd, damage, expected):
     save_steps(tmp_path, 2, 4, 6)
@@ -328,3 +342,100 @@ def test_saving_again_replaces_the_step_and_what_came_later(tmp_path):
             checkpoints.save(step, {"x": jnp.full(2, 10 * step)}, {"again": checkpoints.steps()})
         assert checkpoints.steps() == [1, 2]
         assert checkpoints.restore({"x": jnp.zeros(2, int)})[2] == {"again": [1, 2, 3]}
+
+
+def test_steps_that_are_not_preferred_come_last(tmp_path):
+    save_steps(tmp_path, 2, 4, 6)
+    with Checkpoints(tmp_path) as checkpoints:
+        for wanted, expected in (({2, 4, 6}, 6), ({2, 4}, 4), ({2}, 2), (set(), 6)):
+            prefer = lambda step, meta, wanted=wanted: meta["step"] == step and step in wanted  # noqa: E731
+            assert checkpoints.restore(make_state(), prefer=prefer)[0] == expected
+
+
+def test_one_owner_saves_at_a_time(tmp_path):
+    state = {"x": jnp.ones(2)}
+    with Checkpoints(tmp_path) as first, Checkpoints(tmp_path) as second:
+        first.save(80, state)
+        with pytest.raises(ValueError, match="in use by another run"):
+            second.save(10, state)
+        assert second.restore(state)[0] == 80  # reading is free
+        first.save(90, state)
+        assert first.steps() == [80, 90]
+    with Checkpoints(tmp_path) as third:
+        third.save(85, state)
+        assert third.steps() == [80, 85]
+
+
+def test_what_another_owner_saved_meanwhile_is_not_replaced(tmp_path):
+    state = {"x": jnp.ones(2)}
+    with Checkpoints(tmp_path) as slow:
+        assert slow.restore(state) is None
+        with Checkpoints(tmp_path) as fast:
+            fast.save(90, state)
+        with pytest.raises(ValueError, match="has got step 90 from another run meanwhile"):
+            slow.save(10, state)
+        assert slow.restore(state)[0] == 90  # who has read it may go on from it
+        slow.save(91, state)
+        assert slow.steps() == [90, 91]
+
+
+def test_a_killed_owner_leaves_nothing_behind(tmp_path):
+    program = f"""
+        import time
+        from pathlib import Path
+        from jaxnas.checkpoint import Owner
+        with Owner(Path({str(tmp_path)!r}), "workdir"):
+            print("held", flush=True)
+            time.sleep(600)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"workdir {tmp_path} is in use by another run"):
+            Owner(tmp_path, "workdir").acquire()
+        process.send_signal(signal.SIGKILL)
+    with Owner(tmp_path, "workdir") as owner:
+        assert owner.held
+    assert not owner.held
+
+
+def test_a_failed_save_leaves_what_was_there_and_no_litter(tmp_path, monkeypatch):
+    state = {"x": jnp.ones(2)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        _, manager = checkpoints._orbax()
+
+        def fail(step, **_):
+            (tmp_path / f"step_{step}.orbax-checkpoint-tmp").mkdir()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(manager, "save", fail)
+            with pytest.raises(OSError, match=r"step_2 cannot be written: OSError: .*No space left"):
+                checkpoints.save(2, state)
+        assert [path.name for path in sorted(tmp_path.iterdir())] == [".lock", "step_1"]
+        checkpoints.save(2, state)
+        assert checkpoints.steps() == [1, 2]
+
+
+def test_sealed_json_shows_what_was_altered():
+    assert unsealed(sealed({"b": (1, 2), "a": 0.5})) == {"b": [1, 2], "a": 0.5}
+    for altered in ({**sealed({"a": 1}), "a": 2}, {"a": 1}, {**sealed({"a": 1}), "b": 1}, [], None, 3):
+        with pytest.raises(Damaged):
+            unsealed(altered)
+
+
+def test_a_digest_tells_trees_apart():
+    tree = {"x": np.arange(6, dtype=np.uint8), "key": jax.random.key(1), "n": 3, "half": jnp.ones(2, jnp.bfloat16)}
+    others = [
+        {**tree, "x": tree["x"][::-1]},
+        {**tree, "x": tree["x"].reshape(2, 3)},
+        {**tree, "x": tree["x"].astype(np.int8)},
+        {**tree, "key": jax.random.key(2)},
+        {**tree, "n": 4},
+        {**tree, "half": jnp.zeros(2, jnp.bfloat16)},
+        {**tree, "more": np.zeros((0, 2))},
+    ]
+    assert digest(tree) == digest(dict(reversed(tree.items()))) == digest({**tree, "x": jnp.asarray(tree["x"])})
+    assert len({digest(other) for other in [tree, *others]}) == len(others) + 1
+    assert digest({"f": print}) == digest({"f": len})  # functions have no content

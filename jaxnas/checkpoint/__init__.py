@@ -1,21 +1,18 @@
 """Checkpoints that survive a kill, a truncated file and a flipped bit; the only module that imports Orbax.
 
 `jaxnas.run` saves every phase of a run through it. A step directory holds the leaves of the state as one flat Orbax
-item (names are the tree paths) and one JSON item: the caller's `meta`, a description and a checksum of every leaf.
-Orbax makes a save atomic, but it loads flipped bytes, casts dtypes and gives up at a broken newest step without help.
+item (names are the tree paths) and one JSON item: the step, the caller's `meta`, a description and a checksum of every
+leaf. Orbax makes a save atomic, but it loads flipped bytes, casts dtypes and gives up at a broken newest step without
+help.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import re
 import shutil
 import sys
-import time
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checkpoint.broken import Broken, breaking, first_line, quiet
 from jaxnas.checkpoint.leaves import NOTHING, checksum, decode, encode, is_stored, named_leaves, type_name
+from jaxnas.checkpoint.owner import Owner, is_writer
+from jaxnas.checkpoint.sealed import Damaged, digest, sealed, unsealed
 
-__all__ = ["CheckpointError", "Checkpoints"]
+__all__ = ["CheckpointError", "Checkpoints", "Damaged", "Owner", "digest", "is_writer", "sealed", "unsealed"]
 
 _STEP = re.compile(r"step_(\d+)")
 
@@ -34,16 +34,15 @@ class CheckpointError(ValueError):
     """Checkpoints exist and none of them can be read and verified."""
 
 
-class _Broken(Exception):
-    """One step that does not verify; `restore` falls back to an older one."""
-
-
 class Checkpoints:
     """The checkpoints of one phase: a context manager around one directory.
 
     Leaves of a state may be JAX arrays (typed keys included), NumPy arrays and scalars, and Python `bool`, `int`,
     `float` and `complex`; zero-size arrays are described, not stored. Saves are synchronous, so the caller may donate
     the state right after. Every array must be addressable from this process.
+
+    Reading needs no permission. The first save makes the object the owner of the directory until its context ends; it
+    is refused while another one saves there, and when another one has saved there since this one looked.
 
     Args:
       directory: holds one folder `step_<n>` per checkpoint; made at the first save.
@@ -68,6 +67,8 @@ class Checkpoints:
         self._directory = Path(directory).absolute()
         self._keep = keep
         self._broken: set[int] = set()
+        self._owner = Owner(self._directory, "checkpoint folder")
+        self._known = set(self.steps())
         self._open: Any = None
 
     def __enter__(self) -> Checkpoints:
@@ -75,8 +76,9 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Closes Orbax, whatever happened: its threads would keep the interpreter from ending."""
+        self._owner.release()
         if self._open is not None:
-            with _quiet():
+            with quiet():
                 self._open.close()
             self._open = None
 
@@ -86,6 +88,20 @@ class Checkpoints:
             return []
         found = (_STEP.fullmatch(entry.name) for entry in self._directory.iterdir())
         return sorted(int(match[1]) for match in found if match)
+
+    def own(self) -> None:
+        """Becomes the owner of the directory now instead of at the first save; only the owner saves.
+
+        Raises:
+          ValueError: another one owns it, or has saved there since this object was made or has restored.
+        """
+        if self._owner.held or not is_writer():
+            return
+        self._owner.acquire()
+        new = sorted(set(self.steps()) - self._known)
+        if new:
+            self._owner.release()
+            raise ValueError(f"checkpoint folder {self._directory} has got step {new[-1]} from another run meanwhile")
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any] | None = None, *, good: bool = True) -> None:
         """Writes `state` as checkpoint `step`; replaces that step and everything later than it.
@@ -97,30 +113,39 @@ class Checkpoints:
           good: False when the state is suspect (the loss is NaN): it then never pushes the last good step out.
 
         Raises:
-          ValueError: a leaf cannot be stored (named by its path), or `meta` is not JSON.
+          ValueError: a leaf cannot be stored (named by its path), `meta` is not JSON, or the directory belongs to
+            another owner.
           OSError: the disk does not take it; what was saved before is still there.
         """
         arrays, records = encode(state)
-        item = _sealed({"meta": dict(meta or {}), "leaves": records, "good": good})
+        try:
+            item = sealed({"step": step, "meta": dict(meta or {}), "leaves": records, "good": good})
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the meta of a checkpoint must be JSON data: {error}") from None
+        self.own()
         for stale in self.steps():
             if stale >= step or stale in self._broken:
                 shutil.rmtree(self._path(stale), ignore_errors=True)
         self._broken.clear()
-        for leftover in self._directory.glob("*.orbax-checkpoint-tmp*"):  # of a killed save
-            shutil.rmtree(leftover, ignore_errors=True)
+        self._sweep()
         ocp, checkpoints = self._orbax()
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(item))
         try:
-            with _quiet():
+            with quiet():
                 checkpoints.reload()
                 checkpoints.save(step, args=args, force=True)
                 checkpoints.wait_until_finished()
         except Exception as error:
-            raise OSError(f"checkpoint {self._path(step)} cannot be written: {_first_line(error)}") from error
+            self._sweep()
+            raise OSError(f"checkpoint {self._path(step)} cannot be written: {first_line(error)}") from error
         self._prune()
 
     def restore(
-        self, target: Any, *, check_meta: Mapping[str, Any] | None = None
+        self,
+        target: Any,
+        *,
+        check_meta: Mapping[str, Any] | None = None,
+        prefer: Callable[[int, dict[str, Any]], bool] = lambda step, meta: True,
     ) -> tuple[int, Any, dict[str, Any]] | None:
         """Reads the newest step that verifies; a broken one costs a line on stderr.
 
@@ -129,6 +154,7 @@ class Checkpoints:
             `jax.ShapeDtypeStruct`; the restored leaves have their type (JAX or NumPy) and sharding. A function of
             `meta` that returns such a pytree serves states whose shapes are known only from the checkpoint.
           check_meta: entries that the saved `meta` must have; nested mappings are compared entry by entry.
+          prefer: `(step, meta) -> bool`; a step for which it is false is read only when no other one can be.
 
         Returns:
           `(step, state, meta)`, bit for bit what was saved, or None when there is no checkpoint.
@@ -138,21 +164,44 @@ class Checkpoints:
           ValueError: the newest readable checkpoint has another `meta` or a state of another form.
         """
         steps = self.steps()
-        for step in reversed(steps):
+        self._known |= set(steps)
+        for step, item in self._verified(steps, check_meta or {}, prefer):
+            wanted = target(item["meta"]) if callable(target) else target
+            self._compare(step, item["leaves"], wanted)
             try:
-                item = self._read_meta(step)
-                self._check(step, item["meta"], check_meta or {})
-                wanted = target(item["meta"]) if callable(target) else target
-                self._compare(step, item["leaves"], wanted)
-                state = self._read_state(step, item["leaves"], wanted)
-            except _Broken as error:
-                self._broken.add(step)
-                print(f"jaxnas: skipped checkpoint {self._path(step)}: {error}", file=sys.stderr)
-                continue
-            return step, state, item["meta"]
+                return step, self._read_state(step, item["leaves"], wanted), item["meta"]
+            except Broken as error:
+                self._skip(step, error)
         if steps:
             raise CheckpointError(f"none of the {len(steps)} checkpoints in {self._directory} can be read")
         return None
+
+    def _verified(
+        self, steps: list[int], check_meta: Mapping[str, Any], prefer: Callable[[int, dict[str, Any]], bool]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The steps whose JSON item can be read, newest first, and after them those that are not preferred."""
+        others = []
+        for step in reversed(steps):
+            try:
+                item = self._read_meta(step)
+            except Broken as error:
+                self._skip(step, error)
+                continue
+            self._check(step, item["meta"], check_meta)
+            if prefer(step, item["meta"]):
+                yield step, item
+            else:
+                others.append((step, item))
+        yield from others
+
+    def _skip(self, step: int, reason: Exception) -> None:
+        self._broken.add(step)
+        print(f"jaxnas: skipped checkpoint {self._path(step)}: {reason}", file=sys.stderr)
+
+    def _sweep(self) -> None:
+        """Deletes what killed and failed saves have left."""
+        for leftover in self._directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _path(self, step: int) -> Path:
         return self._directory / f"step_{step}"
@@ -165,7 +214,7 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None, step_prefix="step", create=True, enable_async_checkpointing=False
             )
-            with _quiet():
+            with quiet():
                 self._open = ocp.CheckpointManager(self._directory, options=options)
         return ocp, self._open
 
@@ -181,30 +230,29 @@ class Checkpoints:
     def _is_good(self, step: int) -> bool:
         try:
             return bool(self._read_meta(step)["good"])
-        except _Broken:
+        except Broken:
             return False
 
     def _read_meta(self, step: int) -> dict[str, Any]:
         """The JSON item of a step, its checksum verified."""
         ocp, checkpoints = self._orbax()
-        with _quiet(), _breaking():
+        with quiet(), breaking():
             read = checkpoints.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-            item = dict(read.meta)
-            saved = item.pop("crc32")
-            if saved != _json_crc(item):
-                raise _Broken("the JSON item fails its checksum")
+            item = unsealed(read.meta)
+        if item.get("step") != step:
+            raise Broken(f"it holds step {item.get('step')}")
         return item
 
     def _read_state(self, step: int, records: list[dict[str, Any]], target: Any) -> Any:
         """The arrays of a step as the leaves of `target`, every checksum verified."""
         stored = {r["path"]: np.empty(r["shape"], jnp.dtype(r["dtype"])) for r in records if is_stored(r)}
         ocp, checkpoints = self._orbax()
-        with _quiet(), _breaking():
+        with quiet(), breaking():
             args = ocp.args.Composite(state=ocp.args.StandardRestore(stored or NOTHING))
             arrays = checkpoints.restore(step, args=args).state
             for record in records:
                 if is_stored(record) and checksum(arrays[record["path"]]) != record["crc32"]:
-                    raise _Broken(f"leaf {record['path']} fails its checksum")
+                    raise Broken(f"leaf {record['path']} fails its checksum")
         by_path = {record["path"]: record for record in records}
         leaves = [decode(by_path[path], arrays.get(path), leaf) for path, leaf in named_leaves(target)]
         return jax.tree.unflatten(jax.tree.structure(target), leaves)
@@ -228,52 +276,3 @@ class Checkpoints:
             more = f" ({len(differing) - 1} more leaves differ)" if len(differing) > 1 else ""
             was, expected = saved.get(path, "missing"), wanted.get(path, "no such leaf")
             raise ValueError(f"checkpoint {self._path(step)}: leaf {path} is {was}, expected {expected}{more}")
-
-
-def _json_crc(item: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(item, sort_keys=True).encode())
-
-
-def _sealed(item: dict[str, Any]) -> dict[str, Any]:
-    """`item` as JSON reads it back, with its own checksum."""
-    try:
-        item = json.loads(json.dumps(item))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the meta of a checkpoint must be JSON data: {error}") from None
-    return {**item, "crc32": _json_crc(item)}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax from writing to stderr: what matters is raised or printed by this module."""
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
-    level = logger.level
-
-    def ignore_late_reads(problem: Any) -> None:
-        if "Event loop is closed" not in str(problem.exc_value):
-            hook(problem)
-
-    logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = ignore_late_reads
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _breaking() -> Iterator[None]:
-    """Whatever goes wrong while a step is read means that the step is broken."""
-    try:
-        yield
-    except _Broken:
-        raise
-    except Exception as error:
-        time.sleep(0.2)  # the reads of the other leaves end after the loop that asked for them is closed
-        raise _Broken(_first_line(error)) from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:160]}"
