@@ -12,18 +12,28 @@ from jaxnas.base import Batch
 
 def load_data(config: DataConfig) -> data.Data:
     """The data set, shrunk if asked."""
-    shrinking = config.pad_to is not None or config.shrink > 1
+    shrinking = config.pad_to is not None or config.shrink != 1
 
     def transform(images):
-        return data.shrink(images, pad_to=config.pad_to or images.shape[1], factor=config.shrink)
+        side = max(images.shape[1:3]) if config.pad_to is None else config.pad_to
+        return data.shrink(images, pad_to=side, factor=config.shrink)
 
     return data.load(config.name, data_dir=config.data_dir, transform=transform if shrinking else None)
 
 
 def split_data(loaded: data.Data, config: DataConfig, seed: int) -> data.SearchData:
-    """The two parts that a search may see; it has no way to the test examples."""
-    sizes: Any = (config.weights, config.policy)
+    """The two parts that a search may see; it has no way to the test examples.
+
+    The sizes are two fractions, or two counts where one is above 1.
+    """
+    side = min(loaded.image_shape[:2])
+    if config.crop > side:
+        raise ValueError(f"data.crop is {config.crop}, expected at most the {side} pixels of an image's side")
+    sizes: Any = (float(config.weights), float(config.policy))
     if max(sizes) > 1:
+        for field, size in zip(("weights", "policy"), sizes, strict=True):
+            if size < 1 or not size.is_integer():
+                raise ValueError(f"data.{field} is {size:g}, expected a count of at least 1, or two fractions below 1")
         sizes = tuple(int(size) for size in sizes)
     known = {"mean": data.CIFAR10_MEAN, "std": data.CIFAR10_STD} if config.name == "cifar10" else {}
     return data.split(loaded, sizes=sizes, seed=seed, **known)
@@ -36,9 +46,25 @@ def all_training(images: data.SearchData) -> data.Examples:
 
 def steps_per_epoch(examples: data.Examples, batch_size: int) -> int:
     """Full batches in one pass; a batch larger than the data is refused."""
-    if batch_size > len(examples.labels):
-        raise ValueError(f"batch_size is {batch_size}, expected at most the {len(examples.labels)} examples there are")
+    if not 1 <= batch_size <= len(examples.labels):
+        raise ValueError(f"batch_size is {batch_size}, expected 1 to the {len(examples.labels)} examples there are")
     return len(examples.labels) // batch_size
+
+
+def num_steps(prefix: str, recipe: Any, examples: data.Examples) -> int:
+    """The steps of `recipe.epochs` passes in batches of `recipe.batch_size`; `prefix` of its fields, for errors."""
+    try:
+        steps = recipe.epochs * steps_per_epoch(examples, recipe.batch_size)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
+    if not 0 < steps < 2**31:
+        raise ValueError(f"{prefix}epochs is {recipe.epochs}, which makes {steps} steps, expected 1 to {2**31 - 1}")
+    return steps
+
+
+def schedule(prefix: str, recipe: Any, examples: data.Examples) -> dict[str, int]:
+    """The arguments of a schedule by epochs, checked as `num_steps` does."""
+    return {"epochs": recipe.epochs, "steps_per_epoch": num_steps(prefix, recipe, examples) // recipe.epochs}
 
 
 def training_batch(key, examples, step, batch_size, images: data.SearchData, config: DataConfig, *, fresh=False):
