@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.costs import cost, space_tables
-from jaxnas.describe import architecture_summary, check_architecture, main, read_architecture, space_summary
+from jaxnas.architecture_files import check_architecture, read_architecture
+from jaxnas.describe import architecture_summary, main, network_costs, space_summary
 from jaxnas.spaces import registry
 from jaxnas.spaces.darts import darts_space, snas_space
+from jaxnas.spaces.published import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--set", "channels=4", "--set", "cells=2", "--set", "lowering=lax"]
@@ -110,7 +111,8 @@ def test_space_that_says_nothing_of_itself():
     assert summary["architectures"] is summary["architectures_log10"] is summary["settings"] is None
     assert summary["decisions"]["normal"]["operations"] == list(range(8))
     found = architecture_summary(bare, _arch())
-    assert found == {"space": "custom", "arch": _arch(), "genotype": None, "parameters": None, "macs": None}
+    assert found.pop("parameters") == summary["supernet_parameters"]  # the supernet takes the network's place
+    assert found == {"space": "custom", "arch": _arch(), "genotype": None, "macs": None}
 
 
 def test_parameters_without_a_table_come_from_the_network():
@@ -129,28 +131,9 @@ def test_architecture_is_described(capsys, tmp_path):
     found = _describe(capsys, "snas", *SMALL, "--arch", _write(tmp_path, arch))["architecture"]
     assert found["arch"] == arch
     assert found["genotype"] == space.about.genotype(arch)
-    for name, table in space_tables(space, (32, 32, 3)).items():
-        assert found[name] == cost(table, {kind: np.array(leaf) for kind, leaf in arch.items()})
-
-
-def test_every_form_of_the_file_is_read(tmp_path):
-    space, arch = _small_snas(), _arch(1)
-    summary = architecture_summary(space, arch)
-    forms = [summary, {"space": "snas", "architecture": arch}, {"arch": arch}, arch, summary["genotype"]]
-    forms.append({"space": "snas", "architecture": summary["genotype"]})
-    for content in forms:
-        found = read_architecture(space, _write(tmp_path, content))
-        assert {kind: leaf.tolist() for kind, leaf in found.items()} == arch
-        assert {leaf.dtype for leaf in found.values()} == {np.dtype(np.int32)}
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_genotype_that_is_a_string(tmp_path, as_json):
-    space = registry.build("nasbench201")
-    text = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
-    found = read_architecture(space, _write(tmp_path, json.dumps(text) if as_json else f"{text}\n"))
-    assert found["cell"].tolist() == [3, 0, 1, 4, 2, 3]
-    assert architecture_summary(space, found)["genotype"] == text
+    assert found == {**found, **network_costs(space, arch, (32, 32, 3))}
+    assert found["macs"] > found["parameters"] > 0
+    assert "parameters_retrained" not in found
 
 
 def test_genotype_of_integers(capsys, tmp_path):
@@ -162,22 +145,36 @@ def test_genotype_of_integers(capsys, tmp_path):
         read_architecture(registry.build("table", **NEEDED["table"]), _write(tmp_path, [2, 0]))
 
 
-def test_architectures_that_darts_derives_are_inside_and_others_are_not():
-    space = darts_space()
-    derive = jax.jit(space.derive)
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        arch = derive({kind: rng.normal(size=(14, 8)).astype(np.float32) for kind in KINDS})
-        check_architecture(space, arch)
-    three = {kind: np.array(leaf) for kind, leaf in arch.items()}
-    three["normal"][2:5] = 3
-    with pytest.raises(ValueError, match="outside of space darts"):
-        check_architecture(space, three)
-    one = {kind: np.array(leaf) for kind, leaf in arch.items()}
-    one["reduce"][:2] = (1, 0)
-    with pytest.raises(ValueError, match="outside of space darts"):
-        check_architecture(space, one)
-    check_architecture(snas_space(), three)
+def test_work_directory_is_described_as_its_record_says(capsys, tmp_path):
+    space, arch = _small_snas(), _arch(2)
+    form = {"affine": False}
+    record = architecture_summary(space, arch, (8, 8, 1), network=form)
+    (tmp_path / "architecture.json").write_text(
+        json.dumps({**record, "settings": space.about.config, "network": form, "image_shape": [8, 8, 1]})
+    )
+    found = _describe(capsys, "snas", "--arch", str(tmp_path))
+    assert found["architecture"] == record
+    assert (found["settings"], found["image_shape"]) == (space.about.config, [8, 8, 1])
+    assert record["parameters"] < record["parameters_retrained"]
+    wide = _describe(capsys, "snas", "--arch", str(tmp_path), "--set", "channels=8", "--image", "16x16x1")
+    assert wide["settings"] == {**space.about.config, "channels": 8}
+    assert wide["architecture"]["macs"] > 4 * record["macs"]
+
+
+def test_published_cell_and_text_are_described(capsys):
+    found = _describe(capsys, "darts", *SMALL, "--arch", "darts_v2")["architecture"]
+    space = darts_space(channels=4, cells=2, lowering="lax")
+    assert found == architecture_summary(space, space.about.parse(PUBLISHED["darts_v2"]))
+    again = _describe(capsys, "darts", *SMALL, "--arch", json.dumps(found["genotype"]))
+    assert again["architecture"] == found
+
+
+def test_settings_that_are_sequences_of_numbers(capsys):
+    sizes = ("widths=8,16", "blocks=1,1", "strides=1, 2", "expansions=2", "lowering=lax", "last_channels=8")
+    options = [word for size in sizes for word in ("--set", size)]
+    found = _describe(capsys, "proxyless", *options, "--image", "8x8x1")
+    assert (found["settings"]["widths"], found["settings"]["strides"]) == ([8, 16], [1, 2])
+    assert "setting widths: expected a whole number, got 'x'" in _refused(capsys, "proxyless", "--set", "widths=8,x")
 
 
 # Mistakes
@@ -189,16 +186,16 @@ def test_architectures_that_darts_derives_are_inside_and_others_are_not():
         (["dart"], "unknown space 'dart'; did you mean darts? the spaces are darts, snas"),
         (["transformer"], "unknown space 'transformer'; the spaces are"),
         (["snas", "--set", "chanels=3"], "unknown setting 'chanels' of space snas; did you mean channels?"),
-        (["snas", "--set", "channels"], "--set channels: expected name=value"),
-        (["snas", "--set", "channels=many"], "--set channels: expected a whole number, got 'many'"),
+        (["snas", "--set", "channels"], "setting channels: expected name=value"),
+        (["snas", "--set", "channels=many"], "setting channels: expected a whole number, got 'many'"),
         (["snas", "--set", "channels=1.5"], "expected a whole number"),
-        (["snas", "--set", "drop_path=x"], "--set drop_path: expected a number, got 'x'"),
+        (["snas", "--set", "drop_path=x"], "setting drop_path: expected a number, got 'x'"),
         (["snas", "--set", "drop_path=nan"], "drop_path must lie in [0, 1), got nan"),
         (["snas", "--set", "cells=0"], "cells must be at least 1, got 0"),
         (["snas", "--set", "operations=none,conv"], "operations: unknown 'conv'"),
         (["darts", "--set", "operations=skip_connect,max_pool_3x3"], "must contain 'none'"),
         (["table"], "space table needs a value for values"),
-        (["table", "--set", "values=[[1,"], "--set values: expected JSON, got '[[1,'"),
+        (["table", "--set", "values=[[1,"], "setting values: expected JSON, got '[[1,'"),
         (["table", "--set", "values=[[1, 2, 3]]"], "values must have axes of one length"),
         (["snas", "--image", "32"], "--image 32: expected HEIGHTxWIDTHxCHANNELS, as 32x32x3"),
         (["snas", "--image", "32x0x3"], "--image 32x0x3: expected"),
@@ -210,36 +207,11 @@ def test_mistake_on_the_command_line(capsys, arguments, message):
     assert message in _refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "not valid JSON"),
-        ('{"normal": [1, 2', "not valid JSON"),
-        ("nothing of the kind", "neither integers nor a genotype"),
-        ("{}", "neither integers nor a genotype"),
-        ("null", "neither integers nor a genotype"),
-        ({"normal": [0] * 14}, "structure"),
-        ({"normal": [0] * 14, "reduce": [0] * 13}, "expected integers of shape (14,)"),
-        ({"normal": [0] * 14, "reduce": [8] * 14}, "operations must lie in 0..7"),
-        ({"normal": [0] * 14, "reduce": [-1] * 14}, "operations must lie in 0..7"),
-        ({"normal": [0] * 14, "reduce": [0.5] * 14}, "neither integers nor a genotype"),
-        ({"normal": [0] * 14, "reduce": [True] * 14}, "expected integers"),
-        ({"normal": [0] * 14, "reduce": [10**30] * 14}, "expected integers"),
-        ({"normal": [[["conv", 0]]] * 4, "reduce": []}, "no edge 0 -> 2 with operation 'conv'"),
-        ({"space": "darts", "arch": {kind: [0] * 14 for kind in KINDS}}, "of space 'darts', not of 'snas'"),
-    ],
-)
-def test_mistake_in_the_file(tmp_path, content, message):
-    with pytest.raises(ValueError, match=r"architecture\.json: ") as caught:
-        read_architecture(_small_snas(), _write(tmp_path, content))
-    assert message in str(caught.value)
-
-
 def test_file_that_is_no_text(capsys, tmp_path):
     path = tmp_path / "weights.bin"
     path.write_bytes(b"\xff\xfe\x00\x80")
     assert "it is not text" in _refused(capsys, "snas", *SMALL, "--arch", str(path))
-    assert "cannot be read: Is a directory" in _refused(capsys, "snas", *SMALL, "--arch", str(tmp_path))
+    assert "the directory has no architecture.json" in _refused(capsys, "snas", *SMALL, "--arch", str(tmp_path))
 
 
 def test_architecture_outside_of_the_space_is_refused(capsys, tmp_path):

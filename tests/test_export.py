@@ -103,6 +103,13 @@ def test_network_json_says_what_goes_in_and_what_comes_out(tmp_path):
     assert about["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(trained("nasbench201")[2]["params"]))
 
 
+def test_counts_of_an_older_record_are_counted_anew(tmp_path):
+    about = export.export_workdir(finished(tmp_path, parameters=1, macs=2.5), tmp_path / "out")
+    saved = export.load_variables(tmp_path / "out" / "weights.safetensors")
+    assert about["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(saved["params"]))
+    assert isinstance(about["macs"], int)
+
+
 def test_weights_are_the_same_after_a_round_trip(tmp_path):
     _, _, variables = trained("nasbench201")
     export.export_workdir(finished(tmp_path), tmp_path / "out")
@@ -180,6 +187,8 @@ def broken(tmp_path, case):
         return tmp_path / "nowhere"
     changes = {"other network": {"settings": {**SETTINGS["nasbench201"], "channels": 8}}}
     changes |= {"unknown space": {"space": "nasbench"}, "other classes": {"num_classes": 7}, "no weights": {}}
+    changes |= {"other genotype": {"arch": {"cell": [0] * 6}}, "settings of text": {"settings": {"channels": "4"}}}
+    changes |= {"unknown form": {"network": {"depth": 3}}}
     workdir = finished(tmp_path, **changes.get(case, {}))
     path = workdir / "architecture.json"
     if case == "no architecture":
@@ -200,7 +209,10 @@ def broken(tmp_path, case):
     [
         ("no directory", "nowhere does not exist or is not a directory"),
         ("no architecture", "run has no architecture.json: the run is not finished, or of a kind without one"),
-        ("half a file", "architecture.json cannot be read as JSON: "),
+        ("half a file", "architecture.json: not valid JSON: "),
+        ("other genotype", "architecture.json: architecture: its integers and its genotype are two different arch"),
+        ("settings of text", "architecture.json: settings do not build space 'nasbench201': "),
+        ("unknown form", "network: space 'nasbench201' has no form {'depth': 3}"),
         ("old fields", "architecture.json lacks network, image_shape, num_classes, normalisation, genotype, weights"),
         ("unknown space", "unknown space 'nasbench'; did you mean nasbench201?"),
         ("no weights", "run has no network.safetensors: the run is not finished"),

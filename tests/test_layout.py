@@ -13,16 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each part of the library and the parts right below it. A part may import these, what they may import, and itself.
 BELOW = {
-    "base": (),
+    "dtypes": (),
+    "base": ("dtypes",),
     "ops": ("base",),
     "relaxations": ("base",),
     "policies": ("base",),
     "spaces": ("ops", "relaxations"),
     "estimators": ("spaces", "policies"),
+    "architecture_files": ("spaces",),
     "costs": ("spaces",),
-    "tabular": ("spaces",),
+    "tabular": ("costs",),
     "derive": ("costs", "policies"),
-    "describe": ("derive",),
+    "describe": ("derive", "architecture_files"),
     "train": ("derive",),
     "morphisms": ("train",),
     "population": ("morphisms",),

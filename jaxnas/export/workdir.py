@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import derive
-from jaxnas.base import Arch, Network, SearchSpace, arch_like
-from jaxnas.describe import architecture_summary
+from jaxnas.architecture_files import Source, build_space, decode, read_source
+from jaxnas.base import Arch, Network, SearchSpace
+from jaxnas.describe import architecture_summary, network_costs
 from jaxnas.export.stablehlo import PLATFORMS, to_stablehlo
 from jaxnas.export.weights import load_variables, to_safetensors, write_bytes
-from jaxnas.spaces import registry
 
 __all__ = ["architecture_record", "export_workdir"]
 
@@ -64,8 +64,8 @@ def architecture_record(
       weights: file of the trained variables, beside `architecture.json`.
 
     Returns:
-      What `jaxnas.describe.architecture_summary` says, whose costs know nothing of `network`, with these arguments and
-      the space's settings.
+      What `jaxnas.describe.architecture_summary` says of the network in this form, with these arguments and the
+      space's settings. `parameters` is the number of entries of the weights file's `params`.
 
     Raises:
       ValueError: an architecture of another space, or `mean`, `std` or `classes` of another length.
@@ -77,7 +77,7 @@ def architecture_record(
         if len(values) != length:
             raise ValueError(f"{name} must have {length} entries, got {len(values)}")
     return {
-        **architecture_summary(space, arch, image_shape),
+        **architecture_summary(space, arch, image_shape, network=network or {}),
         "settings": space.about.config,
         "network": dict(network or {}),
         "image_shape": list(image_shape),
@@ -104,9 +104,10 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
       ImportError: without flatbuffers or safetensors.
     """
     workdir, out = Path(workdir), Path(out)
-    record = _read_record(workdir)
-    space = registry.build(record["space"], **(record["settings"] or {}))
-    network = _network(space, record)
+    source = _read_record(workdir)
+    space, record = build_space(source), source.record
+    arch = decode(space, source)
+    network = _network(space, arch, record["network"])
     batch = jax.ShapeDtypeStruct((4, *record["image_shape"]), jnp.float32)
     like = jax.eval_shape(network.init, jax.random.key(0), batch)
     variables = load_variables(_existing(workdir, record["weights"]), like)
@@ -117,17 +118,21 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
         "network.stablehlo": to_stablehlo(network, variables, record["image_shape"]),
         "weights.safetensors": to_safetensors(variables),
     }
-    about = _about(record, {name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    costs = network_costs(space, arch, record["image_shape"], **record["network"])
+    about = _about({**record, **costs}, digests)
     for name, content in {**files, "network.json": (json.dumps(about, indent=2) + "\n").encode()}.items():
         write_bytes(out / name, content)
     return about
 
 
-def _network(space: SearchSpace, record: dict[str, Any]) -> Network:
-    arch = arch_like(space.choices, record["arch"])
-    if space.about.network is None:
-        return derive.network(space, None, arch, **record["network"])[0]
-    return space.about.network(arch, **record["network"])
+def _network(space: SearchSpace, arch: Arch, changes: dict[str, Any]) -> Network:
+    try:
+        if space.about.network is None:
+            return derive.network(space, None, arch, **changes)[0]
+        return space.about.network(arch, **changes)
+    except TypeError as error:
+        raise ValueError(f"network: space {space.about.name!r} has no form {changes}: {error}") from None
 
 
 def _about(record: dict[str, Any], digests: dict[str, str]) -> dict[str, Any]:
@@ -143,16 +148,12 @@ def _about(record: dict[str, Any], digests: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _read_record(workdir: Path) -> dict[str, Any]:
-    path = _existing(workdir, "architecture.json")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
-    missing = [name for name in FIELDS if not isinstance(record, dict) or name not in record]
+def _read_record(workdir: Path) -> Source:
+    source = read_source(_existing(workdir, "architecture.json"))
+    missing = [name for name in FIELDS if name not in source.record]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
-    return record
+        raise ValueError(f"{source.name} lacks {', '.join(missing)}")
+    return source
 
 
 def _existing(workdir: Path, name: str) -> Path:

@@ -9,17 +9,18 @@ arXiv 1812.09926) keeps all fourteen edges, allows `none`, and normalises pools 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnas.base import About, Arch, SearchSpace, Tree, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, compute_dtype, from_linen, one_draw
+from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
+from jaxnas.ops import Classifier, Lowering, Style, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, used_cell
+from jaxnas.spaces.darts_genotype import genotype, parse
 from jaxnas.spaces.darts_network import (
     PRIMITIVES,
     CellPlan,
@@ -64,7 +65,8 @@ def darts_space(
       operations: candidates of every edge; must contain `none`.
       drop_path: probability of dropping the output of an edge, per example, when `apply` is given a key.
       lowering: `"lax"` evaluates edge by edge with plain `lax` operations, the reference form.
-      dtype: of the computation, `"float32"` or `"bfloat16"`; weights stay float32.
+      dtype: of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking, `"float64"`
+        throughout, which needs 64-bit JAX.
       reference: normalise with the statistics of the first `reference` examples of a batch instead of all of them. With
         training examples there, other examples are judged independently of each other, by one program for every
         architecture.
@@ -177,41 +179,41 @@ def _space(name, config, derive, size, drop_path, lowering, dtype, reference) ->
         return mask
 
     shape = (len(edges(config.nodes)), len(config.operations))
-    choices = {kind: jax.ShapeDtypeStruct(shape, jnp.float32) for kind in ("normal", "reduce")}
-    about = _about(name, config, graphs, choices, size, drop_path, lowering, dtype)
-    return SearchSpace(one_draw(init), apply, used, derive, choices, about)
+    choices = {kind: jax.ShapeDtypeStruct(shape, wide_dtype(compute)) for kind in ("normal", "reduce")}
+    settings = {"drop_path": drop_path, "lowering": lowering, "dtype": dtype, "reference": reference}
+    about = _about(name, config, graphs, choices, size, settings)
+    return SearchSpace(in_weight_dtype(one_draw(init), compute), apply, used, derive, choices, about)
 
 
-def _about(name, config, graphs, choices, size, drop_path, lowering, dtype) -> About:
+def _about(name, config, graphs, choices, size, settings) -> About:
     pool_norm = name == "snas"
 
-    def costs(image_shape, **changes):
-        style = Style(affine=changes.pop("affine", True))
+    def costs(image_shape, *, affine=True, auxiliary=False, momentum=0.9, **changes):
+        del momentum  # costs nothing
         grown = dataclasses.replace(config, **{"pool_norm": pool_norm, **changes})
-        return cost_tables(grown, style, image_shape)
+        return cost_tables(grown, Style(affine=affine), image_shape, auxiliary=auxiliary)
 
     def network(arch, *, affine=True, auxiliary=False, momentum=0.9, **changes):
         arch = arch_like(choices, arch)
         own = dataclasses.replace(config, **{"pool_norm": pool_norm, **changes})
-        style = Style(affine=affine, running=True, momentum=momentum, lowering=lowering)
+        style = Style(affine=affine, running=True, momentum=momentum, lowering=settings["lowering"])
         normal, reduce = (tuple(arch[kind].tolist()) for kind in ("normal", "reduce"))
         return linen_network(
             DartsNetwork(own, normal, reduce, style, auxiliary), lambda p: _inherit(graphs, config, arch, p)
         )
 
-    settings = dataclasses.asdict(config)
-    del settings["pool_norm"]
-    settings |= {"operations": list(config.operations), "drop_path": drop_path, "lowering": lowering, "dtype": dtype}
+    sizes = dataclasses.asdict(config) | {"operations": list(config.operations)}
+    del sizes["pool_norm"]
     return About(
         name=name,
         operations={kind: config.operations for kind in choices},
         size=size,
         costs=costs,
-        genotype=lambda arch: _genotype(config, arch_like(choices, arch), keep_none=name == "snas"),
-        parse=lambda genotype: _parse(config, genotype),
+        genotype=lambda arch: genotype(config, arch_like(choices, arch), keep_none=name == "snas"),
+        parse=functools.partial(parse, config),
         network=network,
         edges={kind: edges(config.nodes) for kind in choices},
-        config=settings,
+        config={**sizes, **settings},
     )
 
 
@@ -225,36 +227,3 @@ def _inherit(graphs, config, arch, params):
             named[f"cell{i}_edge{edge}_{name}"] = edge_params(graph, cell["edges"], edge, name)
     channels = params["stem"]["kernel"].shape[2]
     return named, jax.ShapeDtypeStruct((4, 32, 32, channels), jnp.float32)
-
-
-def _genotype(config: DartsConfig, arch: dict[str, np.ndarray], keep_none: bool) -> dict[str, Any]:
-    """Per cell kind and node the incoming edges as `[operation, source]`, sources ascending."""
-    genotype: dict[str, Any] = {}
-    for kind, choice in arch.items():
-        genotype[kind] = [[] for _ in range(config.nodes)]
-        for (source, target), k in zip(edges(config.nodes), choice, strict=True):
-            if keep_none or config.operations[k] != "none":
-                genotype[kind][target - 2].append([config.operations[k], source])
-    return genotype
-
-
-def _parse(config: DartsConfig, genotype: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The inverse of `_genotype`; edges that are not listed are `none`."""
-    rows = {ends: row for row, ends in enumerate(edges(config.nodes))}
-    arch = {}
-    for kind in ("normal", "reduce"):
-        if kind not in genotype or len(genotype[kind]) != config.nodes:
-            raise ValueError(f"genotype: expected {config.nodes} nodes under {kind!r}, got {genotype.get(kind)!r}")
-        found: dict[int, int] = {}
-        for node, incoming in enumerate(genotype[kind]):
-            for name, source in incoming:
-                row = rows.get((source, node + 2))
-                if name not in config.operations or row is None:
-                    raise ValueError(f"genotype: no edge {source} -> {node + 2} with operation {name!r}")
-                if row in found:
-                    raise ValueError(f"genotype: {kind} has two operations on edge {source} -> {node + 2}")
-                found[row] = config.operations.index(name)
-        if len(found) < len(rows) and "none" not in config.operations:
-            raise ValueError(f"genotype: {kind} leaves edges out, and the space has no 'none' to put there")
-        arch[kind] = np.array([found[i] if i in found else config.operations.index("none") for i in range(len(rows))])
-    return {kind: choice.astype(np.int32) for kind, choice in arch.items()}

@@ -154,6 +154,17 @@ class AuxiliaryHead(nn.Module):
         x = jax.nn.relu(dataclasses.replace(self.style, affine=True).norm("norm")(x))
         return Classifier(self.num_classes, name="classifier")(x)
 
+    def cost(self, in_features: int) -> Cost:
+        """Its parameters; it only runs in training, so that an image costs no multiply-adds."""
+        norms = 2 * 128 + 2 * 768
+        weights = (
+            in_features * 128
+            + 2 * 2 * 128 * 768
+            + norms
+            + Classifier(self.num_classes, parent=None).cost(768).parameters
+        )
+        return Cost(weights, 0)
+
 
 class DartsNetwork(nn.Module):
     """The stand-alone network of one architecture.
@@ -210,13 +221,16 @@ class DartsNetwork(nn.Module):
         return jnp.concatenate(list(totals.values()), -1)
 
 
-def cost_tables(config: DartsConfig, style: Style, image_shape: tuple[int, int, int]) -> dict[str, CostTable]:
-    """Parameters and multiply-adds of the stand-alone network, without an auxiliary head.
+def cost_tables(
+    config: DartsConfig, style: Style, image_shape: tuple[int, int, int], *, auxiliary: bool = False
+) -> dict[str, CostTable]:
+    """Parameters and multiply-adds of the stand-alone network.
 
     Args:
       config: size of the network.
       style: whether normalisation has parameters.
       image_shape: `(H, W, C)`.
+      auxiliary: count the parameters of an auxiliary head too, which papers leave out.
 
     Returns:
       `{"parameters": CostTable, "macs": CostTable}` with tables `[E, K]` summed over the cells of each kind.
@@ -239,6 +253,9 @@ def cost_tables(config: DartsConfig, style: Style, image_shape: tuple[int, int, 
                 tables[plan.kind][edge, k] += block.cost(plan.features, *(size if stride == 2 or source < 2 else half))
         size = half
     fixed += Classifier(config.num_classes).cost(config.nodes * plan.features)
+    if auxiliary:
+        at = list(cell_plans(config))[2 * config.cells // 3]
+        fixed += AuxiliaryHead(config.num_classes, style).cost(config.nodes * at.features)
     return {
         name: CostTable(getattr(fixed, name), {kind: table[..., i] for kind, table in tables.items()})
         for i, name in enumerate(Cost._fields)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.base import About, Params, Paths, SearchSpace, arch_like
-from jaxnas.ops import Classifier, Lowering, Style, by_hand, compute_dtype, from_linen, one_draw
+from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
+from jaxnas.ops import Classifier, Lowering, Style, by_hand, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, used_cell
 from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
@@ -66,7 +67,8 @@ def nasbench201_space(
       num_classes: number of classes.
       operations: candidates of every edge, in order; an index into the benchmark's tables needs the default ones.
       lowering: `"lax"` evaluates cell by cell and edge by edge with plain `lax` operations, the reference form.
-      dtype: of the computation, `"float32"` or `"bfloat16"`; weights stay float32.
+      dtype: of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking, `"float64"`
+        throughout, which needs 64-bit JAX.
       reference: normalise with the statistics of the first `reference` examples of a batch instead of all of them, so
         that the others are judged independently of each other.
 
@@ -118,8 +120,9 @@ def _space(config: NasBench201Config, style: Style, compute: Any) -> SearchSpace
             mask["stages"].append(jax.tree.map(lambda leaf: leaf[None], one_cell))
         return mask
 
-    choices = {"cell": jax.ShapeDtypeStruct((len(EDGES), len(config.operations)), jnp.float32)}
-    return SearchSpace(one_draw(init), apply, used, greatest, choices, _about(config, style, compute, graphs, choices))
+    choices = {"cell": jax.ShapeDtypeStruct((len(EDGES), len(config.operations)), wide_dtype(compute))}
+    about = _about(config, style, compute, graphs, choices)
+    return SearchSpace(in_weight_dtype(one_draw(init), compute), apply, used, greatest, choices, about)
 
 
 class _Head(nn.Module):
@@ -158,7 +161,8 @@ def _run_stage(graph: CellGraph, cells: int, params: Params, paths: Paths, x: ja
 
 
 def _about(config, style, compute, graphs, choices) -> About:
-    def costs(image_shape, *, affine=True, **changes):
+    def costs(image_shape, *, affine=True, momentum=0.9, **changes):
+        del momentum  # costs nothing
         return cost_tables(dataclasses.replace(config, **changes), Style(affine=affine), image_shape)
 
     def network(arch, *, affine=True, momentum=0.9, **changes):
@@ -177,7 +181,7 @@ def _about(config, style, compute, graphs, choices) -> About:
         parse=functools.partial(parse, config.operations),
         network=network,
         edges={"cell": EDGES},
-        config=settings | {"lowering": style.lowering, "dtype": compute.name},
+        config=settings | {"lowering": style.lowering, "dtype": compute.name, "reference": style.reference},
     )
 
 

@@ -4,7 +4,9 @@
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -219,15 +221,25 @@ def genotype(operations: Sequence[str], arch: Arch) -> str:
     return "+".join(nodes)
 
 
-def parse(operations: Sequence[str], genotype: str) -> Arch:
-    """Reads the benchmark's string; the order of a node's sources is free.
+def parse(operations: Sequence[str], genotype: Any) -> Arch:
+    """Reads the benchmark's notation; the order of a node's sources is free.
+
+    Args:
+      operations: the candidates of every edge, in order.
+      genotype: the string that `genotype` makes, the one that the released code prints around it, `Structure(4 nodes
+        with |...|)`, or per node a list of edges `[operation, source]`.
 
     Raises:
       ValueError: another form, or an operation that is not among `operations`.
     """
-    parts = [node.strip("|").split("|") for node in genotype.split("+")]
-    found = [(part.partition("~"), target) for target, node in enumerate(parts, start=1) for part in node]
-    names = {(source, target): name for (name, _, source), target in found}
+    if isinstance(genotype, str):
+        printed = re.fullmatch(r"\w+\(\d+ nodes with (.*)\)", genotype)
+        text = printed.group(1) if printed else genotype
+        nodes = [[part.split("~", 1) for part in node.strip("|").split("|")] for node in text.split("+")]
+    else:
+        nodes = [list(node) for node in genotype]
+    found = [(edge, target) for target, node in enumerate(nodes, start=1) for edge in node if len(edge) == 2]
+    names = {(str(source), target): name for (name, source), target in found}
     wanted = [(str(source), target) for source, target in EDGES]
     if len(found) != len(EDGES) or set(names) != set(wanted) or not set(names.values()) <= set(operations):
         form, known = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|", ", ".join(operations)

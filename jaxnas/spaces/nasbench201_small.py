@@ -83,7 +83,8 @@ def nasbench201_small_space(
         return {**mask, "cells": [used_cell(graph, cell, own) for graph, cell in cells]}
 
     choices = {"cell": jax.ShapeDtypeStruct((len(EDGES), len(OPERATIONS)), jnp.float32)}
-    about = _about(channels, num_classes, chosen, graphs, choices)
+    config = {"channels": channels, "num_classes": num_classes, "choice": chosen, "reference": reference}
+    about = _about(channels, num_classes, graphs, choices, config)
     return SearchSpace(one_draw(init), apply, used, greatest, choices, about)
 
 
@@ -148,8 +149,9 @@ def _conv(features: int, stride: int, style: Style, relu: bool) -> ConvNorm:
     return ConvNorm(features, stride, style, kernel=3, relu=relu, normalised=False, parent=None)
 
 
-def _about(channels, num_classes, choice, graphs, choices) -> About:
-    def costs(image_shape):
+def _about(channels, num_classes, graphs, choices, config) -> About:
+    def costs(image_shape, *, momentum=0.9):
+        del momentum  # costs nothing
         return _cost_tables(channels, num_classes, image_shape)
 
     def network(arch, *, momentum=0.9):
@@ -166,7 +168,7 @@ def _about(channels, num_classes, choice, graphs, choices) -> About:
         parse=functools.partial(parse, OPERATIONS),
         network=network,
         edges={"cell": EDGES},
-        config={"channels": channels, "num_classes": num_classes, "choice": choice},
+        config=config,
     )
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import About, Arch, Params, Paths, SearchSpace, arch_like
-from jaxnas.ops import Block, Classifier, Lowering, Style, compute_dtype, from_linen, one_draw
+from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
+from jaxnas.ops import Block, Classifier, Lowering, Style, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, output_like, used_cell
 from jaxnas.spaces.choice import mixed_op
 from jaxnas.spaces.decisions import greatest
@@ -87,7 +88,8 @@ def proxyless_space(
       expansions: expansion factors to choose from.
       width_multiplier: of all widths, which are then rounded to multiples of eight.
       reference: normalise with the statistics of the first `reference` examples of a batch instead of all of them.
-      dtype: of the computation, `"float32"` or `"bfloat16"`; weights stay float32.
+      dtype: of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking, `"float64"`
+        throughout, which needs 64-bit JAX.
       lowering: see `jaxnas.ops.lowering`.
 
     Returns:
@@ -110,7 +112,7 @@ def proxyless_space(
         tuple(expansions),
         width_multiplier,
     )
-    half = compute_dtype(dtype)
+    compute = compute_dtype(dtype)
     style = Style(affine=True, reference=reference, momentum=0.9, eps=1e-3, lowering=lowering)
     runs = block_runs(config, style)
     fixed = {name: from_linen(block) for name, block in _fixed(config, style).items()}
@@ -133,7 +135,7 @@ def proxyless_space(
 
     def apply(params, paths, x, *, key=None):
         del key  # nothing in this space is random
-        x = x.astype(half)
+        x = x.astype(compute)
         x = fixed["first"].apply(params["first"], fixed["stem"].apply(params["stem"], x))
         for run, own in zip(runs, params["runs"], strict=True):
             x = _apply_run(run, own, paths.select(lambda tree, run=run: tree[run.kind][run.rows]), x)
@@ -146,9 +148,10 @@ def proxyless_space(
             mask["runs"].append(used_cell(run.graph, {"blocks": own}, chosen)["blocks"])
         return mask
 
-    choices = choices_of(config)
-    settings = {"dtype": dtype, "reference": reference}
-    return SearchSpace(one_draw(init), apply, used, greatest, choices, _about(config, style, runs, choices, settings))
+    choices = {kind: shape.update(dtype=wide_dtype(compute)) for kind, shape in choices_of(config).items()}
+    settings = {"dtype": dtype, "reference": reference, "lowering": lowering}
+    about = _about(config, style, runs, choices, settings)
+    return SearchSpace(in_weight_dtype(one_draw(init), compute), apply, used, greatest, choices, about)
 
 
 def _fixed(config: ProxylessConfig, style: Style) -> dict[str, Block]:
@@ -206,6 +209,10 @@ def _about(config, style, runs, choices, settings) -> About:
             arch[place.kind].append(names.index(name))
         return arch_like(choices, arch)
 
+    def costs(image_shape, *, momentum=0.9, dropout=0.0):
+        del momentum, dropout  # cost nothing
+        return cost_tables(config, style, image_shape)
+
     def network(arch, *, momentum=0.9, dropout=0.0):
         stand_alone = dataclasses.replace(style, running=True, reference=0, momentum=momentum)
         names = tuple(chosen(arch))
@@ -217,7 +224,7 @@ def _about(config, style, runs, choices, settings) -> About:
         name="proxyless",
         operations={kind: candidates(config, kind) for kind in choices},
         size=int(np.prod([shape.shape[1] ** shape.shape[0] for shape in choices.values()], dtype=object)),
-        costs=lambda image_shape: cost_tables(config, style, image_shape),
+        costs=costs,
         genotype=chosen,
         parse=parse,
         network=network,

@@ -6,7 +6,8 @@ knows which space it wants calls its factory; this is for names that come from a
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jaxnas.base import SearchSpace
@@ -17,7 +18,7 @@ from jaxnas.spaces.proxyless import proxyless_space
 from jaxnas.spaces.toy import quadratic_space, table_space
 from jaxnas.spaces.tree import proxyless_tree_space
 
-__all__ = ["SPACES", "build", "defaults", "names"]
+__all__ = ["SPACES", "build", "defaults", "names", "needed", "settings_from_text"]
 
 SPACES: dict[str, Callable[..., SearchSpace]] = {
     "darts": darts_space,
@@ -47,6 +48,43 @@ def defaults(name: str) -> dict[str, Any]:
     return {setting.name: setting.default for setting in inspect.signature(SPACES[name]).parameters.values()}
 
 
+def needed(name: str) -> tuple[str, ...]:
+    """The settings of a space that have no default value.
+
+    Raises:
+      ValueError: an unknown space.
+    """
+    return tuple(setting for setting, value in defaults(name).items() if value is inspect.Parameter.empty)
+
+
+def settings_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings as they stand on a command line, each in the type of its default value.
+
+    Args:
+      name: of the space.
+      pairs: `NAME=VALUE` each; the entries of a sequence are separated by commas, a setting without a default value
+        is JSON.
+
+    Raises:
+      ValueError: an unknown space; a pair in another form, or a value of another type.
+
+    Example:
+      >>> settings_from_text("proxyless", ["widths=8,16", "dtype=bfloat16"])
+      {'widths': (8, 16), 'dtype': 'bfloat16'}
+    """
+    known, settings = defaults(name), {}
+    for pair in pairs:
+        setting, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"setting {pair}: expected name=value")
+        default = known.get(setting, text)
+        if isinstance(default, tuple | list):
+            settings[setting] = tuple(_value(setting, part.strip(), default[0]) for part in text.split(","))
+        else:
+            settings[setting] = _value(setting, text, default)
+    return settings
+
+
 def build(name: str, **settings: Any) -> SearchSpace:
     """Builds a space by name.
 
@@ -66,11 +104,25 @@ def build(name: str, **settings: Any) -> SearchSpace:
         if setting not in known:
             hint = _hint(setting, known)
             raise ValueError(f"unknown setting {setting!r} of space {name};{hint} the settings are {', '.join(known)}")
-    missing = [setting for setting, value in known.items() if value is inspect.Parameter.empty]
-    missing = [setting for setting in missing if setting not in settings]
+    missing = [setting for setting in needed(name) if setting not in settings]
     if missing:
         raise ValueError(f"space {name} needs a value for {', '.join(missing)}")
     return SPACES[name](**settings)
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    """Reads one value: of the type of the default, or JSON where there is none."""
+    kind = "a whole number" if type(default) is int else "a number"
+    try:
+        if default is None or default is inspect.Parameter.empty:
+            kind = "JSON"
+            return json.loads(text)
+        if isinstance(default, bool):
+            kind = "true or false"
+            return {"true": True, "false": False}[text.lower()]
+        return type(default)(text) if isinstance(default, int | float) else text
+    except (KeyError, ValueError, RecursionError):
+        raise ValueError(f"setting {name}: expected {kind}, got {text!r}") from None
 
 
 def _hint(word: str, known: Iterable[str]) -> str:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import About, Arch, SearchSpace, arch_like
-from jaxnas.ops import BatchNorm, Classifier, Lowering, Style, compute_dtype, from_linen, one_draw
+from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
+from jaxnas.ops import BatchNorm, Classifier, Lowering, Style, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, output_like, used_cell
 from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
@@ -63,7 +64,8 @@ def proxyless_tree_space(
       drop_path: probability of dropping the output of an edge, per example, when `apply` is given a key. What is kept
         is divided by `1 - drop_path`, where the released code multiplies by it outside of training.
       reference: normalise with the statistics of the first `reference` examples of a batch instead of all of them.
-      dtype: of the computation, `"float32"` or `"bfloat16"`; weights stay float32.
+      dtype: of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking, `"float64"`
+        throughout, which needs 64-bit JAX.
       lowering: see `jaxnas.ops.lowering`.
 
     Returns:
@@ -74,7 +76,7 @@ def proxyless_tree_space(
       ValueError: a size below one, an unknown operation, another `dtype`; in `init`, a grid that cannot be halved.
     """
     config = TreeConfig(blocks, stages, stem_channels, alpha, bottleneck, groups, num_classes, tuple(operations))
-    half = compute_dtype(dtype)
+    compute = compute_dtype(dtype)
     if not 0.0 <= drop_path < 1.0:
         raise ValueError(f"drop_path must lie in [0, 1), got {drop_path}")
     style = Style(affine=True, reference=reference, lowering=lowering)
@@ -98,7 +100,7 @@ def proxyless_tree_space(
         return {**params, "last": last.init(key_last, x), "classifier": head.init(key_head, x)}
 
     def apply(params, paths, x, *, key=None):
-        x = first.apply(params["stem"], x.astype(half))
+        x = first.apply(params["stem"], x.astype(compute))
         for (cell, entry, graph, leave), own in zip(cells, params["cells"], strict=True):
             branches = entry.apply(own["entry"], x)
             chosen = paths.select(lambda tree, cell=cell: tree["edges"][cell.rows])
@@ -114,10 +116,11 @@ def proxyless_tree_space(
             seen["edges"] = used_cell(graph, own["edges"], chosen)
         return mask
 
-    choices = {"edges": jax.ShapeDtypeStruct((config.rows, len(config.operations)), jnp.float32)}
+    choices = {"edges": jax.ShapeDtypeStruct((config.rows, len(config.operations)), wide_dtype(compute))}
     graphs = [graph for _, _, graph, _ in cells]
-    settings = {"drop_path": drop_path, "reference": reference, "dtype": dtype}
-    return SearchSpace(one_draw(init), apply, used, greatest, choices, _about(config, style, graphs, choices, settings))
+    settings = {"drop_path": drop_path, "reference": reference, "dtype": dtype, "lowering": lowering}
+    about = _about(config, style, graphs, choices, settings)
+    return SearchSpace(in_weight_dtype(one_draw(init), compute), apply, used, greatest, choices, about)
 
 
 def _parts(cell: TreeCell, config: TreeConfig, style: Style, drop_path: float):
@@ -146,6 +149,10 @@ def _about(config: TreeConfig, style: Style, graphs, choices, settings) -> About
                     )
         return arch_like(choices, {"edges": [config.operations.index(name) for own in genotype for name in own]})
 
+    def costs(image_shape, *, momentum=0.9, cell_drop=0.0):
+        del momentum, cell_drop  # cost nothing
+        return cost_tables(config, style, image_shape)
+
     def network(arch, *, momentum=0.9, cell_drop=0.0):
         least = (len(config.cells) + 1) / (2 * len(config.cells))
         if not 0.0 <= cell_drop < least:
@@ -162,7 +169,7 @@ def _about(config: TreeConfig, style: Style, graphs, choices, settings) -> About
         name="proxyless-tree",
         operations={"edges": config.operations},
         size=len(config.operations) ** config.rows,
-        costs=lambda image_shape: cost_tables(config, style, image_shape),
+        costs=costs,
         genotype=genotype,
         parse=parse,
         network=network,
