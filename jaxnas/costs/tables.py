@@ -30,8 +30,8 @@ def cost(table: CostTable, arch: Arch) -> Any:
     """The cost of an architecture: `fixed + sum_e table[e, arch[e]]`.
 
     Outside of `jit` the sum is taken in numpy and is exact for integer tables. Of traced architectures it is an int32,
-    or a float32 where the dearest architecture does not fit into one; an operation outside `0..K-1` then counts as the
-    nearest one that exists.
+    or where the dearest architecture does not fit into one a float32 (an int64 with 64-bit JAX); an operation outside
+    `0..K-1` then counts as the nearest one that exists.
 
     Args:
       table: leaves `[E, K]`, in any unit.
@@ -76,15 +76,17 @@ def _traced_cost(table: CostTable, pairs: list[_Pair]) -> jax.Array:
             raise ValueError(f"arch: expected integers [..., {len(row)}], got {leaf.dtype} {list(leaf.shape)}")
         costs = jnp.asarray(row, dtype).reshape((1,) * (leaf.ndim - 1) + row.shape)
         terms = jnp.take_along_axis(costs, jnp.clip(leaf, 0, row.shape[1] - 1)[..., None], axis=-1)
-        total = total + jnp.sum(terms, (-2, -1))
+        total = total + jnp.sum(terms, (-2, -1), dtype=dtype)
     return total
 
 
 def _dtype(table: CostTable) -> Any:
-    """int32 where no sum can overflow, float32 otherwise."""
+    """int32 where no sum can overflow, otherwise int64 if there is that, and float32."""
     parts = [np.asarray(table.fixed), *(np.asarray(leaf) for leaf in jax.tree.leaves(table.table))]
     whole = all(np.issubdtype(part.dtype, np.integer) for part in parts)
     largest = sum(int(np.abs(part).max(-1).sum()) for part in parts[1:]) + abs(int(table.fixed)) if whole else 0
+    if whole and jax.config.jax_enable_x64 and largest > np.iinfo(np.int32).max:  # type: ignore[attr-defined]
+        return jnp.int64
     return jnp.int32 if whole and largest <= np.iinfo(np.int32).max else jnp.float32
 
 

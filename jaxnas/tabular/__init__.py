@@ -4,7 +4,7 @@ from jaxnas.tabular.benchmarks import BENCHMARKS, digits, exhaustive, load, nas_
 from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
 from jaxnas.tabular.files import load_table, save_table
 from jaxnas.tabular.simulate import History, best_at, incumbents, simulate
-from jaxnas.tabular.table import Table, from_arrays, lookup, metric_of, sample_run
+from jaxnas.tabular.table import Table, floats, from_arrays, lookup, metric_of, missing, sample_run
 from jaxnas.tabular.task import Task, table_task
 
 __all__ = [
@@ -16,12 +16,14 @@ __all__ = [
     "best_at",
     "digits",
     "exhaustive",
+    "floats",
     "from_arrays",
     "incumbents",
     "load",
     "load_table",
     "lookup",
     "metric_of",
+    "missing",
     "nas_bench_macro",
     "nasbench201",
     "nats_topology",

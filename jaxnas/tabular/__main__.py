@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jaxnas.tabular.benchmarks import load
 from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
 from jaxnas.tabular.files import save_table
-from jaxnas.tabular.table import Table
+from jaxnas.tabular.table import Table, floats
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,21 +29,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hardware.add_argument("out", help="the .npz to write")
     hardware.add_argument("--dataset", default="cifar10")
     options = parser.parse_args(arguments)
-    try:
-        if options.command == "describe":
-            print(_described(load(options.benchmark)))
-            return 0
-        if options.command == "nats":
-            table = nats_topology(options.directory)
-        else:
-            table = add_hw_nas_bench(load(options.benchmark), options.pickle, dataset=options.dataset)
-        checksum = save_table(options.out, table)
-    except (ValueError, KeyError, OSError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"error: {' '.join(str(text).split())}", file=sys.stderr)
-        return 2
-    print(f"{options.out}\nsha256 {checksum}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *rest: print(f"warning: {_line(message)}", file=sys.stderr)
+        try:
+            print(_done(options))
+        except (ValueError, KeyError, OSError) as error:
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            print(f"error: {_line(text)}", file=sys.stderr)
+            return 2
     return 0
+
+
+def _done(options: argparse.Namespace) -> str:
+    """Does what was asked for and returns what there is to say of it."""
+    if options.command == "describe":
+        return _described(load(options.benchmark))
+    if options.command == "nats":
+        table = nats_topology(options.directory)
+    else:
+        table = add_hw_nas_bench(load(options.benchmark), options.pickle, dataset=options.dataset)
+    return f"{options.out}\nsha256 {save_table(options.out, table)}"
+
+
+def _line(message: object) -> str:
+    return " ".join(str(message).split())
 
 
 def _described(table: Table) -> str:
@@ -54,10 +65,11 @@ def _described(table: Table) -> str:
     there = size if table.present is None else int(table.present.sum())
     lines = [f"{table.name}: {there} of {size} architectures, decisions {shapes}"]
     for name, values in sorted(table.metrics.items()):
-        array = np.asarray(values)
+        array = floats(np.asarray(values))
         known = array[np.isfinite(array)]
         runs = f" x {array.shape[1]} runs" if array.ndim == 2 else ""
-        span = f"{known.min():.6g} to {known.max():.6g}, mean {known.mean():.6g}" if known.size else "nothing"
+        digits = ".0f" if np.issubdtype(values.dtype, np.integer) else ".6g"
+        span = f"{known.min():{digits}} to {known.max():{digits}}, mean {known.mean():.6g}" if known.size else "nothing"
         lines.append(f"  {name}{runs}: {known.size} values, {span}")
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.spaces.nasbench201_network import EDGES, OPERATIONS
+from jaxnas.tabular.counts import checked_counts, warn_of_disagreements
 from jaxnas.tabular.files import load_table, read_npz
 from jaxnas.tabular.table import Table, from_arrays
 
@@ -46,15 +47,23 @@ def exhaustive(path: str | Path, *, name: str = "exhaustive", sha256: str | None
     """A table that `python -m experiments.exhaustive` wrote.
 
     Raises:
-      ValueError: a missing, damaged or other file; another checksum.
+      ValueError: a missing, damaged or other file; another checksum; a class without results, more hits than examples.
     """
     needed = {"cells", "class_of", "epochs", "validation_hits", "test_hits", "seconds", "parameters", "macs"}
     arrays = read_npz(path, needed | {"validation_size", "test_size"}, sha256=sha256)
     classes = arrays["class_of"].astype(np.int64)
+    if classes.min() < 0 or classes.max() >= len(arrays["seconds"]):
+        raise ValueError(
+            f"{path}: class_of names class {classes.max()}, and there are {len(arrays['seconds'])} classes"
+        )
     metrics = {metric: arrays[metric] for metric in ("parameters", "macs")} | {"seconds": arrays["seconds"][classes]}
     for part, short in (("validation", "valid"), ("test", "test")):
         hits = arrays[f"{part}_hits"]
-        percent = np.where(hits == MISSING, np.nan, 100 * hits.astype(np.float32) / arrays[f"{part}_size"])
+        size, most = int(arrays[f"{part}_size"]), hits[hits != MISSING].max(initial=0)
+        if len(hits) != len(arrays["seconds"]) or most > size:
+            expected = f"{len(arrays['seconds'])} rows of at most {size}"
+            raise ValueError(f"{path}: {part}_hits has {len(hits)} rows of up to {most}, expected {expected}")
+        percent = np.where(hits == MISSING, np.nan, 100 * hits.astype(np.float32) / size)
         for place, epoch in enumerate(arrays["epochs"].tolist()):
             runs = percent[classes, :, place]
             metrics |= {f"{short}_{epoch}": _mean(runs), f"{short}_{epoch}_runs": runs}
@@ -67,7 +76,9 @@ def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: 
 
     Metrics for each of `cifar10`, `cifar100`, `imagenet16-120`: `<set>_valid_12`, `<set>_test_12`, `<set>_valid_200`,
     `<set>_test_200`, and `<set>_seconds_12`, what one evaluation of 12 epochs costs; further
-    `cifar10_test_200_runs`, `parameters`, `macs`, `latency/<device>`.
+    `cifar10_test_200_runs`, `parameters`, `macs`, `latency/<device>`. Numbers of parameters and multiply-adds are exact
+    counts of this library; one warning says where the file has others, or single runs that do not average to their
+    mean.
 
     Args:
       path: an `.npz` with `ops` and the columns `c10_valid_12`, ..., `train_s_epoch`, `valid_s_pass_est`.
@@ -75,24 +86,36 @@ def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: 
       sha256: of the first file.
 
     Raises:
-      ValueError: a missing, damaged or other file, another checksum, holes.
+      ValueError: a missing, damaged or other file, another checksum, holes; latencies of other rows, of a device twice.
     """
     splits = [(part, epochs) for part in ("valid", "test") for epochs in (12, 200)]
     columns = {f"{short}_{part}_{epochs}" for short, *_ in DATASETS.values() for part, epochs in splits}
     needed = columns | {"ops", "train_s_epoch", "valid_s_pass_est", "c10_test_200_runs", "params_m", "flops_m"}
     arrays = read_npz(path, needed, sha256=sha256)
-    metrics = {"parameters": 1e6 * arrays["params_m"], "macs": 1e6 * arrays["flops_m"]}
-    metrics["cifar10_test_200_runs"] = arrays["c10_test_200_runs"]
+    archs, runs = {"cell": arrays["ops"]}, arrays["c10_test_200_runs"]
+    recorded = {"parameters": 1e6 * arrays["params_m"][:, None], "macs": 1e6 * arrays["flops_m"][:, None]}
+    metrics = checked_counts(path, archs, recorded) | {"cifar10_test_200_runs": runs}
+    mean = arrays["c10_test_200"]
+    warn_of_disagreements(path, "mean of c10_test_200_runs", archs, mean[:, None], _mean(runs)[:, None], 0.01)
     for name, (short, trained, validated) in DATASETS.items():
         metrics |= {f"{name}_{part}_{epochs}": arrays[f"{short}_{part}_{epochs}"] for part, epochs in splits}
         cost = 12 * trained * arrays["train_s_epoch"] + validated * arrays["valid_s_pass_est"]
         metrics[f"{name}_seconds_12"] = cost
     if latency is not None:
-        devices = read_npz(latency, {"devices", "latency_ms"})
-        if len(devices["latency_ms"]) != len(arrays["ops"]):
-            raise ValueError(f"{latency} has {len(devices['latency_ms'])} rows, expected {len(arrays['ops'])}")
-        metrics |= {f"latency/{name}": devices["latency_ms"][:, i] for i, name in enumerate(devices["devices"])}
-    return from_arrays(CELL, metrics, archs={"cell": arrays["ops"]}, name="nasbench201")
+        metrics |= _latencies(latency, len(arrays["ops"]))
+    return from_arrays(CELL, metrics, archs=archs, name="nasbench201")
+
+
+def _latencies(path: str | Path, rows: int) -> dict[str, np.ndarray]:
+    """`latency/<device>` of every architecture, from a file of `devices` and `latency_ms`."""
+    arrays = read_npz(path, {"devices", "latency_ms"})
+    devices, latencies = arrays["devices"].tolist(), arrays["latency_ms"]
+    if latencies.shape != (rows, len(devices)):
+        raise ValueError(f"{path}: latency_ms has shape {latencies.shape}, expected {(rows, len(devices))}")
+    twice = sorted({name for name in devices if devices.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: devices names {twice[0]!r} more than once")
+    return {f"latency/{name}": latencies[:, i] for i, name in enumerate(devices)}
 
 
 def nas_bench_macro(path: str | Path, *, sha256: str | None = None) -> Table:

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxnas.spaces.nasbench201_network import OPERATIONS, parse
 from jaxnas.tabular.benchmarks import CELL, with_metrics
+from jaxnas.tabular.counts import checked_counts
 from jaxnas.tabular.pickles import read_pickle
 from jaxnas.tabular.table import Table, from_arrays
 
@@ -28,12 +29,15 @@ def nats_topology(directory: str | Path) -> Table:
 
     Every file is read without unpickling anything but containers and numbers. Metrics are those of
     `jaxnas.tabular.nasbench201`, each accuracy with its single `_runs`. Architectures without a file are holes.
+    Numbers of parameters and multiply-adds are exact counts of this library: files hold other ones for some seeds, of
+    which one warning gives the number and the first cell.
 
     Args:
       directory: with `meta.pickle.pbz2` and `000000.pickle.pbz2`, ...
 
     Raises:
-      ValueError: no such directory or file, a pickle with anything else in it, one of another benchmark.
+      ValueError: no such directory or file, a pickle with anything else in it, one of another benchmark or of another
+        architecture than its place says, a data set without a result.
     """
     folder = Path(directory).expanduser()
     names = _plain_entry(read_pickle(folder / "meta.pickle.pbz2"), "meta_archs", folder)
@@ -41,13 +45,16 @@ def nats_topology(directory: str | Path) -> Table:
     rows: list[dict[str, Any]] = []
     for number in range(len(names)):
         file = folder / f"{number:06d}.pickle.pbz2"
-        rows.append(_row(read_pickle(file), file) if file.exists() else {})
+        rows.append(_checked_row(read_pickle(file), file, number, names[number]) if file.exists() else {})
     if not any(rows):
         raise ValueError(f"{folder} holds no architecture's file, such as 000000.pickle.pbz2")
     there = np.array([bool(row) for row in rows])
     kept = [row for row in rows if row]
+    cells = {"cell": archs[there]}
+    recorded = {name: _column([row.pop(name) for row in kept]) for name in ("parameters", "macs")}
     metrics = {name: _column([row.get(name) for row in kept]) for name in sorted(set().union(*kept))}
-    return from_arrays(CELL, metrics, archs={"cell": archs[there]}, name="nats-topology", holes=True)
+    metrics |= checked_counts(folder, cells, recorded)
+    return from_arrays(CELL, metrics, archs=cells, name="nats-topology", holes=True)
 
 
 def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10") -> Table:
@@ -61,7 +68,8 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
       dataset: `cifar10`, `cifar100` or `ImageNet16-120`, whose image size the devices saw.
 
     Raises:
-      ValueError: a table of another space, an unreadable file, one of another benchmark, an unknown data set.
+      ValueError: a table of another space or one that has such measurements already, an unreadable file, one of another
+        benchmark, an unknown data set.
     """
     if table.choices != CELL:
         raise ValueError(f"{table.name} is not a table of NAS-Bench-201's cell")
@@ -73,26 +81,53 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
         device, _, kind = name.rpartition("_")
         if kind in ("latency", "energy"):
             metrics[f"{kind}/{device}"] = np.asarray(values, np.float32)
+    known = sorted(set(metrics) & set(table.metrics))
+    if known:
+        raise ValueError(f"{table.name} has {known[0]!r} already, which the measurements in {path} would replace")
     ordered = from_arrays(CELL, metrics, archs={"cell": archs}, name="hw-nas-bench")
     return with_metrics(table, {name: np.asarray(values) for name, values in ordered.metrics.items()})
 
 
+def _checked_row(content: Any, file: Path, number: int, name: str) -> dict[str, Any]:
+    """As `_row`; raises `ValueError` for a file that is not laid out like an official one, or not of this cell."""
+    for epochs in ("12", "200"):
+        entry = _plain_entry(content, epochs, file)
+        for field, wanted in (("arch_index", number), ("arch_str", name)):
+            if field in entry and entry[field] != wanted:
+                raise ValueError(f"{file}: {field} is {entry[field]!r}, expected {wanted!r} in the file of this name")
+    try:
+        return _row(content, file)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{file} is not laid out like the official file: {type(error).__name__} {error}") from None
+
+
 def _row(content: Any, file: Path) -> dict[str, Any]:
-    """The numbers of one architecture: lists of single runs, or one number."""
-    row: dict[str, Any] = {}
+    """The numbers of one architecture: lists of single runs, or one number; lists of all records of the counts."""
+    row: dict[str, Any] = {"parameters": [], "macs": []}
     for epochs in ("12", "200"):
         results = _plain_entry(_plain_entry(content, epochs, file), "all_results", file)
         for name, (dataset, evaluation) in SOURCES.items():
-            runs = [result for (of, _), result in sorted(results.items()) if of == dataset]
+            runs = _runs(results, dataset, f"{file} ({epochs} epochs)")
             key = f"{evaluation}@{int(epochs) - 1}"
-            row[f"{name}_{epochs}_runs"] = [run["eval_acc1es"][key] for run in runs]
+            row[f"{name}_{epochs}_runs"] = [float(run["eval_acc1es"][key]) for run in runs]
             row[f"{name}_{epochs}"] = float(np.mean(row[f"{name}_{epochs}_runs"]))
             if epochs == "12" and name.endswith("_valid"):
                 costs = [sum(run["train_times"].values()) + run["eval_times"][key] for run in runs]
                 row[f"{name.removesuffix('_valid')}_seconds_12"] = float(np.mean(costs))
-        first = next(result for (of, _), result in sorted(results.items()) if of == "cifar10")
-        row |= {"parameters": 1e6 * float(first["params"]), "macs": 1e6 * float(first["flop"])}
+        for dataset in ("cifar10-valid", "cifar10"):  # the same network; the other data sets have more classes
+            for run in _runs(results, dataset, file):
+                row["parameters"].append(1e6 * float(run["params"]))
+                row["macs"].append(1e6 * float(run["flop"]))
     return row
+
+
+def _runs(results: dict[tuple[str, int], Any], dataset: str, where: Any) -> list[Any]:
+    """The results of all seeds on one data set, in the order of the seeds."""
+    runs = [result for (of, _), result in sorted(results.items()) if of == dataset]
+    if not runs:
+        known = ", ".join(sorted({of for of, _ in results})) or "none"
+        raise ValueError(f"{where} has no result of data set {dataset!r}, there are {known}")
+    return runs
 
 
 def _column(values: list[Any]) -> np.ndarray:

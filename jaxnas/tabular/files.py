@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.spaces.decisions import decisions
 from jaxnas.tabular.table import Table, from_arrays
 
 __all__ = ["load_table", "read_npz", "save_table"]
@@ -54,9 +55,13 @@ def load_table(path: str | Path, *, sha256: str | None = None) -> Table:
     shapes = json.loads(str(arrays["choices"]))
     choices = {name: jax.ShapeDtypeStruct(tuple(shape), jnp.float32) for name, shape in shapes.items()}
     metrics = {name.removeprefix("metric/"): array for name, array in arrays.items() if name.startswith("metric/")}
-    present = arrays.get("present")
     table = from_arrays(choices, metrics, name=str(arrays["name"]), holes=True)
-    return table if present is None else table._replace(present=jnp.asarray(present))
+    if "present" not in arrays:
+        return table
+    present, size = arrays["present"], decisions(choices).size
+    if present.shape != (size,) or present.dtype != bool:
+        raise ValueError(f"{path}: present is {present.dtype} {present.shape}, expected bool ({size},)")
+    return table._replace(present=jnp.asarray(present))
 
 
 def read_npz(path: str | Path, needed: set[str], *, sha256: str | None = None) -> dict[str, np.ndarray]:

@@ -63,7 +63,9 @@ def simulate(searcher: BlackBox, task: Task, budget: float) -> Callable[[jax.Arr
             state, _ = searcher.tell(key_tell, state, archs, fitness)
             return (state, ends[-1]), History(archs, fitness, ends, done)
 
-        (state, _), history = jax.lax.scan(step, (state, jnp.zeros(())), jnp.arange(steps))
+        (state, _), history = jax.lax.scan(
+            step, (state, jnp.zeros((), jnp.float32)), jnp.arange(steps, dtype=jnp.int32)
+        )
         return state, jax.tree.map(lambda leaf: leaf.reshape(steps * batch, *leaf.shape[2:]), history)
 
     return run
@@ -78,7 +80,7 @@ def incumbents(history: History) -> jax.Array:
         better = other[0] < one[0]
         return jnp.where(better, other[0], one[0]), jnp.where(better, other[1], one[1])
 
-    places = jnp.where(jnp.isfinite(value), jnp.arange(len(value)), -1)
+    places = jnp.where(jnp.isfinite(value), jnp.arange(len(value), dtype=jnp.int32), -1)
     return jax.lax.associative_scan(later, (value, places))[1]
 
 

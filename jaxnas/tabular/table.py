@@ -1,7 +1,7 @@
 """A benchmark as arrays on the device: what is known of every architecture of a space, looked up inside `jit`."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jaxnas.base import Arch, Tree
 from jaxnas.spaces.decisions import decisions
 
-__all__ = ["Table", "from_arrays", "lookup", "metric_of", "sample_run"]
+__all__ = ["Table", "floats", "from_arrays", "lookup", "metric_of", "missing", "sample_run"]
 
 LARGEST = 2**24  # architectures in a table
 
@@ -20,8 +20,9 @@ class Table(NamedTuple):
 
     Attributes:
       choices: as `SearchSpace.choices`.
-      metrics: float32 `[N]` by name; `[N, R]` for `R` single runs, NaN where there are fewer. All are NaN where the
-        table has a hole.
+      metrics: by name `[N]`, or `[N, R]` for `R` single runs. What was given as integers, such as a number of
+        parameters, is int32 and exact (int64 where it is too large for that); all else is float32. Where nothing is
+        known stands `missing(dtype)`.
       name: for people.
       present: bool `[N]`, or None when every architecture is there.
     """
@@ -44,14 +45,16 @@ def from_arrays(
 
     Args:
       choices: pytree of `jax.ShapeDtypeStruct((E, K), float32)`.
-      metrics: by name one value, or one row of single runs, per architecture: `[A]` or `[A, R]`.
+      metrics: by name one value, or one row of single runs, per architecture: `[A]` or `[A, R]`. Integers are kept
+        exactly, other numbers as float32.
       archs: leaves `[A, E]`, which architecture each entry belongs to; by default all of them in the order of counting.
       name: for people.
       holes: allow architectures without an entry, whose metrics are NaN, and metrics that are NaN.
 
     Raises:
       ValueError: lengths that do not fit, an architecture outside of the space, twice in the table or, unless `holes`,
-        missing from it; a value that is NaN, unless `holes`; a space too large for a table.
+        missing from it; a value that is NaN, unless `holes`; a space too large for a table; integers beyond 32 bits
+        without 64-bit JAX.
 
     Example:
       >>> choices = {"op": jax.ShapeDtypeStruct((1, 3), jnp.float32)}
@@ -71,8 +74,32 @@ def from_arrays(
     present[places] = True
     if not holes:
         _check_whole(name, flat, present, metrics)
-    filled = {metric: jnp.asarray(_filled(flat.size, places, values)) for metric, values in metrics.items()}
+    stored = {metric: _stored(f"{name}: {metric}", values) for metric, values in metrics.items()}
+    filled = {metric: jnp.asarray(_filled(flat.size, places, values)) for metric, values in stored.items()}
     return Table(choices, filled, name, None if present.all() else jnp.asarray(present))
+
+
+def missing(dtype: Any) -> np.generic:
+    """What stands in a metric where nothing is known: NaN, or the least number of an integer type."""
+    dtype = np.dtype(dtype)
+    return dtype.type(np.iinfo(dtype).min if np.issubdtype(dtype, np.integer) else np.nan)
+
+
+def floats(values: Any) -> Any:
+    """The values of a metric as floating numbers, NaN where nothing is known.
+
+    Args:
+      values: `[...]`, from `metric_of` or `lookup`.
+
+    Returns:
+      Numpy arrays of integers as float64, which is exact up to `2**53`; JAX arrays of integers as float32, which is
+      exact up to `2**24`; floating numbers as they are.
+    """
+    if not np.issubdtype(values.dtype, np.integer):
+        return values
+    if isinstance(values, np.ndarray):
+        return np.where(values == missing(values.dtype), np.nan, values)
+    return jnp.where(values == missing(values.dtype), jnp.float32(jnp.nan), values.astype(jnp.float32))
 
 
 def metric_of(table: Table, metric: str) -> jax.Array:
@@ -95,7 +122,8 @@ def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
       archs: leaves `[..., E]`.
 
     Returns:
-      `[...]`, or `[..., R]` for a metric with single runs. Inside `jit`, NaN for an architecture that is not there.
+      `[...]`, or `[..., R]` for a metric with single runs. Inside `jit`, `missing(dtype)` for an architecture that is
+      not there, which is NaN unless the metric is one of integers.
 
     Raises:
       KeyError: no such metric; outside of `jit`, an architecture that is not in the table.
@@ -111,7 +139,7 @@ def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
         first = np.asarray(rows)[~np.asarray(known)][0] if known.ndim else rows
         raise KeyError(f"{table.name} has no architecture {np.asarray(first).tolist()}")
     values = every[number]
-    return jnp.where(known.reshape(known.shape + (1,) * (values.ndim - known.ndim)), values, jnp.nan)
+    return jnp.where(known.reshape(known.shape + (1,) * (values.ndim - known.ndim)), values, missing(values.dtype))
 
 
 def sample_run(key: jax.Array, table: Table, metric: str, archs: Arch) -> jax.Array:
@@ -127,10 +155,10 @@ def sample_run(key: jax.Array, table: Table, metric: str, archs: Arch) -> jax.Ar
       KeyError: as `lookup`.
       ValueError: a metric without single runs.
     """
-    runs = lookup(table, metric, archs)
+    runs = floats(lookup(table, metric, archs))
     if runs.ndim != jax.tree.leaves(archs)[0].ndim:
         raise ValueError(f"{table.name}: {metric} has no single runs to draw from")
-    logits = jnp.where(jnp.isnan(runs), -jnp.inf, 0.0)
+    logits = jnp.where(jnp.isnan(runs), jnp.float32(-jnp.inf), jnp.float32(0))
     chosen = jax.random.categorical(key, logits)
     return jnp.take_along_axis(runs, chosen[..., None], -1)[..., 0]
 
@@ -157,14 +185,32 @@ def _check_whole(name: str, flat, present: np.ndarray, metrics: Mapping[str, np.
             f"{[int(k) for k in first]}; with holes=True they are allowed"
         )
     for metric, values in metrics.items():
-        array = np.asarray(values, np.float32)
-        bad = np.isnan(array.reshape(len(array), -1)).all(1)
+        array = floats(np.asarray(values))
+        bad = np.isnan(array.reshape(len(array), -1).astype(np.float32)).all(1)
         if bad.any():
             raise ValueError(f"{name}: {metric} is NaN for {int(bad.sum())} architectures; with holes=True it may be")
 
 
+def _stored(name: str, values: Any) -> np.ndarray:
+    """The values in the type in which a table keeps them."""
+    values = np.asarray(values)
+    if not np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.float32)
+    unknown = values == missing(values.dtype) if values.dtype in (np.int32, np.int64) else np.zeros(values.shape, bool)
+    known = values[~unknown]
+    low, high = (int(known.min()), int(known.max())) if known.size else (0, 0)
+    dtype = np.int32 if np.iinfo(np.int32).min < low and high <= np.iinfo(np.int32).max else np.int64
+    if dtype is np.int64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{name} holds integers from {low} to {high}, which only 64-bit JAX (JAX_ENABLE_X64=1) keeps exactly; as "
+            "floating numbers they are rounded to seven digits"
+        )
+    stored = values.astype(dtype)
+    stored[unknown] = missing(dtype)
+    return stored
+
+
 def _filled(size: int, places: np.ndarray, values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, np.float32)
-    filled = np.full((size, *values.shape[1:]), np.nan, np.float32)
+    filled = np.full((size, *values.shape[1:]), missing(values.dtype))
     filled[places] = values
     return filled

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, Tree
-from jaxnas.tabular.table import Table, lookup, metric_of, sample_run
+from jaxnas.tabular.table import Table, floats, lookup, metric_of, sample_run
 
 __all__ = ["Task", "table_task"]
 
@@ -17,7 +17,7 @@ class Task(NamedTuple):
 
     Attributes:
       choices: as `SearchSpace.choices`.
-      evaluate: `(key, archs) -> (fitness[B, M], cost[B])`, fitness to be minimised.
+      evaluate: `(key, archs) -> (fitness[B, M], cost[B])`, float32, fitness to be minimised.
       cheapest: the least that an evaluation costs, in units of the budget.
       dearest: the most.
     """
@@ -57,19 +57,20 @@ def table_task(
     def value(key: jax.Array, name: str, archs: Arch) -> jax.Array:
         if single_runs and f"{name}_runs" in table.metrics:
             return sample_run(key, table, f"{name}_runs", archs)
-        return lookup(table, name, archs)
+        return floats(lookup(table, name, archs))
 
     def evaluate(key: jax.Array, archs: Arch) -> tuple[jax.Array, jax.Array]:
         keys = jax.random.split(key, len(names))
         columns = [sign * value(k, name, archs) for k, (name, sign) in zip(keys, names, strict=True)]
         fitness = jnp.stack(columns, -1)
-        return fitness, jnp.ones(len(fitness)) if cost is None else lookup(table, cost, archs)
+        charged = jnp.ones(len(fitness), jnp.float32) if cost is None else floats(lookup(table, cost, archs))
+        return fitness, charged
 
     return Task(table.choices, evaluate, cheapest, dearest)
 
 
 def _range(table: Table, cost: str) -> tuple[float, float]:
-    values = table.metrics[cost]
+    values = floats(table.metrics[cost])
     cheapest, dearest = float(jnp.nanmin(values)), float(jnp.nanmax(values))
     if not 0 < cheapest <= dearest < float("inf"):
         raise ValueError(f"{table.name}: {cost} must be positive to be a cost, it lies in {cheapest}..{dearest}")

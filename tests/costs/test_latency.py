@@ -163,6 +163,12 @@ def test_files_of_both_forms(tmp_path):
         ("- a\n- b", "holds list"),
         ('{"format": "other"}', "format is 'other'"),
         ('{"format": "jaxnas latency 1", "entries": {}}', "has no entries"),
+        ('{"format": "jaxnas latency 1", "entries": [1.0]}', "entries is list, expected one entry by key"),
+        ('{"a": {"mean": 1.0}, "b": 2.0, "a": {"mean": 3.0}}', "bad has the entry 'a' 2 times"),
+        ("a: {mean: 1.0}\nb: 2.0\na: {mean: 3.0}", "bad has the entry 'a' 2 times"),
+        ("a: {mean: 1.0, mean: 2.0}", "bad has the entry 'mean' 2 times"),
+        ('{"a": true}', "entry 'a' is True"),
+        ('{"a": NaN}', "entry 'a' is nan"),
     ],
 )
 def test_bad_files_are_one_line(content, message, tmp_path):
@@ -210,5 +216,7 @@ def test_every_block_is_measured_once_and_sums_to_a_cost(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 2
     with pytest.raises(ValueError, match="at least 1"):
         measure_space(space, (8, 8, 1), batch_size=0)
+    with pytest.raises(ValueError, match="dtype 'float64' needs 64-bit JAX"):
+        measure_space(space, (8, 8, 1), dtype="float64")
     with pytest.raises(ValueError, match="rounds and repeats must be at least 1"):
         measure_networks(space, [arch], (8, 8, 1), rounds=0)

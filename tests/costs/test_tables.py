@@ -65,6 +65,17 @@ def test_cost_under_jit_and_vmap_equals_the_exact_one():
         np.testing.assert_array_equal(batched, exact)
 
 
+def test_traced_cost_stays_exact_with_64_bits():
+    large = CostTable(2**31, {"cell": np.array([[1, 3], [2**31 + 5, 7]])})
+    cell = {"cell": np.array([0, 0], np.int32)}
+    with jax.enable_x64(True):
+        found = jax.jit(lambda arch: cost(large, arch))(cell)
+        small = jax.jit(lambda arch: cost(TABLE, arch))(next(_every_arch()))
+    assert found.dtype == jnp.int64
+    assert int(found) == 2**32 + 6
+    assert small.dtype == jnp.int32
+
+
 def test_traced_cost_turns_to_floats_rather_than_overflow():
     table = CostTable(0, np.array([[2**31 - 1, 5], [3, 1]]))
     found = jax.jit(lambda arch: cost(table, arch))(np.array([0, 0]))

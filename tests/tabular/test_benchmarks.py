@@ -5,6 +5,7 @@ import collections
 import datetime
 import os
 import pickle
+import re
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxnas.spaces import all_cells, nasbench201_space
+from jaxnas.spaces.decisions import decisions
 from jaxnas.spaces.nasbench201_network import OPERATIONS, genotype, parse
 from jaxnas.tabular import (
     add_hw_nas_bench,
@@ -27,6 +29,7 @@ from jaxnas.tabular import (
 )
 from jaxnas.tabular.__main__ import main as command
 from jaxnas.tabular.benchmarks import CELL
+from jaxnas.tabular.counts import cell_counts
 
 DATA = Path(os.environ.get("JAXNAS_DATA", "/nonexistent"))
 needs_data = pytest.mark.skipif(not (DATA / "nasbench201.npz").exists(), reason="JAXNAS_DATA has no nasbench201.npz")
@@ -60,11 +63,45 @@ def test_fixed_points_of_nasbench201(published):
 
 
 @needs_data
-def test_parameters_and_macs_equal_our_own_counts(published):
+def test_parameters_and_macs_are_whole_numbers_equal_to_our_own_counts_and_to_the_file(published):
     tables = nasbench201_space(16, 5, 10).about.costs((32, 32, 3))
-    for name in ("parameters", "macs"):
+    rows = np.load(DATA / "nasbench201.npz")
+    places = decisions(CELL).number(rows["ops"].astype(np.int32))
+    for name, column in (("parameters", "params_m"), ("macs", "flops_m")):
         own = tables[name].fixed + tables[name].table["cell"][np.arange(6), all_cells()].sum(1)
-        np.testing.assert_allclose(published.metrics[name], own, rtol=1e-6)
+        assert published.metrics[name].dtype == jnp.int32
+        np.testing.assert_array_equal(published.metrics[name], own)
+        np.testing.assert_array_equal(np.asarray(published.metrics[name])[places], np.rint(1e6 * rows[column]))
+
+
+@needs_data
+def test_records_that_disagree_are_counted_and_the_first_cell_is_named(tmp_path):
+    rows = dict(np.load(DATA / "nasbench201.npz"))
+    np.savez(tmp_path / "other.npz", **(rows | {"params_m": rows["params_m_recorded"]}))
+    with pytest.warns(UserWarning, match=r"204 of 15625 records, in 204 of 15625 cells, disagree .* cell \|skip_con"):
+        table = nasbench201(tmp_path / "other.npz")
+    np.testing.assert_array_equal(np.unique(table.metrics["parameters"]), np.unique(np.rint(1e6 * rows["params_m"])))
+    rows["c10_test_200"][7] += 1
+    np.savez(tmp_path / "other.npz", **rows)
+    with pytest.warns(UserWarning, match=r"1 of 15625 records, in 1 of 15625 cells, .* mean of c10_test_200_runs"):
+        nasbench201(tmp_path / "other.npz")
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda names, times: (names[:-1], times), r"latency_ms has shape \(15625, 27\), expected \(15625, 26\)"),
+        (lambda names, times: (names, times[:-1]), r"latency_ms has shape \(15624, 27\), expected \(15625, 27\)"),
+        (lambda names, times: (np.append(names[:-1], names[0]), times), "devices names '1080ti_1' more than once"),
+    ],
+)
+def test_latencies_of_other_rows_or_of_a_device_twice_are_refused(change, message, tmp_path):
+    arrays = np.load(DATA / "nasbench201_latency.npz")
+    names, times = change(arrays["devices"], arrays["latency_ms"])
+    np.savez(tmp_path / "latency.npz", devices=names, latency_ms=times)
+    with pytest.raises(ValueError, match=message):
+        nasbench201(DATA / "nasbench201.npz", tmp_path / "latency.npz")
 
 
 @needs_data
@@ -105,8 +142,9 @@ NAMES = {
 }
 
 
-def official(number, epochs, runs):
-    """What the official file holds of one architecture and one number of epochs, numbers made up."""
+def official(number, epochs, runs, cell):
+    """What the official file holds of one architecture and one number of epochs: right counts, accuracies made up."""
+    counts = cell_counts({"cell": cell[None]})
     results = {}
     for place, (dataset, evaluations) in enumerate(NAMES.items()):
         for seed in (777, 888, 999)[:runs]:
@@ -116,10 +154,11 @@ def official(number, epochs, runs):
                 "train_times": collections.OrderedDict((e, 2.0 + place) for e in range(epochs)),
                 "eval_acc1es": {f"{e}@{epochs - 1}": np.float64(base + i) for i, e in enumerate(evaluations)},
                 "eval_times": {f"{e}@{epochs - 1}": 0.5 for e in evaluations},
-                "params": np.float64(0.8),
-                "flop": 113.95,
+                "params": np.float64(counts["parameters"][0] / 1e6),
+                "flop": counts["macs"][0] / 1e6,
             }
-    return {"all_results": results, "arch_index": number, "dataset_seed": {}}
+    name = genotype(OPERATIONS, {"cell": cell})
+    return {"all_results": results, "arch_index": number, "arch_str": name, "dataset_seed": {}}
 
 
 def write(path, content):
@@ -135,7 +174,7 @@ def simple(tmp_path):
     names = [genotype(OPERATIONS, {"cell": cell}) for cell in cells]
     write(tmp_path / "meta.pickle.pbz2", {"meta_archs": names, "total_archs": len(names), "evaluated_indexes": set()})
     for number, runs in ((0, 1), (7, 3), (11, 2)):
-        content = collections.OrderedDict((str(e), official(number, e, runs)) for e in (12, 200))
+        content = collections.OrderedDict((str(e), official(number, e, runs, cells[number])) for e in (12, 200))
         write(tmp_path / f"{number:06d}.pickle.pbz2", content)
     return tmp_path, names
 
@@ -152,12 +191,72 @@ def test_nats_directory_becomes_a_table(simple):
     assert float(lookup(table, "imagenet16-120_test_12", arch)) == pytest.approx(32 + runs.mean())
     assert float(lookup(table, "cifar10_seconds_12", arch)) == pytest.approx(12 * 2 + 0.5)
     assert float(lookup(table, "cifar100_seconds_12", arch)) == pytest.approx(12 * 4 + 0.5)
-    assert float(lookup(table, "macs", arch)) == pytest.approx(113.95e6)
+    for name in ("parameters", "macs"):
+        np.testing.assert_array_equal(lookup(table, name, arch), cell_counts({"cell": arch["cell"][None]})[name][0])
+        assert table.metrics[name].dtype == jnp.int32
     fewer = lookup(table, "cifar10_valid_12_runs", parse(OPERATIONS, names[11]))
     assert np.isnan(fewer).tolist() == [False, False, True]
     with pytest.raises(KeyError, match="no architecture"):
         lookup(table, "macs", parse(OPERATIONS, names[1]))
     assert int(table.present.sum()) == 3
+
+
+def changed(folder, number, change):
+    """Changes what one file of the directory holds after 200 epochs."""
+    file = folder / f"{number:06d}.pickle.pbz2"
+    with bz2.open(file) as stream:
+        content = pickle.load(stream)
+    change(content["200"], content["200"]["all_results"])
+    write(file, content)
+
+
+def test_counts_that_disagree_with_the_exact_ones_are_not_believed(simple):
+    folder, names = simple
+    exact = cell_counts(parse(OPERATIONS, names[7]) | {"cell": parse(OPERATIONS, names[7])["cell"][None]})
+
+    def spoil(entry, results):
+        results["cifar10", 777]["params"] = 0.316346
+
+    changed(folder, 7, spoil)
+    text = f"1 of 24 records, in 1 of 3 cells, disagree with the number of parameters, .* cell {re.escape(names[7])}"
+    with pytest.warns(UserWarning, match=text) as warned:
+        table = nats_topology(folder)
+    assert int(lookup(table, "parameters", parse(OPERATIONS, names[7]))) == exact["parameters"][0]
+    assert len(warned) == 1
+    assert f"316346 for {exact['parameters'][0]}" in str(warned[0].message)
+
+
+def test_the_command_says_in_one_line_that_records_disagree(simple, capsys):
+    folder, names = simple
+    changed(folder, 0, lambda entry, results: results["cifar10", 777].update(flop=1.0))
+    assert command(["nats", str(folder), str(folder / "table.npz")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"warning: {folder}: 1 of 24 records")
+    assert names[0] in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda entry, results: results.pop(("cifar10", 777)),
+            r"000000.*\(200 epochs\) has no result .* 'cifar10', there",
+        ),
+        (lambda entry, results: results.clear(), "has no result of data set 'cifar10-valid', there are none"),
+        (lambda entry, results: results["cifar100", 777].pop("eval_acc1es"), "KeyError 'eval_acc1es'"),
+        (lambda entry, results: results.update({"cifar10": {}}), "is not laid out like the official file"),
+        (lambda entry, results: entry.update(arch_index=4), "arch_index is 4, expected 0"),
+        (lambda entry, results: entry.update(arch_str="|none~0|"), r"arch_str is '\|none~0\|', expected"),
+    ],
+)
+def test_a_file_that_is_not_complete_or_of_another_cell_is_refused_in_one_line(simple, change, message, capsys):
+    folder, _ = simple
+    changed(folder, 0, change)
+    with pytest.raises(ValueError, match=message):
+        nats_topology(folder)
+    assert command(["nats", str(folder), str(folder / "table.npz")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_hw_nas_bench_joins_a_table(tmp_path):
@@ -174,6 +273,8 @@ def test_hw_nas_bench_joins_a_table(tmp_path):
     joined = add_hw_nas_bench(table, tmp_path / "hw.pickle")
     assert set(joined.metrics) == {"accuracy", "latency/raspi4", "energy/eyeriss"}
     np.testing.assert_array_equal(joined.metrics["latency/raspi4"], np.arange(15625.0)[::-1])
+    with pytest.raises(ValueError, match=r"has 'energy/eyeriss' already, which .*hw.pickle would replace"):
+        add_hw_nas_bench(joined, tmp_path / "hw.pickle")
     with pytest.raises(ValueError, match="no entry 'cifar99'"):
         add_hw_nas_bench(table, tmp_path / "hw.pickle", dataset="cifar99")
     other = from_arrays({"x": jax.ShapeDtypeStruct((1, 2), jnp.float32)}, {"accuracy": np.zeros(2)})
@@ -221,7 +322,9 @@ def test_command_line_converts_and_describes(simple, capsys):
     out = folder / "table.npz"
     assert command(["nats", str(folder), str(out)]) == 0
     assert "sha256" in capsys.readouterr().out
-    assert float(lookup(load(f"table:{out}"), "macs", parse(OPERATIONS, names[0]))) == pytest.approx(113.95e6)
+    read, arch = load(f"table:{out}"), parse(OPERATIONS, names[0])
+    assert int(lookup(read, "macs", arch)) == cell_counts({"cell": arch["cell"][None]})["macs"][0]
+    assert read.metrics["macs"].dtype == jnp.int32
     assert command(["describe", f"table:{out}"]) == 0
     assert "cifar10_valid_12" in capsys.readouterr().out
     assert command(["nats", str(folder / "missing"), str(out)]) == 2
@@ -236,7 +339,7 @@ def hits(classes, runs, epochs, rng):
 def test_what_the_exhaustive_experiment_writes_is_read(tmp_path):
     rng = np.random.default_rng(0)
     classes = np.arange(15625) % 10
-    validation, test = hits(10, 2, 3, rng), hits(10, 2, 3, rng)
+    validation, test = hits(10, 2, 3, rng), hits(10, 2, 3, rng) // 2
     validation[3, 1], validation[4] = 65535, 65535
     arrays = {
         "cells": all_cells().astype(np.uint8),
@@ -258,3 +361,12 @@ def test_what_the_exhaustive_experiment_writes_is_read(tmp_path):
     assert float(lookup(table, "seconds", cell)) == 3
     assert np.isnan(lookup(table, "valid_1", {"cell": all_cells()[4]}))
     assert table_task(table, "-test_8", single_runs=True).cheapest == 1
+    assert table.metrics["parameters"].dtype == jnp.int32
+    for change, message in (
+        ({"class_of": np.full(15625, 10, np.uint16)}, "class_of names class 10, and there are 10 classes"),
+        ({"test_hits": validation}, "test_hits has 10 rows of up to 9., expected 10 rows of at most 50"),
+        ({"validation_hits": validation[:9]}, "validation_hits has 9 rows of up to 9., expected 10 rows"),
+    ):
+        np.savez(tmp_path / "table.npz", **(arrays | change))
+        with pytest.raises(ValueError, match=message):
+            exhaustive(tmp_path / "table.npz")

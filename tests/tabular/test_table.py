@@ -12,16 +12,19 @@ from jaxnas.searchers import nsga2, random_search, regularized_evolution
 from jaxnas.spaces.decisions import decisions
 from jaxnas.tabular import (
     best_at,
+    floats,
     from_arrays,
     incumbents,
     load_table,
     lookup,
+    missing,
     sample_run,
     save_table,
     simulate,
     table_task,
     with_metrics,
 )
+from jaxnas.tabular.__main__ import _described
 
 CHOICES = {"a": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((1, 2), jnp.float32)}
 ARCHS = np.array(list(itertools.product(range(3), range(3), range(2))))
@@ -91,6 +94,50 @@ def test_holes_are_refused_or_nan():
     assert np.isnan(jax.jit(lambda a: lookup(holes, "error", a))(arch(ARCHS[5])))
 
 
+COUNTS = 47_104_650 - np.arange(18)  # each of them would lose units as a float32
+
+
+def test_integers_are_exact_through_lookup_file_and_search(tmp_path):
+    table = from_arrays(CHOICES, {"macs": COUNTS, "error": VALUES})
+    assert len(set(COUNTS.astype(np.float32).tolist())) < 18
+    assert table.metrics["macs"].dtype == jnp.int32
+    np.testing.assert_array_equal(lookup(table, "macs", arch(ARCHS)), COUNTS)
+    np.testing.assert_array_equal(jax.jit(lambda a: lookup(table, "macs", a))(arch(ARCHS)), COUNTS)
+    save_table(tmp_path / "table.npz", table)
+    again = load_table(tmp_path / "table.npz")
+    chex.assert_trees_all_equal(again.metrics, table.metrics)
+    fitness, cost = table_task(table, "-macs", cost="macs").evaluate(jax.random.key(0), arch(ARCHS))
+    np.testing.assert_array_equal(fitness[:, 0], -COUNTS.astype(np.float32))
+    np.testing.assert_array_equal(cost, COUNTS.astype(np.float32))
+
+
+def test_integers_that_are_not_there_are_nan_wherever_they_become_floats():
+    holes = from_arrays(CHOICES, {"macs": np.delete(COUNTS, 5)}, archs=arch(np.delete(ARCHS, 5, 0)), holes=True)
+    every = floats(np.asarray(holes.metrics["macs"]))
+    np.testing.assert_array_equal(every, np.where(np.arange(18) == 5, np.nan, COUNTS))
+    assert int(jax.jit(lambda a: lookup(holes, "macs", a))(arch(ARCHS[5]))) == missing(np.int32)
+    with pytest.raises(KeyError, match=r"no architecture \[0, 2, 1\]"):
+        lookup(holes, "macs", arch(ARCHS[5]))
+    task = table_task(holes, "macs", cost="macs")
+    assert (task.cheapest, task.dearest) == (float(np.float32(COUNTS.min())), float(np.float32(COUNTS.max())))
+    fitness, cost = jax.jit(task.evaluate)(jax.random.key(0), arch(ARCHS[4:7]))
+    assert np.isnan(fitness)[:, 0].tolist() == np.isnan(cost).tolist() == [False, True, False]
+    again = with_metrics(TABLE, {"macs": np.asarray(holes.metrics["macs"])})
+    np.testing.assert_array_equal(again.metrics["macs"], holes.metrics["macs"])
+    assert "17 values, 47104633 to 47104650" in _described(holes)
+
+
+def test_integers_beyond_32_bits_are_refused_or_need_64():
+    large = COUNTS + 2**31
+    with pytest.raises(
+        ValueError, match=r"table: macs holds integers from 2194588281 to 2194588298, which only 64-bit"
+    ):
+        from_arrays(CHOICES, {"macs": large})
+    assert from_arrays(CHOICES, {"macs": large.astype(float)}).metrics["macs"].dtype == jnp.float32
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(lookup(from_arrays(CHOICES, {"macs": large}), "macs", arch(ARCHS)), large)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -117,6 +164,11 @@ def test_files_keep_everything_and_damage_is_found(tmp_path):
         again = load_table(path, sha256=checksum)
         assert again.choices == CHOICES
         chex.assert_trees_all_equal((again.metrics, again.present), (table.metrics, table.present))
+    whole = dict(np.load(path))
+    np.savez(path, **(whole | {"present": np.ones(17, bool)}))
+    with pytest.raises(ValueError, match=r"present is bool \(17,\), expected bool \(18,\)"):
+        load_table(path)
+    np.savez(path, **whole)
     with pytest.raises(ValueError, match=r"sha256 is .* expected 00"):
         load_table(path, sha256="00")
     content = path.read_bytes()

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnas.base import Arch, Part, SearchSpace
 from jaxnas.costs.latency.table import LatencyTable, space_parts
+from jaxnas.dtypes import compute_dtype
 
 __all__ = ["measure_networks", "measure_space", "median_milliseconds", "milliseconds_in_turn"]
 
@@ -80,18 +81,19 @@ def measure_space(
       batch_size: images at a time.
       rounds: turns of each block; the median of their medians counts.
       repeats: timed calls in a turn.
-      dtype: of the images and of the computation.
+      dtype: of the images and of the computation, see `jaxnas.dtypes.compute_dtype`.
       on_compiled: `(number, of how many, part)` after each compilation.
 
     Raises:
-      ValueError: a space that does not name its blocks, a number below one.
+      ValueError: a space that does not name its blocks, a number below one, another `dtype`.
     """
+    compute = compute_dtype(dtype)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     parts = {part.key: part for part in _every(*space_parts(space, image_shape))}
     programs = []
     for number, part in enumerate(parts.values(), start=1):
-        programs += _pair(part, batch_size, jnp.dtype(dtype))
+        programs += _pair(part, batch_size, compute)
         if on_compiled is not None:
             on_compiled(number, len(parts), part)
     times = milliseconds_in_turn(programs, rounds=rounds, repeats=repeats)
@@ -141,7 +143,8 @@ def measure_networks(
 def _network(space: SearchSpace, arch: Arch, image_shape: tuple[int, int, int], batch_size: int) -> Callable[[], Any]:
     network = space.about.network(arch)  # type: ignore[misc]
     x = jnp.zeros((batch_size, *image_shape), jnp.float32)
-    variables = _ones(jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((max(batch_size, 4), *image_shape))))
+    example = jax.ShapeDtypeStruct((max(batch_size, 4), *image_shape), jnp.float32)
+    variables = _ones(jax.eval_shape(network.init, jax.random.key(0), example))
     return _compiled(lambda variables, x: network.apply(variables, x)[0], variables, x)
 
 

@@ -32,14 +32,16 @@ def read_latency(path: str | Path) -> LatencyTable:
     The published form is `{key: {"mean": milliseconds, ...}}`.
 
     Raises:
-      ValueError: a missing or damaged file, an entry that is not a positive number.
+      ValueError: a missing or damaged file, an entry that is not a positive number, the same entry twice.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"there is no latency table {file}")
     text = file.read_text(encoding="utf-8")
     try:
-        content = json.loads(text) if text.lstrip().startswith("{") else _yaml(text)
+        content = json.loads(text, object_pairs_hook=_each_once) if text.lstrip().startswith("{") else _yaml(text)
+    except _Twice as error:
+        raise ValueError(f"{file} {error}") from None
     except Exception as error:
         raise ValueError(f"{file} is neither JSON nor YAML: {' '.join(str(error).split())[:120]}") from None
     if not isinstance(content, dict):
@@ -48,6 +50,8 @@ def read_latency(path: str | Path) -> LatencyTable:
         raise ValueError(f"{file}: format is {content['format']!r}, expected {FORMAT!r}")
     ours = "format" in content
     entries = content.get("entries", {}) if ours else content
+    if not isinstance(entries, dict):
+        raise ValueError(f"{file}: entries is {type(entries).__name__}, expected one entry by key")
     found = {key: _milliseconds(file, key, entry) for key, entry in entries.items()}
     if not found:
         raise ValueError(f"{file} has no entries")
@@ -102,14 +106,34 @@ def latency_cost(table: LatencyTable, space: SearchSpace, image_shape: tuple[int
     return CostTable(sum(milliseconds(part) for part in fixed), tables)
 
 
+class _Twice(Exception):
+    """One key occurs more than once: which of its values is meant cannot be known."""
+
+
+def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A dictionary of the pairs, each of whose keys occurs once."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Twice(f"has the entry {twice!r} {keys.count(twice)} times")
+    return entries
+
+
 def _yaml(text: str) -> Any:
     import yaml
 
-    return yaml.safe_load(text)
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            pairs = [(self.construct_object(key, deep=True), value) for key, value in node.value]
+            _each_once(pairs)
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)
 
 
 def _milliseconds(file: Path, key: Any, entry: Any) -> float:
     value = entry.get("mean") if isinstance(entry, dict) else entry
-    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
         raise ValueError(f"{file}: entry {key!r} is {entry!r}, expected milliseconds above 0 as its mean")
     return float(value)
