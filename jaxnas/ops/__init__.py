@@ -19,7 +19,7 @@ from jaxnas.ops.conv import conv, pointwise
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.drop_path import drop_path
 from jaxnas.ops.initialisers import he_fan_out, one_draw, torch_uniform
-from jaxnas.ops.lowering import Lowering, by_hand, compute_dtype
+from jaxnas.ops.lowering import Lowering, by_hand
 from jaxnas.ops.mbconv import ConvNormRelu6, MBConv
 from jaxnas.ops.mixture import mixture
 from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
@@ -49,7 +49,6 @@ __all__ = [
     "batch_statistics",
     "by_hand",
     "channel_shuffle",
-    "compute_dtype",
     "conv",
     "depthwise_conv",
     "drop_path",

@@ -1,12 +1,10 @@
-"""One place that decides how an operation is written for the backend at hand, and in which type it computes."""
+"""One place that decides how an operation is written for the backend at hand."""
 
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-__all__ = ["Lowering", "by_hand", "compute_dtype"]
+__all__ = ["Lowering", "by_hand"]
 
 Lowering = Literal["auto", "lax", "shifts"]
 
@@ -24,14 +22,3 @@ def by_hand(lowering: Lowering) -> bool:
     if lowering not in ("auto", "lax", "shifts"):
         raise ValueError(f"lowering must be 'auto', 'lax' or 'shifts', got {lowering!r}")
     return lowering == "shifts" or (lowering == "auto" and jax.default_backend() == "cpu")
-
-
-def compute_dtype(name: str) -> np.dtype:
-    """The type in which a space computes.
-
-    Raises:
-      ValueError: another name than `"float32"` or `"bfloat16"`.
-    """
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {name!r}")
-    return jnp.dtype(name)

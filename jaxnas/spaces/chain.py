@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 
 from jaxnas.base import About, Arch, CostTable, Network, Op, SearchSpace, arch_like
-from jaxnas.ops import compute_dtype, from_linen
+from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
+from jaxnas.ops import from_linen
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, output_like, used_cell
 from jaxnas.spaces.choice import mixed_op
 from jaxnas.spaces.decisions import greatest
@@ -45,7 +46,8 @@ def chain_space(
       name: of the space.
       scanned: `False` writes the places out one by one, the plain form of the same function.
       dtype: of the computation. With `"bfloat16"` inputs and weights are cast on their way into the stem and the chain;
-        the weights themselves stay float32, and so does the head.
+        the weights themselves stay float32, and so does the head. `"float64"`, for checking, is everywhere in float64
+        and needs 64-bit JAX.
 
     Returns:
       The space, with `choices = {"chain": [length, K]}`. Its stand-alone network keeps no running averages, and its
@@ -67,11 +69,11 @@ def chain_space(
         raise ValueError(f"length must be at least 1, got {length}")
     if len(named) < 2:
         raise ValueError(f"ops: need two or more, got {list(named)}")
-    half = compute_dtype(dtype) == jnp.bfloat16
+    compute = compute_dtype(dtype)
     first, last = (as_op(op if op is not None else _identity) for op in (stem, head))
     edges = tuple((i, i + 1) for i in range(length))
     group = EdgeGroup({op_name: as_op(op) for op_name, op in named.items()}, tuple(range(length)))
-    return _space(name, CellGraph(edges, 1, {"chain": group}, scanned=scanned), first, last, half)
+    return _space(name, CellGraph(edges, 1, {"chain": group}, scanned=scanned), first, last, compute)
 
 
 def as_op(candidate: Any) -> Op:
@@ -106,7 +108,7 @@ def _cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
-def _space(name: str, graph: CellGraph, first: Op, last: Op, half: bool) -> SearchSpace:
+def _space(name: str, graph: CellGraph, first: Op, last: Op, compute: np.dtype) -> SearchSpace:
     ops = graph.groups["chain"].ops
     length = len(graph.edges)
 
@@ -124,8 +126,8 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op, half: bool) -> Sear
     def apply(params, paths, x, *, key=None):
         key_stem, key_head, keys = _split(key, length)
         stem, inner = params["stem"], params["blocks"]
-        if half:
-            stem, inner, x = _cast((stem, inner, x), jnp.bfloat16)
+        if compute != jnp.float32:
+            stem, inner, x = _cast((stem, inner, x), compute)
         blocks = tuple(inner[op_name] for op_name in ops)
         rows = (blocks, paths.select(lambda tree: tree["chain"]), keys)
         x = first.apply(stem, x, key=key_stem)
@@ -139,14 +141,15 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op, half: bool) -> Sear
         else:
             for i in range(length):
                 x, _ = body(x, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
-        return last.apply(params["head"], _cast(x, jnp.float32) if half else x, key=key_head)
+        return last.apply(params["head"], _cast(x, wide_dtype(compute)) if compute != jnp.float32 else x, key=key_head)
 
     def used(params, paths):
         blocks = used_cell(graph, {"chain": params["blocks"]}, paths.select(lambda tree: tree["chain"]))
         return {**jax.tree.map(lambda leaf: True, params), "blocks": blocks["chain"]}
 
-    choices = {"chain": jax.ShapeDtypeStruct((length, len(ops)), jnp.float32)}
-    return SearchSpace(init, apply, used, greatest, choices, _about(name, graph, init, choices, first, last))
+    choices = {"chain": jax.ShapeDtypeStruct((length, len(ops)), wide_dtype(compute))}
+    about = _about(name, graph, init, choices, first, last)
+    return SearchSpace(in_weight_dtype(init, compute), apply, used, greatest, choices, about)
 
 
 def _split(key: jax.Array | None, length: int) -> tuple[Any, Any, Any]:
