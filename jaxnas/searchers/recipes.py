@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.base import Searcher, SearchSpace, Tree, dense_paths
+from jaxnas.base import Params, Searcher, SearchSpace, Tree, dense_paths
 from jaxnas.estimators import pathwise
 from jaxnas.policies import categorical
 from jaxnas.relaxations import Temperature, gumbel_softmax, softmax, temperature_at
@@ -35,13 +35,23 @@ def coupled_sgd(
     *,
     momentum: float = 0.9,
     weight_decay: float = 3e-4,
-    clip: float = 5.0,
+    clip: float | None = 5.0,
     nesterov: bool = False,
+    decayed: Callable[[Params], Tree] | None = None,
 ) -> optax.GradientTransformation:
-    """SGD as PyTorch has it: clipped by global norm, weight decay added to the gradient, then momentum."""
+    """SGD as PyTorch has it: clipped by global norm, weight decay added to the gradient, then momentum.
+
+    Args:
+      learning_rate: a float or a schedule of the step.
+      momentum: factor of the running sum of gradients.
+      weight_decay: L2 coefficient, added to the gradient before momentum.
+      clip: global norm to which the gradient is clipped; None leaves it as it is.
+      nesterov: Nesterov's form of momentum.
+      decayed: `(params) -> tree` of bools: the weights that decay. All of them by default.
+    """
     return optax.chain(
-        optax.clip_by_global_norm(clip),
-        optax.add_decayed_weights(weight_decay),
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        optax.add_decayed_weights(weight_decay, decayed),
         optax.trace(momentum, nesterov=nesterov),
         optax.scale_by_learning_rate(learning_rate),
     )
