@@ -16,9 +16,11 @@ from jax.sharding import Mesh
 from jaxnas.base import Arch, Params, Tree, arch_like
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.population.member import Family, Member, PopulationData, Recipe, Trained, train_member
-from jaxnas.population.strategies import Strategy, lift, member_mesh, placed, resolve
+from jaxnas.population.strategies import Strategy, in_turn, lift_some, member_mesh, placed, resolve
 
 __all__ = ["Population", "train_population"]
+
+SAVE_SECONDS = 30.0  # between two checkpoints
 
 
 class Population(NamedTuple):
@@ -28,7 +30,7 @@ class Population(NamedTuple):
       accuracy: `[P, J]` by part of the data, NaN once a loss was not finite.
       loss: `[P, J]`, mean training loss in nats since the judgement before.
       good: `[P]`, whether every loss and gradient was finite.
-      seconds: `[P]`, wall time of the member's chunk divided by its members, compilation left out.
+      seconds: `[P]`, wall time of the call that trained the member, divided by its members; compilation left out.
       params: weights, leaves `[P, ...]`; None unless they were asked for.
     """
 
@@ -64,6 +66,7 @@ def train_population(
     keep_params: bool = False,
     directory: str | Path | None = None,
     on_chunk: Callable[[int, float], None] | None = None,
+    seconds: float = 5.0,
     compiler_options: dict[str, Any] | None = None,
 ) -> Population:
     """Trains every architecture from its own first weights, each with its own key and, if wanted, learning rate.
@@ -81,13 +84,16 @@ def train_population(
       rates: `[P]` learning rates, for a `recipe.tx` that takes one.
       seeds: `[P]` whole numbers from 0, to train one architecture several times; 0 if not given.
       strategy: see `jaxnas.population.resolve`.
-      chunk: members in one call of the program; the last chunk is filled up with copies. A multiple of the number of
-        devices. By default 32 for each of them.
+      chunk: the most members in one call of the program, a multiple of the number of devices; by default 32 for each
+        of them. Where members of a device are trained one after the other, a call has as many as fit into `seconds`.
+        Where they run side by side, or several processes have to agree, every call has `chunk` members, the last one
+        being filled up with copies.
       mesh: for `"shard"`, of one axis; all devices of all processes if not given.
       keep_params: return the weights of all members. They are part of every checkpoint then.
-      directory: where to save after every chunk; the same call with the same directory goes on from there, on as many
-        devices and processes as there are then.
-      on_chunk: `(members done, seconds of the chunk)` after every chunk.
+      directory: where to save; the same call with the same directory goes on from there, on as many devices and
+        processes as there are then.
+      on_chunk: `(members done, seconds of the call)` after every call. If it raises, what is done is saved.
+      seconds: aimed time of one call.
       compiler_options: for `jax.jit`.
 
     Raises:
@@ -109,42 +115,74 @@ def train_population(
         return trained if keep_params else trained._replace(params=None)
 
     shared = placed((jax.random.key_data(key), data), mesh, split=False)
-    program = jax.jit(lift(one, strategy, mesh), compiler_options=compiler_options)
-    like = jax.eval_shape(program, _rows(entries, 0, chunk), shared)
+    program = jax.jit(lift_some(one, strategy, mesh), compiler_options=compiler_options)
+    like = jax.eval_shape(program, _rows(entries, np.arange(chunk)), shared, 0)
 
-    def compiled() -> Callable[[int], Trained]:
-        run = program.lower(placed(_rows(entries, 0, chunk), mesh, split=True), shared).compile()
+    def compiled() -> Callable[[np.ndarray, int], Trained]:
+        run = program.lower(placed(_rows(entries, np.arange(chunk)), mesh, split=True), shared, 0).compile()
         _check_memory(run, chunk, devices)
-        return lambda first: _fetched(run(placed(_rows(entries, first, chunk), mesh, split=True), shared), mesh)
+        return lambda members, count: _fetched(
+            run(placed(_rows(entries, members), mesh, split=True), shared, count), mesh
+        )
 
     found = jax.tree.map(lambda leaf: np.zeros((size, *leaf.shape[1:]), leaf.dtype), like)
     state = {"found": found._asdict(), "seconds": np.zeros(size)}
     meta = {"population": _fingerprint(key, entries, data, recipe)}
+    by_time = in_turn(strategy) and jax.process_count() == 1
     with Checkpoints(directory) if directory is not None else contextlib.nullcontext() as checkpoints:
         saved = None if checkpoints is None else checkpoints.restore(state, check_meta=meta)
         first, state = (0, state) if saved is None else (saved[0], jax.tree.map(np.array, saved[1]))
-        for done, seconds in _each_chunk(compiled, state, first, chunk):
-            if checkpoints is not None:
-                checkpoints.save(done, state, meta)
-            if on_chunk is not None:
-                on_chunk(done, seconds)
+        if checkpoints is not None and first < size:
+            checkpoints.own()
+        calls = _each_call(compiled, state, first, chunk, devices, seconds if by_time else None)
+        every = SAVE_SECONDS if by_time else 0.0
+        _saved(calls, size, lambda done: checkpoints and checkpoints.save(done, state, meta), every, on_chunk)
     return Population(seconds=state["seconds"], **state["found"])
 
 
-def _each_chunk(compiled, state: dict[str, Any], done: int, chunk: int) -> Iterator[tuple[int, float]]:
-    """Writes chunk after chunk into `state`; yields how many members are done and the seconds of the chunk."""
-    size = len(state["seconds"])
+def _saved(
+    calls: Iterator[tuple[int, float]], size: int, save: Callable[[int], object], every: float, on_chunk
+) -> None:
+    """Goes through the calls; saves every so many seconds, after the last call, and when `on_chunk` raises."""
+    last = time.monotonic()
+    for done, passed in calls:
+        due = done == size or time.monotonic() - last >= every
+        if due:
+            save(done)
+            last = time.monotonic()
+        try:
+            if on_chunk is not None:
+                on_chunk(done, passed)
+        except BaseException:
+            if not due:
+                save(done)
+            raise
+
+
+def _each_call(
+    compiled, state: dict[str, Any], done: int, chunk: int, devices: int, aim: float | None
+) -> Iterator[tuple[int, float]]:
+    """Writes the results of call after call into `state`; yields how many members are done and the call's seconds."""
+    size, most = len(state["seconds"]), chunk // devices
     run = compiled() if done < size else None
+    each = most if aim is None else 1  # members on each device
     while run is not None and done < size:
+        each = min(each, -(-(size - done) // devices))
+        count = min(each * devices, size - done)
+        # Device d trains the members done + d * each onwards; their rows stand at d * most.
+        places = (np.arange(devices)[:, None] * most + np.arange(each)).ravel()[:count]
+        members = np.full(chunk, done)
+        members[places] = np.arange(done, done + count)
         started = time.monotonic()
-        result = run(done)
-        seconds = time.monotonic() - started
-        count = min(chunk, size - done)
+        result = run(members, each)
+        passed = time.monotonic() - started
         for into, leaf in zip(jax.tree.leaves(state["found"]), jax.tree.leaves(result._asdict()), strict=True):
-            into[done : done + count] = leaf[:count]
-        state["seconds"][done : done + count] = seconds / count
+            into[done : done + count] = leaf[places]
+        state["seconds"][done : done + count] = passed / count
         done += count
-        yield done, seconds
+        if aim is not None:
+            each = max(1, min(int(each * aim / max(passed, 1e-6)), 4 * each, most))
+        yield done, passed
 
 
 def _entries(archs: Arch, rates, seeds, choices) -> _Entry:
@@ -165,11 +203,9 @@ def _entries(archs: Arch, rates, seeds, choices) -> _Entry:
     return _Entry(np.array(names, np.uint32), seeds, archs, rates)
 
 
-def _rows(entries: _Entry, first: int, chunk: int) -> _Entry:
-    """The members of one chunk; after the last of all, the first one again."""
-    size = len(entries.name)
-    rows = np.arange(first, first + chunk)
-    return jax.tree.map(lambda leaf: leaf[np.where(rows < size, rows, first)], entries)
+def _rows(entries: _Entry, members: np.ndarray) -> _Entry:
+    """The entries of some members; a number beyond the last one stands for the first."""
+    return jax.tree.map(lambda leaf: leaf[np.where(members < len(entries.name), members, 0)], entries)
 
 
 def _fingerprint(key: jax.Array, entries: _Entry, data: PopulationData, recipe: Recipe) -> list[int]:

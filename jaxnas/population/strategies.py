@@ -1,5 +1,6 @@
 """How the members of one chunk run: side by side, one after the other, or spread over a mesh of devices."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnas.base import Tree
 
-__all__ = ["Strategy", "lift", "member_mesh", "placed", "resolve"]
+__all__ = ["Strategy", "in_turn", "lift", "lift_some", "member_mesh", "placed", "resolve"]
 
 Strategy = Literal["auto", "vmap", "map", "shard"]
 AXIS = "members"
@@ -61,6 +62,50 @@ def lift(train: Callable[[Any, Any], Any], strategy: Strategy, mesh: Mesh | None
     return jax.shard_map(
         lift(train, _alone(), None), mesh=mesh, in_specs=(own, all_of_it), out_specs=own, check_vma=False
     )
+
+
+def in_turn(strategy: Strategy) -> bool:
+    """Whether the members on one device are trained one after the other."""
+    return strategy == "map" or (strategy == "shard" and _alone() == "map")
+
+
+def lift_some(train: Callable[[Any, Any], Any], strategy: Strategy, mesh: Mesh | None):
+    """`lift` with the number of members as an argument: `(members, data, count) -> results`.
+
+    Of the `P` members on each device only the first `count` are trained, and what stands after them in the results is
+    zero. So one program, and one rounding, does for every number of members. Where members run side by side all of
+    them are trained whatever `count` is.
+
+    Args:
+      train: of one member.
+      strategy: from `resolve`.
+      mesh: for `"shard"`, of one axis.
+    """
+    if not in_turn(strategy):
+        lifted = lift(train, strategy, mesh)
+        return lambda members, data, count: lifted(members, data)
+    if strategy == "map":
+        return lambda members, data, count: _first(train, members, data, count)
+    assert mesh is not None
+    own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+    first = functools.partial(_first, train)
+    return jax.shard_map(first, mesh=mesh, in_specs=(own, all_of_it, all_of_it), out_specs=own, check_vma=False)
+
+
+def _first(train: Callable[[Any, Any], Any], members: Tree, data: Tree, count: jax.Array) -> Tree:
+    """The results of the first `count` members, one after the other."""
+
+    def member(place: Any) -> Tree:
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, place, keepdims=False), members)
+
+    def put(place: jax.Array, results: Tree) -> Tree:
+        result = train(member(place), data)
+        return jax.tree.map(lambda all_of, one: all_of.at[place].set(one), results, result)
+
+    size = len(jax.tree.leaves(members)[0])
+    like = jax.eval_shape(lambda: train(member(0), data))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), like)
+    return jax.lax.fori_loop(0, count, put, zeros)
 
 
 def placed(tree: Tree, mesh: Mesh | None, *, split: bool) -> Tree:

@@ -110,6 +110,21 @@ def test_a_loss_that_is_not_finite_marks_its_member_alone(strategy):
     chex.assert_tree_all_finite(found.params)
 
 
+def test_calls_are_cut_by_their_seconds_and_end_in_the_same_bits(whole):
+    strategy, found = whole
+    cuts = {}
+    for name, seconds in (("short", 0.0), ("long", 1e9)):
+        calls = cuts[name] = []
+        again = trained(strategy=strategy, chunk=4, seconds=seconds, on_chunk=lambda done, _, c=calls: c.append(done))
+        chex.assert_trees_all_equal(without_times(again), without_times(found))
+    expected = {
+        "map": {"short": [1, 2, 3, 4, 5, 6, 7], "long": [1, 5, 7]},
+        "vmap": {"short": [4, 7], "long": [4, 7]},
+        "shard": {"short": [2, 4, 6, 7], "long": [2, 6, 7]},
+    }
+    assert cuts == expected[strategy]
+
+
 def test_a_stopped_population_goes_on_from_its_last_chunk(tmp_path):
     class Stop(Exception):
         pass
@@ -122,15 +137,16 @@ def test_a_stopped_population_goes_on_from_its_last_chunk(tmp_path):
         if done == 4:
             raise Stop
 
+    short = {"strategy": "map", "chunk": 2, "seconds": 0.0}
     whole = trained(strategy="map", chunk=2)
     with pytest.raises(Stop):
-        trained(strategy="map", chunk=2, directory=tmp_path, on_chunk=stop)
-    resumed = trained(strategy="map", chunk=2, directory=tmp_path, on_chunk=lambda done, _: calls.append(done))
-    assert calls == [2, 4, 6, 7]
+        trained(**short, directory=tmp_path, on_chunk=stop)
+    resumed = trained(**short, directory=tmp_path, on_chunk=lambda done, _: calls.append(done))
+    assert calls == [1, 2, 3, 4, 5, 6, 7]
     chex.assert_trees_all_equal(without_times(resumed), without_times(whole))
     # Done is done: nothing is compiled or trained again.
-    again = trained(strategy="map", chunk=2, directory=tmp_path, on_chunk=lambda done, _: calls.append(done))
-    assert calls == [2, 4, 6, 7]
+    again = trained(**short, directory=tmp_path, on_chunk=lambda done, _: calls.append(done))
+    assert calls == [1, 2, 3, 4, 5, 6, 7]
     chex.assert_trees_all_equal(again, resumed)
     with pytest.raises(ValueError, match="population"):
         trained(strategy="map", chunk=2, directory=tmp_path, rates=2 * RATES)
