@@ -1,6 +1,7 @@
 """The ProxylessNAS space: a chain of inverted bottlenecks, kernel and expansion of each to be chosen, and its depth."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.base import About, Arch, Params, Paths, SearchSpace, arch_like
+from jaxnas.base import About, Params, Paths, SearchSpace, arch_like
 from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
 from jaxnas.ops import Block, Classifier, Lowering, Style, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, output_like, used_cell
@@ -17,6 +18,7 @@ from jaxnas.spaces.choice import mixed_op
 from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.proxyless_costs import cost_tables, parts
+from jaxnas.spaces.proxyless_genotype import genotype, parse
 from jaxnas.spaces.proxyless_network import (
     ZERO,
     Place,
@@ -193,29 +195,13 @@ def _apply_run(run: BlockRun, params: Params, paths: Paths, x: jax.Array) -> jax
 
 
 def _about(config, style, runs, choices, settings) -> About:
-    def chosen(arch: Arch) -> list[str]:
-        arch = arch_like(choices, arch)
-        return [candidates(config, place.kind)[arch[place.kind][place.row]] for place in places(config)]
-
-    def parse(genotype: Sequence[str]) -> Arch:
-        planned = list(places(config))
-        if len(genotype) != len(planned):
-            raise ValueError(f"genotype: expected {len(planned)} blocks, got {len(genotype)}")
-        arch: dict[str, list[int]] = {kind: [] for kind in choices}
-        for number, (place, name) in enumerate(zip(planned, genotype, strict=True)):
-            names = candidates(config, place.kind)
-            if name not in names:
-                raise ValueError(f"genotype: block {number} is {name!r}, accepted are {', '.join(names)}")
-            arch[place.kind].append(names.index(name))
-        return arch_like(choices, arch)
-
     def costs(image_shape, *, momentum=0.9, dropout=0.0):
         del momentum, dropout  # cost nothing
         return cost_tables(config, style, image_shape)
 
     def network(arch, *, momentum=0.9, dropout=0.0):
         stand_alone = dataclasses.replace(style, running=True, reference=0, momentum=momentum)
-        names = tuple(chosen(arch))
+        names = tuple(genotype(config, arch_like(choices, arch)))
         return linen_network(
             ProxylessNetwork(config, names, stand_alone, dropout), lambda params: _inherit(runs, names, params)
         )
@@ -225,8 +211,8 @@ def _about(config, style, runs, choices, settings) -> About:
         operations={kind: candidates(config, kind) for kind in choices},
         size=int(np.prod([shape.shape[1] ** shape.shape[0] for shape in choices.values()], dtype=object)),
         costs=costs,
-        genotype=chosen,
-        parse=parse,
+        genotype=lambda arch: genotype(config, arch_like(choices, arch)),
+        parse=functools.partial(parse, config),
         network=network,
         parts=lambda image_shape: parts(config, dataclasses.replace(style, running=True, train=False), image_shape),
         config={

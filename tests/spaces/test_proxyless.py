@@ -176,6 +176,32 @@ def test_bad_settings_are_refused(settings):
         proxyless_space(**settings)
 
 
+def released(config, names, *, zero):
+    """A network as the released code describes it; `zero(place)` is what stands for a block that is left out."""
+    fixed = {"in_channels": config.stem, "out_channels": config.first, "kernel_size": 3, "stride": 1, "expand_ratio": 1}
+    blocks = [{"name": "MBInvertedConvLayer", **fixed}]
+    for place, name in zip(places(config), names, strict=True):
+        kernel, _, expand = name.partition("_e")
+        sizes = {"in_channels": place.features_in, "out_channels": place.features, "stride": place.stride}
+        if name == "zero":
+            blocks += zero
+        else:
+            sizes |= {"kernel_size": int(kernel[0]), "expand_ratio": int(expand)}
+            blocks.append({"name": "MBInvertedConvLayer", **sizes})
+    return {"name": "ProxylessNASNets", "blocks": [{"mobile_inverted_conv": block} for block in blocks]}
+
+
+@pytest.mark.parametrize("zero", [[], [None], [{"name": "ZeroLayer", "stride": 1}]])
+def test_released_description_of_a_network_is_read(zero):
+    space = proxyless_space((32, 40, 80, 96, 192, 320))
+    network = released(ProxylessConfig((32, 40, 80, 96, 192, 320)), MOBILE, zero=zero)
+    chex.assert_trees_all_equal(space.about.parse(network), space.about.parse(MOBILE))
+    with pytest.raises(ValueError, match=r"block 0 has channels and stride \(16, 32, 2\), the space has \(16, 24, 2\)"):
+        proxyless_space().about.parse(network)
+    with pytest.raises(ValueError, match="1 more blocks than the space has"):
+        space.about.parse({"blocks": [*network["blocks"], network["blocks"][-1]]})
+
+
 def test_bad_genotypes_are_refused(small):
     with pytest.raises(ValueError, match="expected 4 blocks"):
         small.space.about.parse(["3x3_e2"])
