@@ -1,0 +1,106 @@
+"""Mistakes in `jaxnas/data`, `jaxnas/export` and `jaxnas/plot`."""
+
+from tests.mutants.mutant import Mutant
+
+BATCHES = ("tests/data/test_batches.py",)
+AUGMENT = ("tests/data/test_augment.py",)
+SPLITS = ("tests/data/test_splits.py",)
+
+MUTANTS = (
+    Mutant(
+        "unshuffled-epoch",
+        "all epochs in one order",
+        "jaxnas/data/batches.py",
+        "_shuffled(jax.random.fold_in(key, epoch), num_examples, positions)",
+        "_shuffled(key, num_examples, positions)",
+        BATCHES,
+    ),
+    Mutant(
+        "last-batch",
+        "the incomplete batch of an epoch repeats examples",
+        "jaxnas/data/batches.py",
+        "jnp.divmod(jnp.asarray(step, jnp.int32), num_examples // batch_size)",
+        "jnp.divmod(jnp.asarray(step, jnp.int32), -(-num_examples // batch_size))",
+        BATCHES,
+    ),
+    Mutant(
+        "mean-after-std",
+        "divided by the standard deviation before the mean is taken off",
+        "jaxnas/data/batches.py",
+        "values = values - jnp.asarray(mean, jnp.float32).reshape(*ones, -1)",
+        "values = values - jnp.asarray(mean, jnp.float32).reshape(*ones, -1) * (1 if std is None else std)",
+        BATCHES,
+    ),
+    Mutant(
+        "crop-range",
+        "the farthest shift of a crop left out",
+        "jaxnas/data/augment.py",
+        "0, 2 * padding + 1",
+        "0, 2 * padding",
+        AUGMENT,
+    ),
+    Mutant(
+        "flip-axis",
+        "images turned upside down",
+        "jaxnas/data/augment.py",
+        "image[:, ::-1]",
+        "image[::-1]",
+        AUGMENT,
+    ),
+    Mutant(
+        "cutout-side",
+        "a cut-out square one pixel too large",
+        "jaxnas/data/augment.py",
+        "(place < length // 2)",
+        "(place <= length // 2)",
+        AUGMENT,
+    ),
+    Mutant(
+        "statistics-ddof",
+        "grey levels numbered from one in the mean of a channel",
+        "jaxnas/data/splits.py",
+        "values = np.arange(256) / 255",
+        "values = np.arange(256) / 256",
+        SPLITS,
+    ),
+    Mutant(
+        "hold-out-leak",
+        "held-out examples stay among the training examples",
+        "jaxnas/data/examples.py",
+        "rest = Examples(examples.images[~chosen], examples.labels[~chosen])",
+        "rest = examples",
+        ("tests/data/test_sources.py", "tests/data/test_splits.py"),
+    ),
+    Mutant(
+        "shrink-rounding",
+        "averages of pixels rounded down",
+        "jaxnas/data/examples.py",
+        "+ area // 2) // area",
+        ") // area",
+        ("tests/data/test_sources.py", "tests/data/test_splits.py"),
+    ),
+    Mutant(
+        "weights-dtype",
+        "weights read in the dtype of the file",
+        "jaxnas/export/weights.py",
+        "[found[name].astype(wanted[name].dtype) for name in wanted]",
+        "[found[name] for name in wanted]",
+        ("tests/test_export.py",),
+    ),
+    Mutant(
+        "exported-training",
+        "a network exported with the statistics of the batch",
+        "jaxnas/export/stablehlo.py",
+        "return network.apply(variables, images)[0]",
+        "return network.apply(variables, images, train=True)[0]",
+        ("tests/test_export.py",),
+    ),
+    Mutant(
+        "curve-rest",
+        "the steps in which the policy rests drawn as zeros",
+        "jaxnas/plot/curves.py",
+        "rests = name in RESTING and value == 0",
+        "rests = False",
+        ("tests/test_plot.py",),
+    ),
+)

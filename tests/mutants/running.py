@@ -1,0 +1,81 @@
+"""Mistakes in `jaxnas/run` and `jaxnas/checkpoint`."""
+
+from tests.mutants.mutant import Mutant
+
+RUN = ("tests/run",)
+CHECKPOINT = ("tests/test_checkpoint.py",)
+
+MUTANTS = (
+    Mutant(
+        "oldest-kept",
+        "the oldest checkpoints stay instead of the newest",
+        "jaxnas/checkpoint/__init__.py",
+        "for step in steps[: -self._keep]:",
+        "for step in steps[self._keep :]:",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "checksum-unread",
+        "the checksum of a leaf not looked at",
+        "jaxnas/checkpoint/__init__.py",
+        'if is_stored(record) and checksum(arrays[record["path"]]) != record["crc32"]:',
+        'if is_stored(record) and arrays.get(record["path"]) is None:',
+        CHECKPOINT,
+    ),
+    Mutant(
+        "oldest-first",
+        "the oldest checkpoint restored",
+        "jaxnas/checkpoint/__init__.py",
+        "for step in reversed(steps):\n            try:",
+        "for step in steps:\n            try:",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "good-lost",
+        "the last good checkpoint pushed out by bad ones",
+        "jaxnas/checkpoint/__init__.py",
+        "                if step != good:\n",
+        "                if step != -1:\n",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "form-unchecked",
+        "a state of another dtype restored",
+        "jaxnas/checkpoint/leaves.py",
+        "return f\"{leaf.dtype}[{','.join(map(str, leaf.shape))}]\"",
+        "return f\"array[{','.join(map(str, leaf.shape))}]\"",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "chunk-keys",
+        "the keys of steps counted from the start of a chunk",
+        "jaxnas/run/driver.py",
+        "jax.random.fold_in(key, first + i)",
+        "jax.random.fold_in(key, i)",
+        RUN,
+    ),
+    Mutant(
+        "stop-missed",
+        "chunks run over the steps at which they should stop",
+        "jaxnas/run/driver.py",
+        "*(stop - step % stop for stop in every)",
+        "*(stop for stop in every)",
+        RUN,
+    ),
+    Mutant(
+        "shared-buffer",
+        "the caller's arrays overwritten by the first chunk",
+        "jaxnas/run/driver.py",
+        "return jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True)",
+        "return jnp.asarray(leaf, dtype=jnp.asarray(leaf).dtype)",
+        RUN,
+    ),
+    Mutant(
+        "logged-steps",
+        "records one step off",
+        "jaxnas/run/phases.py",
+        "for number, row in enumerate(rows, start=step - len(rows) + 1):",
+        "for number, row in enumerate(rows, start=step - len(rows)):",
+        RUN,
+    ),
+)

@@ -1,0 +1,65 @@
+"""Mistakes in `jaxnas/tabular`."""
+
+from tests.mutants.mutant import Mutant
+
+TABLE = ("tests/tabular/test_table.py",)
+BENCHMARKS = ("tests/tabular/test_benchmarks.py",)
+
+MUTANTS = (
+    Mutant(
+        "budget-edge",
+        "an evaluation that ends with the budget does not count",
+        "jaxnas/tabular/simulate.py",
+        "done = ends <= budget",
+        "done = ends < budget",
+        TABLE,
+    ),
+    Mutant(
+        "future-incumbent",
+        "an evaluation known before it has ended",
+        "jaxnas/tabular/simulate.py",
+        "incumbents(history)[jnp.maximum(count, 1) - 1]",
+        "incumbents(history)[jnp.minimum(count, len(history.clock) - 1)]",
+        TABLE,
+    ),
+    Mutant(
+        "batch-clock",
+        "evaluations of a batch at the same time",
+        "jaxnas/tabular/simulate.py",
+        "ends = clock + jnp.cumsum(cost)",
+        "ends = clock + cost",
+        TABLE,
+    ),
+    Mutant(
+        "fitness-sign",
+        "metrics to be maximised are minimised",
+        "jaxnas/tabular/task.py",
+        '-1.0 if name.startswith("-") else 1.0',
+        "1.0",
+        TABLE,
+    ),
+    Mutant(
+        "missing-runs",
+        "runs that are not there are drawn",
+        "jaxnas/tabular/table.py",
+        "logits = jnp.where(jnp.isnan(runs), -jnp.inf, 0.0)",
+        "logits = jnp.zeros_like(runs)",
+        TABLE,
+    ),
+    Mutant(
+        "holes-averaged",
+        "missing runs counted as zeros in a mean",
+        "jaxnas/tabular/benchmarks.py",
+        "np.where(there, runs, 0).sum(1) / np.maximum(number, 1)",
+        "np.where(there, runs, 0).sum(1) / runs.shape[1]",
+        BENCHMARKS,
+    ),
+    Mutant(
+        "validation-time",
+        "the seconds of a validation left out of an evaluation's cost",
+        "jaxnas/tabular/benchmarks.py",
+        'cost = 12 * trained * arrays["train_s_epoch"] + validated * arrays["valid_s_pass_est"]',
+        'cost = 12 * trained * arrays["train_s_epoch"]',
+        BENCHMARKS,
+    ),
+)
