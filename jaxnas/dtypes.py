@@ -11,20 +11,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["compute_dtype", "in_weight_dtype", "wide_dtype"]
+__all__ = ["compute_dtype", "in_weight_dtype", "wide_dtype", "wide_dtype_of"]
 
 
-def wide_dtype(dtype: Any) -> np.dtype:
-    """The type of sums, probabilities and weights beside values of `dtype`: float64 beside float64, float32 otherwise.
+def wide_dtype(*dtypes: Any) -> np.dtype:
+    """The type of sums, probabilities and weights beside values of `dtypes`: float64 beside float64, float32 otherwise.
 
-    Integers count as float32. It is `jnp.promote_types(dtype, jnp.float32)` that also works with
-    `jax_numpy_dtype_promotion="strict"`.
+    Of one floating type it is `jnp.promote_types(dtype, jnp.float32)`, but works with
+    `jax_numpy_dtype_promotion="strict"` too.
 
     Example:
       >>> wide_dtype(jnp.bfloat16).name, wide_dtype(jnp.float64).name
       ('float32', 'float64')
     """
-    return np.dtype(np.float64 if jnp.dtype(dtype) == np.float64 else np.float32)
+    return np.dtype(np.float64 if any(jnp.dtype(dtype) == np.float64 for dtype in dtypes) else np.float32)
+
+
+def wide_dtype_of(tree: Any) -> np.dtype:
+    """`wide_dtype` of all arrays of a pytree; float32 if there is none."""
+    return wide_dtype(*(leaf.dtype for leaf in jax.tree.leaves(tree)))
 
 
 def compute_dtype(name: str) -> np.dtype:

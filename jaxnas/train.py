@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Arch, Network, Params, SearchSpace, Tree, sparse_paths
+from jaxnas.dtypes import wide_dtype
+from jaxnas.guard import guarded
 
-__all__ = ["ChildrenState", "NetworkState", "Trainer", "accuracy", "children", "cross_entropy", "stand_alone"]
+__all__ = ["ChildrenState", "NetworkState", "Trainer", "accuracy", "children", "cross_entropy", "hits", "stand_alone"]
 
 
 class Trainer(NamedTuple):
@@ -31,31 +33,77 @@ class ChildrenState(NamedTuple):
       params: weights; those of operations that a child does not have get no gradient: weight decay alone moves them.
       opt: optimiser states.
       archs: their architectures.
+      bad: int32 `[P]`, how many steps of each child were rejected because something about them was not finite.
     """
 
     params: Params
     opt: optax.OptState
     archs: Arch
+    bad: jax.Array
 
 
 class NetworkState(NamedTuple):
     """A stand-alone network in training.
 
     Attributes:
-      step: steps done.
+      step: steps done, rejected ones included.
+      bad: steps that were rejected because something about them was not finite.
       variables: parameters and running statistics.
       opt: optimiser state.
     """
 
     step: jax.Array
+    bad: jax.Array
     variables: Tree
     opt: optax.OptState
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Mean cross-entropy in nats of `logits[B, C]` against `labels[B]`."""
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32), label_smoothing)
-    return jnp.mean(optax.safe_softmax_cross_entropy(logits.astype(jnp.float32), targets))
+    """Mean cross-entropy in nats of `logits[B, C]` against `labels[B]`; NaN if a label lies outside of `0..C-1`.
+
+    Args:
+      logits: `[B, C]`.
+      labels: `[B]` integers.
+      label_smoothing: share of a target that is spread evenly over all classes.
+
+    Raises:
+      ValueError: labels that are no integers, or that are not one for each row of logits.
+    """
+    labels = _checked(labels, logits)
+    logits = logits.astype(wide_dtype(logits.dtype))
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing)
+    losses = optax.safe_softmax_cross_entropy(logits, targets)
+    return jnp.mean(jnp.where(_is_class(labels, logits), losses, jnp.nan))
+
+
+def hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Which examples are classified rightly, float32 `[B]`: 1 where the greatest logit is that of the label, else 0.
+
+    It is NaN where nothing can be said: where the label lies outside of `0..C-1`, or where the greatest logit is NaN or
+    infinite. A single logit of minus infinity only rules its class out.
+
+    Args:
+      logits: `[B, C]`.
+      labels: `[B]` integers.
+
+    Raises:
+      ValueError: as in `cross_entropy`.
+    """
+    labels = _checked(labels, logits)
+    greatest = jnp.argmax(logits, -1)
+    known = jnp.isfinite(jnp.max(logits, -1)) & _is_class(labels, logits)
+    return jnp.where(known, (greatest == labels.astype(greatest.dtype)).astype(jnp.float32), jnp.nan)
+
+
+def _checked(labels: jax.Array, logits: jax.Array) -> jax.Array:
+    shape, dtype = jnp.shape(labels), jnp.result_type(labels)
+    if shape != logits.shape[:-1] or not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(f"labels must be integers of shape {logits.shape[:-1]}, got {dtype} of shape {shape}")
+    return jnp.asarray(labels)
+
+
+def _is_class(labels: jax.Array, logits: jax.Array) -> jax.Array:
+    return (labels >= 0) & (labels < logits.shape[-1])
 
 
 def children(space: SearchSpace, tx: optax.GradientTransformation) -> Trainer:
@@ -70,13 +118,14 @@ def children(space: SearchSpace, tx: optax.GradientTransformation) -> Trainer:
 
     Returns:
       A trainer with `init(key, x, archs) -> ChildrenState` for architectures with leaves `[P, E]`; `step` returns
-      `{"loss": [P], "accuracy": [P]}`. A child whose loss is not finite stands still for that step.
+      `{"loss": [P], "accuracy": [P], "nonfinite": [P]}`. A child whose loss, gradient or new weights are not finite
+      stands still for that step (`jaxnas.guard`), and has a 1 in `nonfinite`.
     """
 
     def init(key, x, archs):
         population = len(jax.tree.leaves(archs)[0])
         params = jax.lax.map(lambda k: space.init(k, x), jax.random.split(key, population))
-        return ChildrenState(params, jax.vmap(tx.init)(params), archs)
+        return ChildrenState(params, jax.vmap(tx.init)(params), archs, jnp.zeros(population, jnp.int32))
 
     def step(key, state, batch):
         images, labels = batch
@@ -86,17 +135,16 @@ def children(space: SearchSpace, tx: optax.GradientTransformation) -> Trainer:
 
             def loss_fn(params):
                 logits = space.apply(params, sparse_paths(arch), images, key=key)
-                return cross_entropy(logits, labels), jnp.mean(jnp.argmax(logits, -1) == labels)
+                return cross_entropy(logits, labels), jnp.mean(hits(logits, labels))
 
             (loss, correct), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
             updates, new_opt = tx.update(grads, opt, params)
             new = optax.apply_updates(params, updates), new_opt
-            finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-            params, opt = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, (params, opt))
-            return (params, opt), {"loss": loss, "accuracy": correct}
+            kept, good = guarded(new, (params, opt), loss, optax.tree.norm(grads))
+            return kept, {"loss": loss, "accuracy": correct, "nonfinite": (~good).astype(jnp.float32)}
 
         (params, opt), info = jax.lax.map(advance, (state.params, state.opt, state.archs))
-        return ChildrenState(params, opt, state.archs), info
+        return ChildrenState(params, opt, state.archs, state.bad + info["nonfinite"].astype(jnp.int32)), info
 
     return Trainer(init, step)
 
@@ -119,13 +167,15 @@ def stand_alone(
       label_smoothing: of both losses.
 
     Returns:
-      A trainer with `init(key, x) -> NetworkState`; `step` returns `{"loss", "accuracy"}`. A step whose loss is not
-      finite changes nothing but the count.
+      A trainer with `init(key, x) -> NetworkState`; `step` returns `{"loss", "accuracy", "nonfinite"}`, each a scalar.
+      A step whose loss, gradient or new state is not finite is rejected: `nonfinite` is 1, and nothing but the two
+      counts of steps moves (`jaxnas.guard`).
     """
 
     def init(key, x):
         variables = network.init(key, x)
-        return NetworkState(jnp.zeros((), jnp.int32), variables, tx.init(variables["params"]))
+        zero = jnp.zeros((), jnp.int32)
+        return NetworkState(zero, zero, variables, tx.init(variables["params"]))
 
     def step(key, state, batch):
         images, labels = batch
@@ -141,14 +191,14 @@ def stand_alone(
             loss = cross_entropy(logits, labels, label_smoothing)
             if extra is not None:
                 loss = loss + auxiliary_weight * cross_entropy(extra, labels, label_smoothing)
-            return loss, (variables, jnp.mean(jnp.argmax(logits, -1) == labels))
+            return loss, (variables, jnp.mean(hits(logits, labels)))
 
         (loss, (variables, correct)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
         updates, opt = tx.update(grads, state.opt, state.variables["params"])
         new = {**variables, "params": optax.apply_updates(state.variables["params"], updates)}, opt
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, (state.variables, state.opt))
-        return NetworkState(state.step + 1, *kept), {"loss": loss, "accuracy": correct}
+        kept, good = guarded(new, (state.variables, state.opt), loss, optax.tree.norm(grads))
+        info = {"loss": loss, "accuracy": correct, "nonfinite": (~good).astype(jnp.float32)}
+        return NetworkState(state.step + 1, state.bad + (~good).astype(jnp.int32), *kept), info
 
     return Trainer(init, step)
 
@@ -156,7 +206,7 @@ def stand_alone(
 def accuracy(
     predict: Callable[[jax.Array], jax.Array], images: jax.Array, labels: jax.Array, *, batch_size: int = 500
 ) -> jax.Array:
-    """Share of examples whose greatest logit is the label's.
+    """Share of examples whose greatest logit is the label's; NaN if `hits` is NaN for one of them.
 
     Args:
       predict: `(images[batch_size, ...]) -> logits[batch_size, C]`; each example's logits must not depend on the
@@ -164,13 +214,18 @@ def accuracy(
       images: `[N, ...]`, any dtype that `predict` takes.
       labels: `[N]` integers.
       batch_size: examples at a time; the last batch is filled up with copies that do not count.
+
+    Raises:
+      ValueError: another number of images than of labels, or what `hits` refuses.
     """
     count = len(labels)
+    if len(images) != count:
+        raise ValueError(f"labels must be one for each of the {len(images)} images, got {count}")
     batch_size = min(batch_size, count)
-    index = jnp.arange(-(-count // batch_size) * batch_size).reshape(-1, batch_size)
+    index = jnp.arange(-(-count // batch_size) * batch_size, dtype=jnp.int32).reshape(-1, batch_size)
 
     def correct(rows):
-        hit = jnp.argmax(predict(images[rows % count]), -1) == labels[rows % count]
-        return jnp.sum(hit & (rows < count))
+        right = hits(predict(images[rows % count]), labels[rows % count])
+        return jnp.sum(jnp.where(rows < count, right, 0.0))
 
     return jnp.sum(jax.lax.map(correct, index)) / count

@@ -1,5 +1,6 @@
 """REBAR and RELAX: REINFORCE with a control variate on the Gumbel noise, whose mean has a pathwise gradient."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Estimator, Op, Tree, dense_paths
+from jaxnas.dtypes import wide_dtype, wide_dtype_of
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
 from jaxnas.policies import categorical, split_like
 from jaxnas.relaxations import check_temperature, conditional_noise, conditional_perturbed, exponential, perturbed
@@ -123,7 +125,7 @@ def tanh_network(width: int = 10) -> Op:
     """`r(z) = v . tanh(W z + b)`, with `v = 0` at the start, where it adds nothing."""
 
     def init(key, z):
-        weight = jax.random.normal(key, (width, z.size), z.dtype) / jnp.sqrt(z.size)
+        weight = jax.random.normal(key, (width, z.size), z.dtype) / math.sqrt(z.size)
         return {"weight": weight, "bias": jnp.zeros((width,), z.dtype), "out": jnp.zeros((width,), z.dtype)}
 
     def apply(params, z, *, key=None):
@@ -138,7 +140,8 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
 
     def init(key, policy_params):
         own = None if form.network is None else form.network.init(key, _flat(wide(policy_params)))
-        control = ControlParams(jnp.log(jnp.float32(temperature)), jnp.float32(scale), own)
+        dtype = wide_dtype_of(policy_params)
+        control = ControlParams(jnp.log(jnp.asarray(temperature, dtype)), jnp.asarray(scale, dtype), own)
         return ControlState(control, () if tx is None else tx.init(control))
 
     def estimate(key, state, policy_params, loss_fn, params):
@@ -152,7 +155,7 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
             noise = jax.tree.map(exponential, split_like(key_again, logits), logits)
         gumbel = jax.tree.map(jnp.subtract, z, logits)
         found = evaluate(loss_fn, params, policy_params, stacked(arch), dense=form.dense)
-        loss, score = found.losses[0], score_gradient(policy, logits, stacked(arch), jnp.ones(1))
+        loss, score = found.losses[0], score_gradient(policy, logits, stacked(arch), jnp.ones_like(found.losses))
 
         def gradient(control):
             def variate(z, logits):
@@ -190,10 +193,11 @@ def _flat(z: Tree) -> jax.Array:
 
 
 def _variate(control: ControlParams, network: Op | None, z: Tree, like: Tree, loss: Callable[..., Any]) -> jax.Array:
-    """`c(z)`, in float32."""
+    """`c(z)`, in float32 or wider."""
     temperature = jnp.exp(control.log_temperature)
     soft = jax.tree.map(lambda leaf, own: jax.nn.softmax(leaf / temperature, -1).astype(own.dtype), z, like)
-    value = control.scale * loss(dense_paths(soft)).astype(jnp.float32)
+    relaxed = loss(dense_paths(soft))
+    value = control.scale * relaxed.astype(wide_dtype(relaxed.dtype))
     return value if network is None else value + network.apply(control.network, _flat(z))
 
 

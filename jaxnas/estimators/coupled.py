@@ -76,8 +76,10 @@ def disarm_iw(*, dense: bool = False) -> Estimator:
         log_w = jnp.sum(jnp.where(place < ended, log_ratio, 0.0), -1)
         log_w += jnp.sum(jnp.where(place == ended, jax.nn.log_sigmoid(jnp.abs(pair.sticks)), 0.0), -1)
         weight = jnp.where(pair.first == pair.second, 0.0, jnp.exp(log_w))
-        options = pair.logits.shape[-1]
-        apart = jax.nn.one_hot(pair.first, options) - jax.nn.one_hot(pair.second, options)
+        first, second = (
+            jax.nn.one_hot(z, pair.logits.shape[-1], dtype=weight.dtype) for z in (pair.first, pair.second)
+        )
+        apart = first - second
         return 0.5 * difference * weight[..., None] * apart
 
     return _coupled(slope, "ascending", dense)

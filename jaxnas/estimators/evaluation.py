@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxnas import relaxations
 from jaxnas.base import Arch, Estimate, LossFn, Params, Paths, Policy, Tree, one_hot_paths, sparse_paths
+from jaxnas.dtypes import wide_dtype
 
 __all__ = ["Evaluations", "NoState", "estimate_of", "evaluate", "no_state", "score_gradient", "stacked", "wide"]
 
@@ -25,7 +26,7 @@ class Evaluations(NamedTuple):
     """The loss at several architectures.
 
     Attributes:
-      losses: `[S]`, float32.
+      losses: `[S]`, float32 or wider.
       weight_grads: mean of the gradients with respect to the weights.
       paths: what ran last.
       aux: the last auxiliary output.
@@ -61,7 +62,7 @@ def evaluate(loss_fn: LossFn, params: Params, choices: Tree, archs: Arch, *, den
     def one(arch):
         paths = one_hot_paths(choices, arch) if dense else sparse_paths(arch)
         (loss, aux), grads = jax.value_and_grad(lambda p: loss_fn(paths, p), has_aux=True)(params)
-        return grads, (loss.astype(jnp.float32), paths, aux)
+        return grads, (loss.astype(wide_dtype(loss.dtype)), paths, aux)
 
     count = jax.tree.leaves(archs)[0].shape[0]
     if count == 1:

@@ -59,7 +59,7 @@ def path_gradient(
         return PathwiseState(jnp.zeros((), jnp.int32))
 
     def estimate(key, state, policy_params, loss_fn, params):
-        level = temperature_at(temperature, state.step)
+        level = temperature_at(temperature, state.step, policy_params)
 
         def draw(key):
             def relaxed_loss(logits, params):

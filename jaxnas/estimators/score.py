@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Estimator, Policy
+from jaxnas.dtypes import wide_dtype_of
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
 from jaxnas.policies import categorical
 
@@ -74,8 +75,8 @@ def reinforce(
         raise ValueError("dense=True needs the logits of independent categoricals, not a policy of one's own")
 
     def init(key, policy_params):
-        del key, policy_params
-        return ReinforceState(jnp.zeros(()), jnp.zeros((), jnp.int32))
+        del key
+        return ReinforceState(jnp.zeros((), wide_dtype_of(policy_params)), jnp.zeros((), jnp.int32))
 
     def estimate(key, state, policy_params, loss_fn, params):
         own, theta = (policy, policy_params) if policy else (categorical(policy_params), wide(policy_params))
@@ -83,7 +84,7 @@ def reinforce(
         found = evaluate(loss_fn, params, policy_params, archs, dense=dense)
         losses, average = found.losses, state.baseline
         if baseline in ("moving_average", "inclusive_average"):
-            mean = jnp.mean(losses)
+            mean = jnp.mean(losses).astype(average.dtype)
             average = jnp.where(state.step == 0, mean, decay * average + (1 - decay) * mean)
         if baseline == "leave_one_out":
             levels = (jnp.sum(losses) - losses) / (num_samples - 1)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Arch, Params, SearchSpace, sparse_paths
+from jaxnas.dtypes import wide_dtype_of
+from jaxnas.guard import guarded
 from jaxnas.train import accuracy, cross_entropy
 
 __all__ = ["Family", "Member", "PopulationData", "Recipe", "Trained", "family_of", "train_member"]
@@ -82,9 +84,11 @@ class Trained(NamedTuple):
     """What has become of a member; `J` judgements.
 
     Attributes:
-      accuracy: `[J]` by part, NaN from the judgement on before which a loss was not finite.
-      loss: `[J]`, mean training loss in nats since the judgement before.
-      good: whether every loss and gradient was finite. A member stands still from the first that is not.
+      accuracy: `[J]` by part. It is NaN at every judgement after a step that was not finite, and wherever the member's
+        logits are not finite.
+      loss: `[J]`, mean training loss in nats since the judgement before; NaN from the first step that was not finite.
+      good: whether every loss, every gradient and all weights and moments were finite. From the first step where one
+        was not, a member stands still (`jaxnas.guard`).
       params: its weights.
     """
 
@@ -134,7 +138,7 @@ def train_member(family: Family, recipe: Recipe) -> Callable[[Member, Population
 
         def until(carry: tuple[jax.Array, _State], end: jax.Array):
             begin, state = carry
-            state = jax.lax.fori_loop(begin, end, step, state._replace(total=jnp.zeros(())))
+            state = jax.lax.fori_loop(begin, end, step, state._replace(total=jnp.zeros_like(state.total)))
             judge = functools.partial(_judge, family, recipe, member.arch, state, data.train[0])
             judged = {name: judge(*part) for name, part in data.parts.items()}
             return (end, state), (judged, state.total / (end - begin))
@@ -142,8 +146,9 @@ def train_member(family: Family, recipe: Recipe) -> Callable[[Member, Population
         images = _prepared(recipe, None, data.train[0][: recipe.batch_size])
         params = family.init(key_init, images)
         order = jnp.zeros(len(data.train[1]), jnp.int32)
-        state = _State(params, tx.init(params), order, jnp.zeros(()), jnp.array(True))
-        ends = jnp.asarray(recipe.moments)
+        total = jnp.zeros((), wide_dtype_of(params))
+        state = _State(params, tx.init(params), order, total, jnp.array(True))
+        ends = jnp.asarray(recipe.moments, jnp.int32)
         (_, state), (judged, loss) = jax.lax.scan(until, (jnp.zeros_like(ends[0]), state), ends)
         return Trained(judged, loss, state.good, state.params)
 
@@ -164,6 +169,8 @@ def _prepared(recipe: Recipe, key: jax.Array | None, images: jax.Array) -> jax.A
 
 def _step(family, recipe, tx, arch, data, key_order, key_noise) -> Callable[[jax.Array, _State], _State]:
     images, labels = data.train
+    if len(images) != len(labels):
+        raise ValueError(f"labels must be one for each of the {len(images)} training images, got {len(labels)}")
     per_epoch = len(labels) // recipe.batch_size
     if not per_epoch:
         raise ValueError(f"batch_size is {recipe.batch_size}, more than the {len(labels)} training examples")
@@ -184,10 +191,10 @@ def _step(family, recipe, tx, arch, data, key_order, key_noise) -> Callable[[jax
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         updates, opt = tx.update(grads, state.opt, state.params)
-        good = state.good & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         moved = optax.apply_updates(state.params, updates), opt
-        params, opt = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, (state.params, state.opt))
-        return _State(params, opt, order, state.total + loss, good)
+        kept, good = guarded(moved, (state.params, state.opt), loss, optax.tree.norm(grads), alive=state.good)
+        seen = jnp.where(good, loss.astype(state.total.dtype), jnp.nan)
+        return _State(*kept, order, state.total + seen, good)
 
     return step
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Tree
-from jaxnas.dtypes import wide_dtype
+from jaxnas.dtypes import wide_dtype_of
 
 __all__ = ["Temperature", "annealed", "check_temperature", "temperature_at"]
 
@@ -29,9 +29,7 @@ def temperature_at(temperature: Temperature, step: jax.Array, logits: Tree = Non
       step: what a schedule is asked about.
       logits: the pytree of logits that it will divide.
     """
-    dtypes = {wide_dtype(leaf.dtype) for leaf in jax.tree.leaves(logits)} | {wide_dtype(jnp.float32)}
-    value = temperature(step) if callable(temperature) else temperature
-    return jnp.asarray(value, max(dtypes, key=lambda dtype: dtype.itemsize))
+    return jnp.asarray(temperature(step) if callable(temperature) else temperature, wide_dtype_of(logits))
 
 
 def annealed(first: float = 1.0, last: float = 0.03, *, epochs: int = 150, steps_per_epoch: int = 1) -> Temperature:

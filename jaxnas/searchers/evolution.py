@@ -66,7 +66,7 @@ def regularized_evolution(
 
     def child(key, state):
         key_sample, key_mutation = jax.random.split(key)
-        sample = jax.random.randint(key_sample, (sample_size,), 0, population_size)
+        sample = jax.random.randint(key_sample, (sample_size,), 0, population_size, jnp.int32)
         return mutate(key_mutation, state.rows[sample[jnp.argmin(state.fitness[sample])]])
 
     def ask(key, state):
@@ -78,7 +78,7 @@ def regularized_evolution(
     def tell(key, state, archs, fitness):
         del key
         rows, (values, bad) = flat.join(archs), scalar_fitness(fitness)
-        places = (state.told + jnp.arange(len(values))) % population_size
+        places = (state.told + jnp.arange(len(values), dtype=jnp.int32)) % population_size
         best = better(state.best, rows, values)
         state = EvolutionState(
             state.rows.at[places].set(rows), state.fitness.at[places].set(values), state.told + len(values), best

@@ -56,7 +56,7 @@ def scalar_fitness(fitness: jax.Array) -> tuple[jax.Array, jax.Array]:
             f"fitness must have shape (population, 1) for a search with one objective, got {fitness.shape}"
         )
     good = jnp.isfinite(fitness[:, 0])
-    return jnp.where(good, fitness[:, 0], jnp.inf), jnp.sum(~good)
+    return jnp.where(good, fitness[:, 0], jnp.inf), jnp.sum(~good, dtype=jnp.int32)
 
 
 def check_at_least(**values: int) -> None:

@@ -49,8 +49,8 @@ def local_search(choices: Tree, *, rule: Literal["best", "first"] = "best") -> B
         raise ValueError(f"rule must be 'best' or 'first', got {rule!r}")
     flat = decisions(choices)
     size = len(flat.counts)
-    places = np.repeat(np.arange(size), flat.counts - 1)
-    shifts = np.concatenate([np.arange(1, count) for count in flat.counts])
+    places = np.repeat(np.arange(size, dtype=np.int32), flat.counts - 1)
+    shifts = np.concatenate([np.arange(1, count, dtype=np.int32) for count in flat.counts])
 
     def neighbour(row, number):
         place = jnp.asarray(places)[number]

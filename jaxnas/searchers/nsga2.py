@@ -56,7 +56,9 @@ def nsga2(
     mutate = mutation or reset_mutation(choices)
 
     def parent(key, state, ranks, crowding):
-        one, other = jax.random.randint(key, (2,), 0, population_size)  # drawn at random, so a tie goes to chance
+        one, other = jax.random.randint(
+            key, (2,), 0, population_size, jnp.int32
+        )  # drawn at random, so a tie goes to chance
         fitness = state.fitness
         worse = dominates(fitness[other], fitness[one]) if tournament == "dominance" else ranks[other] < ranks[one]
         beats = dominates(fitness[one], fitness[other]) if tournament == "dominance" else ranks[one] < ranks[other]

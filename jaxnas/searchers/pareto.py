@@ -89,8 +89,8 @@ def hypervolume(fitness: jax.Array, reference: jax.Array) -> jax.Array:
     Raises:
       ValueError: more than three objectives, or a reference of another length.
     """
-    reference = jnp.asarray(reference, jnp.result_type(float))
     clean = _clean(fitness)
+    reference = jnp.asarray(reference, clean.dtype)
     if clean.shape[1] > 3 or reference.shape != clean.shape[1:]:
         raise ValueError(
             f"hypervolume: need up to three objectives and as many reference values, got {clean.shape[1]} and "

@@ -75,6 +75,6 @@ def front_search(choices: Tree, ask: Callable[..., Any], size: int, num_objectiv
         rows = jnp.concatenate([state.rows, flat.join(archs)])
         kept = survivors(values, size)
         state = FrontState(rows[kept], values[kept], state.told + len(told))
-        return state, BlackBoxInfo(jnp.min(state.fitness[:, 0]), jnp.sum(~good))
+        return state, BlackBoxInfo(jnp.min(state.fitness[:, 0]), jnp.sum(~good, dtype=jnp.int32))
 
     return BlackBox(init, ask, tell, lambda state: flat.split(state.rows[jnp.argmin(state.fitness[:, 0])]))

@@ -118,7 +118,7 @@ def darts(
     loss_fn = classification_loss(space) if loss is None else loss
 
     def second_order(state, batch, key):
-        level = temperature_at(temperature, state.step)
+        level = temperature_at(temperature, state.step, state.policy_params)
 
         def on(data):
             def value(logits, params):

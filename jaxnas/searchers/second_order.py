@@ -35,7 +35,7 @@ class InnerStep(NamedTuple):
     def __call__(self, params: Params, grads: Params) -> Params:
         """Returns the weights after the step."""
         return jax.tree.map(
-            lambda w, g, b: w - self.learning_rate * (self.momentum * b + g + self.weight_decay * w),
+            lambda w, g, b: w - (self.learning_rate * (self.momentum * b + g + self.weight_decay * w)).astype(w.dtype),
             params,
             grads,
             self.buffer,
@@ -107,8 +107,8 @@ def unrolled_gradient(
     r = radius / jnp.where(length > 0, length, 1.0)  # v = 0: both shifts are none, and the mixed term is zero
 
     def shifted(sign: Any) -> Tree:
-        return jax.grad(train_fn)(policy_params, jax.tree.map(lambda w, d: w + sign * r * d, params, v))
+        return jax.grad(train_fn)(policy_params, jax.tree.map(lambda w, d: w + (sign * r * d).astype(w.dtype), params, v))
 
-    both = jax.lax.map(shifted, jnp.array([1.0, -1.0]))  # one program for both signs
+    both = jax.lax.map(shifted, jnp.array([1.0, -1.0], length.dtype))  # one program for both signs
     mixed = jax.tree.map(lambda leaf: (leaf[0] - leaf[1]) / (2 * r), both)
-    return value, jax.tree.map(lambda d, m: d - inner.learning_rate * m, direct, mixed)
+    return value, jax.tree.map(lambda d, m: d - (inner.learning_rate * m).astype(d.dtype), direct, mixed)

@@ -37,7 +37,7 @@ def point_mutation(choices: Tree, *, weights: Tree | None = None, identity: floa
         key_place, key_shift, key_whether = jax.random.split(key, 3)
         place = jax.random.choice(key_place, len(flat.counts), p=chances)
         counts = jnp.asarray(flat.counts)
-        shift = jax.random.randint(key_shift, (), 1, counts[place])
+        shift = jax.random.randint(key_shift, (), 1, counts[place], jnp.int32)
         changed = row.at[place].set((row[place] + shift) % counts[place])
         return jnp.where(jax.random.bernoulli(key_whether, identity), row, changed) if identity else changed
 
@@ -61,7 +61,7 @@ def reset_mutation(choices: Tree, *, rate: float | None = None) -> Mutation:
     def mutate(key: jax.Array, row: jax.Array) -> jax.Array:
         key_where, key_shift = jax.random.split(key)
         where = jax.random.bernoulli(key_where, chance, row.shape)
-        return jnp.where(where, (row + jax.random.randint(key_shift, row.shape, 1, counts)) % counts, row)
+        return jnp.where(where, (row + jax.random.randint(key_shift, row.shape, 1, counts, jnp.int32)) % counts, row)
 
     return mutate
 

@@ -39,12 +39,13 @@ class Decisions(NamedTuple):
     def random(self, key: jax.Array, num: int) -> jax.Array:
         """`num` rows, every operation of every decision equally likely: int32 `[num, D]`."""
         shape = (num, len(self.counts))
-        return jax.random.randint(key, shape, 0, jnp.broadcast_to(self.counts, shape))
+        return jax.random.randint(key, shape, 0, jnp.broadcast_to(self.counts, shape), jnp.int32)
 
     def number(self, row: jax.Array) -> jax.Array:
         """The place of `[..., D]` among all architectures in the order of counting, the last decision fastest."""
         strides = np.append(np.cumprod(self.counts[:0:-1])[::-1], 1)
-        return (row * strides.astype(np.int32).reshape((1,) * (row.ndim - 1) + (-1,))).sum(-1)
+        terms = row * strides.astype(np.int32).reshape((1,) * (row.ndim - 1) + (-1,))
+        return terms.sum(-1, dtype=terms.dtype)
 
 
 def decisions(choices: Tree) -> Decisions:
