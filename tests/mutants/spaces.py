@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 GOLDENS = ("tests/spaces/test_darts_goldens.py",)
 FOLDER = "jaxnas/spaces/"
+CONFORMANCE = ("tests/spaces/test_conformance.py",)
 
 MUTANTS = (
     Mutant(
@@ -44,7 +45,10 @@ MUTANTS = (
         FOLDER + "darts_network.py",
         "if drop_rate is not None and not isinstance(block, Identity):",
         "if drop_rate is not None:",
-        ("tests/test_derive.py", "tests/spaces/test_darts_goldens.py", "tests/test_train.py"),
+        (
+            "tests/test_train.py",
+            "tests/spaces/test_agreement.py::test_drop_path_has_mean_one",
+        ),
     ),
     Mutant(
         "previous-input",
@@ -52,7 +56,7 @@ MUTANTS = (
         FOLDER + "darts.py",
         '[entry[0].apply(cell["pre0"], before), entry[1].apply(cell["pre1"], last)]',
         '[entry[1].apply(cell["pre1"], last), entry[0].apply(cell["pre0"], before)]',
-        ("tests/test_derive.py",),
+        ("tests/test_derive.py::test_logits_are_those_of_the_supernet",),
     ),
     Mutant(
         "probe-index",
@@ -84,7 +88,7 @@ MUTANTS = (
         FOLDER + "cell.py",
         "return nodes.at[target].add(y), None",
         "return nodes.at[target].set(y), None",
-        ("tests/spaces/test_agreement.py",),
+        ("tests/spaces/test_agreement.py::test_dense_sparse_and_standing_alone_agree",),
     ),
     Mutant(
         "counting-order",
@@ -92,7 +96,7 @@ MUTANTS = (
         FOLDER + "decisions.py",
         "np.append(np.cumprod(self.counts[:0:-1])[::-1], 1)",
         "np.append(1, np.cumprod(self.counts[:-1]))",
-        ("tests/tabular/test_table.py",),
+        ("tests/tabular/test_table.py::test_decisions_join_split_and_count",),
     ),
     Mutant(
         "table-axes",
@@ -108,7 +112,7 @@ MUTANTS = (
         FOLDER + "proxyless.py",
         'return (x + y if run.kind == "inner" else y), None',
         "return y, None",
-        ("tests/spaces/test_proxyless.py",),
+        ("tests/spaces/test_proxyless.py::test_dense_sparse_and_stand_alone_agree_in_value_and_gradient",),
     ),
     Mutant(
         "dead-branch",
@@ -116,7 +120,10 @@ MUTANTS = (
         FOLDER + "nasbench201_small.py",
         "first = runs[EDGES.index((1, 3))] | (runs[EDGES.index((1, 2))] & second)",
         "first = runs[EDGES.index((1, 3))] | runs[EDGES.index((1, 2))]",
-        ("tests/spaces/test_nasbench201_small.py",),
+        (
+            "tests/spaces/test_nasbench201_small.py::test_edges_that_lead_nowhere_are_left_out_and_have_no_gradient",
+            "tests/experiments/test_tables.py::test_operations_that_run_are_counted_without_those_that_lead_nowhere",
+        ),
     ),
     Mutant(
         "tree-shortcut",
@@ -124,6 +131,30 @@ MUTANTS = (
         FOLDER + "tree.py",
         "x = cell.shortcut(x) + leave.apply(",
         "x = 0 * cell.shortcut(x) + leave.apply(",
-        ("tests/spaces/test_tree.py",),
+        ("tests/spaces/test_tree.py::test_the_network_by_hand",),
+    ),
+    Mutant(
+        "reference-forgotten",
+        "the settings of a space without its reference",
+        FOLDER + "nasbench201.py",
+        ', "reference": style.reference',
+        "",
+        CONFORMANCE,
+    ),
+    Mutant(
+        "all-edges",
+        "a released genotype of all edges split at the wrong places",
+        FOLDER + "darts_genotype.py",
+        "[2 + i for i in range(config.nodes)]",
+        "[5 - i for i in range(config.nodes)]",
+        ("tests/test_architecture_files.py",),
+    ),
+    Mutant(
+        "head-normalised",
+        "a normalisation of the auxiliary head not counted",
+        FOLDER + "darts_network.py",
+        "norms = 2 * 128 + 2 * 768",
+        "norms = 2 * 768",
+        CONFORMANCE,
     ),
 )
