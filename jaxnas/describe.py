@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxnas.architecture_files import build_space, read_architecture, read_source
 from jaxnas.base import Arch, SearchSpace, arch_like
+from jaxnas.command import Parser, answer
 from jaxnas.costs import cost, count_parameters, space_tables
 from jaxnas.spaces import registry
 
@@ -160,7 +161,7 @@ def _describe(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the description of a space, and of an architecture; returns 0, or 2 after one line on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m jaxnas.describe", description="Describe a search space.")
+    parser = Parser(prog="python -m jaxnas.describe", description="Describe a search space.")
     parser.add_argument("space", metavar="SPACE", help=", ".join(registry.names()))
     parser.add_argument(
         "--arch",
@@ -171,13 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting of the space")
     parser.add_argument("--image", metavar="HxWxC", help="default: that of the source, or 32x32x3")
     options = parser.parse_args(arguments)
-    try:
-        summary = _describe(options)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(json.dumps(summary, indent=2))
-    return 0
+    return answer(lambda: print(json.dumps(_describe(options), indent=2)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """`python -m jaxnas.data prepare fashion_mnist --manual-dir DIR`: prepares a set from its original files."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from jaxnas.command import Parser, answer
 from jaxnas.data.originals import prepare
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, or 2 after one line on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m jaxnas.data", description="Prepare data sets for jaxnas.")
+    parser = Parser(prog="python -m jaxnas.data", description="Prepare data sets for jaxnas.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("prepare", help="prepare a TFDS set from original files, without a network")
     command.add_argument("name", help="builder as TFDS spells it, for example fashion_mnist or emnist/balanced")
@@ -17,13 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--data-dir", help="where prepared sets are kept (default: that of TFDS)")
     options = parser.parse_args(arguments)
     name = options.name.removeprefix("tfds:").replace("-", "_")
-    try:
+
+    def work() -> None:
         splits = prepare(name, manual_dir=options.manual_dir, data_dir=options.data_dir)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{name}: " + ", ".join(f"{num} {split}" for split, num in splits.items()))
-    return 0
+        print(f"{name}: " + ", ".join(f"{num} {split}" for split, num in splits.items()))
+
+    return answer(work)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def settings_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:
 
     Args:
       name: of the space.
-      pairs: `NAME=VALUE` each; the entries of a sequence are separated by commas, a setting without a default value
-        is JSON.
+      pairs: `NAME=VALUE` each; the entries of a sequence are separated by commas, with or without brackets around them,
+        a setting without a default value is JSON.
 
     Raises:
       ValueError: an unknown space; a pair in another form, or a value of another type.
@@ -79,7 +79,7 @@ def settings_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"setting {pair}: expected name=value")
         default = known.get(setting, text)
         if isinstance(default, tuple | list):
-            settings[setting] = tuple(_value(setting, part.strip(), default[0]) for part in text.split(","))
+            settings[setting] = tuple(_value(setting, part.strip(), default[0]) for part in _entries(text))
         else:
             settings[setting] = _value(setting, text, default)
     return settings
@@ -108,6 +108,11 @@ def build(name: str, **settings: Any) -> SearchSpace:
     if missing:
         raise ValueError(f"space {name} needs a value for {', '.join(missing)}")
     return SPACES[name](**settings)
+
+
+def _entries(text: str) -> list[str]:
+    """The entries of a sequence: `8,16` and `(8, 16)` are the same two."""
+    return text.strip("()[] ").removesuffix(",").split(",")
 
 
 def _value(name: str, text: str, default: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from jaxnas.command import Parser, answer, check_out
 from jaxnas.tabular.benchmarks import load
 from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
 from jaxnas.tabular.files import save_table
@@ -16,7 +17,7 @@ from jaxnas.tabular.table import Table, floats
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Describes or converts; returns 0, or 2 after one line on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m jaxnas.tabular", description=__doc__)
+    parser = Parser(prog="python -m jaxnas.tabular", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     describe = commands.add_parser("describe", help="list the metrics of a benchmark")
     describe.add_argument("benchmark", help="digits, nasbench201:FILE[,LATENCIES], nas-bench-macro:FILE, table:FILE")
@@ -31,29 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *rest: print(f"warning: {_line(message)}", file=sys.stderr)
-        try:
-            print(_done(options))
-        except (ValueError, KeyError, OSError) as error:
-            text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"error: {_line(text)}", file=sys.stderr)
-            return 2
-    return 0
+        warnings.showwarning = lambda message, *rest: print(
+            f"warning: {' '.join(str(message).split())}", file=sys.stderr
+        )
+        return answer(lambda: print(_done(options)))
 
 
 def _done(options: argparse.Namespace) -> str:
     """Does what was asked for and returns what there is to say of it."""
     if options.command == "describe":
         return _described(load(options.benchmark))
+    check_out(options.out)
     if options.command == "nats":
         table = nats_topology(options.directory)
     else:
         table = add_hw_nas_bench(load(options.benchmark), options.pickle, dataset=options.dataset)
     return f"{options.out}\nsha256 {save_table(options.out, table)}"
-
-
-def _line(message: object) -> str:
-    return " ".join(str(message).split())
 
 
 def _described(table: Table) -> str:

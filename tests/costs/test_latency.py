@@ -169,10 +169,11 @@ def test_files_of_both_forms(tmp_path):
         ("a: {mean: 1.0, mean: 2.0}", "bad has the entry 'mean' 2 times"),
         ('{"a": true}', "entry 'a' is True"),
         ('{"a": NaN}', "entry 'a' is nan"),
+        ("\xff\xfe", "bad is neither JSON nor YAML: 'utf-8' codec"),
     ],
 )
 def test_bad_files_are_one_line(content, message, tmp_path):
-    (tmp_path / "bad").write_text(content)
+    (tmp_path / "bad").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         read_latency(tmp_path / "bad")
     with pytest.raises(ValueError, match="there is no latency table"):

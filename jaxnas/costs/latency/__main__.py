@@ -1,12 +1,11 @@
 """`python -m jaxnas.costs.latency --space=proxyless --out=FILE`: the latency table of the device at hand."""
 
-import argparse
-import ast
 import json
 import sys
 from collections.abc import Sequence
 
 from jaxnas.base import Part
+from jaxnas.command import Parser, answer, check_out
 from jaxnas.costs.latency.measure import ROUNDS, measure_space
 from jaxnas.costs.latency.table import write_latency
 from jaxnas.spaces import registry
@@ -14,7 +13,7 @@ from jaxnas.spaces import registry
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes; returns 0, or 2 after one line on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m jaxnas.costs.latency", description=__doc__)
+    parser = Parser(prog="python -m jaxnas.costs.latency", description=__doc__)
     parser.add_argument("--space", default="proxyless", help="name of the space")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the space")
     parser.add_argument("--image", nargs=3, type=int, default=(224, 224, 3), metavar=("H", "W", "C"))
@@ -23,8 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=30, help="timed calls in a turn")
     parser.add_argument("--out", required=True, metavar="FILE", help="the JSON to write")
     options = parser.parse_args(arguments)
-    try:
-        space = registry.build(options.space, **dict(map(_setting, options.set)))
+
+    def work() -> None:
+        check_out(options.out)
+        space = registry.build(options.space, **registry.settings_from_text(options.space, options.set))
         table = measure_space(
             space,
             tuple(options.image),
@@ -34,21 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             on_compiled=_show,
         )
         write_latency(options.out, table)
-    except (ValueError, KeyError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(json.dumps({"out": options.out, "entries": len(table.entries), **table.about}))
-    return 0
+        print(json.dumps({"out": options.out, "entries": len(table.entries), **table.about}))
 
-
-def _setting(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    return answer(work)
 
 
 def _show(number: int, count: int, part: Part) -> None:

@@ -1,5 +1,6 @@
 """Measures the blocks of a space, or whole networks, on the device at hand."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from jaxnas.dtypes import compute_dtype
 __all__ = ["measure_networks", "measure_space", "median_milliseconds", "milliseconds_in_turn"]
 
 ROUNDS = 5
+MOST_VALUES = 2**28  # of a batch of images, a gibibyte in float32
 
 
 def median_milliseconds(run: Callable[..., Any], *args: Any, repeats: int = 30, warm: int = 5) -> float:
@@ -53,8 +55,7 @@ def milliseconds_in_turn(
     Raises:
       ValueError: a number below one.
     """
-    if rounds < 1 or repeats < 1:
-        raise ValueError(f"rounds and repeats must be at least 1, got {rounds} and {repeats}")
+    _check_turns(rounds, repeats)
     return np.array(
         [[median_milliseconds(run, repeats=repeats, warm=warm) for run in programs] for _ in range(rounds)], np.float64
     ).reshape(rounds, len(programs))
@@ -85,11 +86,11 @@ def measure_space(
       on_compiled: `(number, of how many, part)` after each compilation.
 
     Raises:
-      ValueError: a space that does not name its blocks, a number below one, another `dtype`.
+      ValueError: a space that does not name its blocks, a number below one, another `dtype`, a batch of more than a
+        gibibyte.
     """
     compute = compute_dtype(dtype)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    _check_sizes(image_shape, batch_size, rounds, repeats)
     parts = {part.key: part for part in _every(*space_parts(space, image_shape))}
     programs = []
     for number, part in enumerate(parts.values(), start=1):
@@ -135,9 +136,29 @@ def measure_networks(
 
     Returns:
       The medians of the turns, `[rounds, number of architectures]`; `np.median(..., axis=0)` is one for each.
+
+    Raises:
+      ValueError: a number below one, a batch of more than a gibibyte.
     """
+    _check_sizes(image_shape, batch_size, rounds, repeats)
     programs = [_network(space, arch, image_shape, batch_size) for arch in archs]
     return milliseconds_in_turn(programs, rounds=rounds, repeats=repeats)
+
+
+def _check_sizes(image_shape: Sequence[int], batch_size: int, rounds: int, repeats: int) -> None:
+    """Raises `ValueError` for numbers that cannot be measured, before anything is compiled."""
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"image_shape must be H, W, C of at least 1 each, got {tuple(image_shape)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if batch_size * math.prod(image_shape) > MOST_VALUES:
+        raise ValueError(f"{batch_size} images of {tuple(image_shape)} are more than {MOST_VALUES} values")
+    _check_turns(rounds, repeats)
+
+
+def _check_turns(rounds: int, repeats: int) -> None:
+    if rounds < 1 or repeats < 1:
+        raise ValueError(f"rounds and repeats must be at least 1, got {rounds} and {repeats}")
 
 
 def _network(space: SearchSpace, arch: Arch, image_shape: tuple[int, int, int], batch_size: int) -> Callable[[], Any]:

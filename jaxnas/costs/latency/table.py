@@ -37,8 +37,8 @@ def read_latency(path: str | Path) -> LatencyTable:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"there is no latency table {file}")
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         content = json.loads(text, object_pairs_hook=_each_once) if text.lstrip().startswith("{") else _yaml(text)
     except _Twice as error:
         raise ValueError(f"{file} {error}") from None

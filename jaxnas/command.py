@@ -1,0 +1,66 @@
+"""What every command of the library does around its work: one line and exit code 2 for what its user got wrong.
+
+Commands are the modules that run with `python -m jaxnas...`; the scripts of experiments have `jaxnas.run.script`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+__all__ = ["Parser", "answer", "check_out"]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments that refuses in one line, without the lines about usage that `--help` prints."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints one line on standard error and exits with 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; '{self.prog} --help' tells more\n")
+
+
+def answer(work: Callable[[], object]) -> int:
+    """Does the work of a command; returns 0, or 2 after one line on standard error.
+
+    Args:
+      work: raises one of the errors below where its user got something wrong. All others are mistakes of the library
+        and keep their traceback.
+    """
+    try:
+        work()
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        return _refuse(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    except (OverflowError, MemoryError) as error:
+        return _refuse(f"a number is too large: {error}")
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # of `Path.expanduser`
+            raise
+        return _refuse(error)
+    return 0
+
+
+def check_out(path: str | Path) -> None:
+    """Makes the folder of a file that is to be written, before the long work of which it is the result.
+
+    Args:
+      path: of the file; one that is there will be replaced.
+
+    Raises:
+      ValueError: if `path` is empty or a folder, or its folder cannot be written to.
+      OSError: if its folder cannot be made.
+    """
+    file = Path(path)
+    if not os.fspath(path) or file.is_dir():
+        raise ValueError(f"the file to write is {os.fspath(path)!r}, which is {'a folder' if path else 'no name'}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file.parent, os.W_OK):
+        raise ValueError(f"the file to write is {os.fspath(path)!r}, whose folder cannot be written to")
+
+
+def _refuse(what: object) -> int:
+    """Prints the one line."""
+    if sys.stderr is not None:
+        print(f"error: {' '.join(str(what).split())}", file=sys.stderr)
+    return 2
