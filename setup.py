@@ -31,7 +31,7 @@ def read_readme() -> str:
 
 
 PLOT = ["matplotlib>=3.10,<4"]
-EXPORT = ["flatbuffers>=24.3,<26", "safetensors>=0.5,<1"]
+EXPORT = ["flatbuffers>=24.3,<26"]
 
 EXTRAS = {
     "tf": ["tensorflow-cpu>=2.20,<3"],

@@ -1,5 +1,7 @@
 """setup.py says what requirements.txt and jaxnas/__init__.py say, and the locks keep to it."""
 
+import ast
+import importlib.util
 import itertools
 import re
 import runpy
@@ -81,6 +83,37 @@ def test_lock_keeps_to_the_bounds(arguments, lock):
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
 def test_lock_names_no_place(lock):
     assert not re.search(r"@|/|\\|--", lock.read_text(encoding="utf-8"))
+
+
+# What may be missing: without it something is left out, or a message says what to install.
+OPTIONAL = {"flatbuffers", "matplotlib", "tensorboardX", "tensorflow"}
+BROUGHT_ALONG = {"jaxlib": "jax"}
+
+
+def _imported(path: Path) -> set[str]:
+    """The packages that a module imports, at its top or inside of functions."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    own = {"jaxnas", "experiments", *sys.stdlib_module_names}
+    return {name.partition(".")[0] for name in names} - own
+
+
+def test_everything_that_is_imported_is_declared_or_optional():
+    declared = set(_requirements(ROOT / "requirements.txt"))
+    distributions = metadata.packages_distributions()
+    modules = [path for folder in ("jaxnas", "experiments") for path in (ROOT / folder).rglob("*.py")]
+    for path in modules:
+        for name in _imported(path) - OPTIONAL:
+            found = {canonicalize_name(entry) for entry in distributions[BROUGHT_ALONG.get(name, name)]}
+            assert found & declared, f"{path.relative_to(ROOT)} imports {name}, which requirements.txt does not declare"
+
+
+def test_what_is_optional_is_in_an_extra(arguments):
+    extras = {Requirement(line).name for lines in arguments["extras_require"].values() for line in lines}
+    assert OPTIONAL - {"tensorflow"} <= extras
+    assert "tensorflow-cpu" in extras
+    assert all(importlib.util.find_spec(name) for name in OPTIONAL - {"tensorflow"}), "the tests need them"
 
 
 def test_environment_keeps_to_the_bounds(arguments):

@@ -1,8 +1,8 @@
 """A found network as files that need no jaxnas: `python -m jaxnas.export WORKDIR --out DIR`.
 
 It writes `network.stablehlo`, the logits as a function of images with the weights inside, `weights.safetensors`, and
-`network.json`, which says what goes in, what comes out and how to load it. flatbuffers and safetensors, which the extra
-`export` brings, are imported when they are needed.
+`network.json`, which says what goes in, what comes out and how to load it. StableHLO needs flatbuffers, which the extra
+`export` brings and which is imported when it is needed.
 """
 
 from jaxnas.export.stablehlo import to_stablehlo

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from jaxnas.base import Tree
 
@@ -14,14 +16,7 @@ __all__ = ["load_variables", "require", "save_variables", "to_safetensors", "wri
 
 
 def to_safetensors(variables: Tree) -> bytes:
-    """Serialises a pytree of arrays under flat names such as `params/stem/kernel`; bfloat16 is stored as float32.
-
-    Raises:
-      ImportError: without safetensors.
-    """
-    require("safetensors")
-    import safetensors.numpy
-
+    """Serialises a pytree of arrays under flat names such as `params/stem/kernel`; bfloat16 is stored as float32."""
     arrays = {name: np.asarray(leaf) for name, leaf in _named(variables).items()}
     wide = {name: np.float32(leaf) if leaf.dtype == jnp.bfloat16 else leaf for name, leaf in arrays.items()}
     return safetensors.numpy.save({name: np.array(leaf, order="C") for name, leaf in sorted(wide.items())})
@@ -44,12 +39,7 @@ def load_variables(path: str | Path, like: Tree | None = None) -> Tree:
 
     Raises:
       ValueError: a file that cannot be read, or that does not hold the weights of `like`.
-      ImportError: without safetensors.
     """
-    require("safetensors")
-    import safetensors
-    import safetensors.numpy
-
     try:
         found = safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:

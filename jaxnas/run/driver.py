@@ -119,6 +119,9 @@ def compiled_steps(
     Returns:
       The `Advance`. Its `run` copies the first state it gets and reuses the memory of those it made itself.
     """
+    data = jax.tree.map(jnp.asarray, data)
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return python_steps(step_fn, key, data)  # JAX compiles nothing then, so that one can look into a step
     step_fn = jax.jit(step_fn)  # traced once, for the shapes of the info and for the loop
 
     def loop(state: Any, key: jax.Array, data: Any, first: jax.Array, count: jax.Array) -> tuple[Any, Any, jax.Array]:
@@ -134,7 +137,6 @@ def compiled_steps(
         state, buffer = lax.fori_loop(0, count, body, (state, buffer))
         return state, buffer, first + count
 
-    data = jax.tree.map(jnp.asarray, data)
     state = jax.tree.map(_own, state)
     with Ticker(f"compiling {label}") as ticker:
         placed = jax.tree.map(lambda leaf: leaf.sharding if leaf.committed else None, state)

@@ -2,33 +2,84 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import glob
+import importlib.util
 import os
 import platform
+import re
 import subprocess
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 
-__all__ = ["compiler_options", "cores", "enable_compilation_cache", "environment", "split_cpu"]
+from jaxnas.run.progress import say
+
+_DAMAGED = re.compile(r"Error (read|writ)ing persistent compilation cache entry for '(.*?)': (.*)", re.DOTALL)
+
+__all__ = [
+    "compiler_options",
+    "conditions",
+    "cores",
+    "enable_compilation_cache",
+    "environment",
+    "is_installed",
+    "split_cpu",
+]
 
 
 def environment() -> dict[str, Any]:
     """The entries of `result.json` that say where it was computed.
 
     Returns:
-      `device` (its kind, `cpu` or for example `NVIDIA H200`), `devices` (how many), `platform`, `jax`, `python`, and
-      `commit`: the commit of the checkout that the package lies in, `-dirty` when changed, or None without one.
+      `conditions()`, `platform`, `python`, and `commit`: the commit of the checkout that the package lies in, `-dirty`
+      when changed, or None without one.
     """
-    device = jax.devices()[0]
     return {
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "platform": device.platform,
-        "jax": jax.__version__,
+        **conditions(),
+        "platform": jax.devices()[0].platform,
         "python": platform.python_version(),
         "commit": _commit(Path(__file__).resolve().parents[2]),
     }
+
+
+def conditions() -> dict[str, Any]:
+    """What the last bits of a result depend on, beside what is computed: the same run elsewhere may round otherwise.
+
+    Returns:
+      `device` (its kind, `cpu` or for example `NVIDIA H200`), `devices` (how many), `processor`, `cores` (how many the
+      process may use), `jax`, `jaxlib`, `xla_flags` of the environment, and JAX's settings `x64`, `matmul_precision`
+      and `prng`.
+    """
+    settings: Any = jax.config
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processor": _processor(),
+        "cores": cores(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "xla_flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
+        "x64": settings.jax_enable_x64,
+        "matmul_precision": settings.jax_default_matmul_precision,
+        "prng": settings.jax_default_prng_impl,
+    }
+
+
+@functools.cache
+def _processor() -> str:
+    """The name of the processor's model where Linux tells it, else what Python calls the machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _commit(root: Path) -> str | None:
@@ -57,13 +108,30 @@ def compiler_options() -> dict[str, Any] | None:
 
 
 def split_cpu(devices: int | None = None) -> None:
-    """Makes several devices of a CPU, before JAX has used it; without effect where another platform is chosen.
+    """Makes several devices of a CPU; without effect where JAX is in use already or another platform is chosen.
 
     Args:
       devices: how many; by default one for each core that the process may use.
     """
     if jax.config.jax_platforms in (None, "", "cpu"):  # type: ignore[attr-defined]
-        jax.config.update("jax_num_cpu_devices", devices or cores())
+        with contextlib.suppress(RuntimeError):  # the devices have been made
+            jax.config.update("jax_num_cpu_devices", devices or cores())
+
+
+def is_installed(package: str) -> bool:
+    """Whether an optional package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def memory() -> int | None:
+    """Bytes that a device has in all, None where it does not say."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if device.platform == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def cores() -> int:
@@ -79,15 +147,40 @@ def enable_compilation_cache(directory: str | Path | None = None) -> Path | None
         with the number of cores that the process may use: what was compiled for one core stays on one.
 
     Returns:
-      The folder, or None when it cannot be made: programs are then compiled anew.
+      The folder, or None when it cannot be made, or there is no home to make it in: programs are then compiled anew.
     """
     default = f"~/.cache/jaxnas/jax-{cores()}-cores"
-    folder = Path(directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default).expanduser()
     try:
+        folder = Path(directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # the latter in a process without a home
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    _mend_entries(folder)
     return folder
+
+
+@functools.cache
+def _mend_entries(folder: Path) -> None:
+    """Replaces JAX's warning about each damaged entry by one line, and removes such entries.
+
+    JAX compiles anew what it cannot read, but writes no entry where one lies already: it would warn at every start.
+    """
+    show, told = warnings.showwarning, threading.Event()
+
+    def mend(message: Warning | str, *place: Any, **options: Any) -> None:
+        found = _DAMAGED.match(str(message))
+        if found is None:
+            return show(message, *place, **options)
+        if not told.is_set():
+            told.set()
+            reason = " ".join(found[3].split())[:120]
+            say(f"compilation cache {folder}: an entry cannot be {found[1].replace('writ', 'written')}: {reason}")
+        for entry in folder.glob(f"{glob.escape(found[2])}-*-cache") if found[1] == "read" else ():
+            entry.unlink(missing_ok=True)
+        return None
+
+    warnings.filterwarnings("always", message=_DAMAGED.pattern)
+    warnings.showwarning = mend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -9,7 +10,23 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "Ticker"]
+__all__ = ["Progress", "Ticker", "say"]
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Prints a line on stderr, or nothing in a process that has none or has closed it."""
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _is_terminal() -> bool:
+    """Whether stderr is a terminal; what has been put in its place may have no `isatty`."""
+    try:
+        return bool(sys.stderr.isatty())
+    except (AttributeError, ValueError):
+        return False
 
 
 class Progress:
@@ -28,7 +45,7 @@ class Progress:
         self._unit = unit
         self._started = self._printed = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if _is_terminal():
             self._bar = tqdm(
                 desc=label, total=total, initial=done, unit=unit, file=sys.stderr, dynamic_ncols=True, mininterval=0.2
             )
@@ -61,7 +78,7 @@ class Progress:
         rate = (self._done - self._first) / max(now - self._started, 1e-9)
         left = duration((self._total - self._done) / rate) + " left" if self._done < self._total else "done"
         parts = [f"{self._label} {self._done}/{self._total}", f"{rate:.3g} {self._unit}s/s", left, text]
-        print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        say(", ".join(part for part in parts if part))
         self._printed = now
 
 
@@ -74,7 +91,7 @@ class Ticker:
 
     def __init__(self, label: str, *, every: float = 10.0):
         self._label = label
-        self._tty = sys.stderr.isatty()
+        self._tty = _is_terminal()
         self._interval = 0.5 if self._tty else every
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tick, daemon=True)
@@ -90,12 +107,12 @@ class Ticker:
         self._ended.set()
         self._thread.join()
         if kind is None and self.seconds >= 1.0:
-            print(f"{self._start_of_line()}{self._label}: {self.seconds:.1f} s", file=sys.stderr, flush=True)
+            say(f"{self._start_of_line()}{self._label}: {self.seconds:.1f} s")
 
     def _tick(self) -> None:
         while not self._ended.wait(self._interval):
             text = f"{self._start_of_line()}{self._label} ... {time.monotonic() - self._started:.0f} s"
-            print(text, end="" if self._tty else "\n", file=sys.stderr, flush=True)
+            say(text, end="" if self._tty else "\n")
 
     def _start_of_line(self) -> str:
         return "\r\033[K" if self._tty else ""

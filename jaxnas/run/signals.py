@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
+from jaxnas.run.progress import say
+
 __all__ = ["Interrupted", "StopSignals"]
+
+GRACE = 8.0  # seconds between a signal and the end of a process that has not left by itself
 
 
 class Interrupted(BaseException):
@@ -28,26 +34,45 @@ class Interrupted(BaseException):
 class StopSignals:
     """Context in which SIGTERM and SIGINT are remembered instead of ending the process.
 
-    Outside the main thread, where Python lets nobody handle signals, it changes nothing.
+    Python handles a signal only between two of its instructions, and a compilation or one long step may keep it from
+    doing so. A thread therefore hears of the signal by itself, tells the user, and ends a process that has not left the
+    context `grace` seconds later, as a scheduler would; what came after the last checkpoint is then done again.
+    Outside the main thread, where Python lets nobody handle signals, the context changes nothing.
+
+    Args:
+      grace: seconds to leave in.
 
     Attributes:
       received: the first signal, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = GRACE) -> None:
         self.received: int | None = None
+        self._grace = grace
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
         self.received = None
         if threading.current_thread() is threading.main_thread():
+            self._bell, ringing = socket.socketpair()
+            self._bell.setblocking(False)
+            self._ended = threading.Event()
+            self._watch = threading.Thread(target=self._watching, args=(ringing,), daemon=True)
+            self._watch.start()
             self._former = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+            self._former_bell = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._former:
+            return
+        signal.set_wakeup_fd(self._former_bell)
         for signum, handler in self._former.items():
             signal.signal(signum, handler)
         self._former = {}
+        self._ended.set()
+        self._bell.close()
+        self._watch.join()
 
     def check(self) -> None:
         """Raises `Interrupted` when a signal has come."""
@@ -55,10 +80,21 @@ class StopSignals:
             raise Interrupted(self.received)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
-        if self.received is not None:
-            if signum == signal.SIGINT:
-                raise KeyboardInterrupt
+        if self.received is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or signum
+
+    def _watching(self, ringing: socket.socket) -> None:
+        """Waits for the number of a signal, which Python's own handler in C writes at once."""
+        with ringing:
+            stops = {signal.SIGTERM, signal.SIGINT}
+            while (heard := ringing.recv(1)) and heard[0] not in stops:
+                pass
+        if not heard:
             return
-        self.received = signum
-        name = signal.Signals(signum).name
-        os.write(2, f"\n{name}: saving, then leaving (Ctrl-C quits at once)\n".encode())  # print is not reentrant
+        name = signal.Signals(heard[0]).name
+        say(f"\n{name}: saving, then leaving (Ctrl-C quits at once)")
+        if not self._ended.wait(self._grace):
+            say(f"{name}: not done after {self._grace:g} s; the same command goes on from the last checkpoint")
+            sys.stdout.flush()
+            os._exit(128 + heard[0])

@@ -94,3 +94,22 @@ def test_a_state_of_another_shape_and_a_bug_in_the_step_are_raised():
         compiled_steps(lambda key, x: (jnp.stack([x, x]), None), jax.random.key(0), jnp.zeros(2))
     with pytest.raises(ZeroDivisionError):
         compiled_steps(lambda key, x: (x, 1 // 0), jax.random.key(0), jnp.zeros(2))
+
+
+def test_without_compilation_steps_are_plain_calls():
+    seen = []
+
+    def step(key, state, data):
+        return state + jax.random.uniform(key) * data, {"loss": state}
+
+    def looking(key, state, data):
+        seen.append(float(state))  # a tracer would refuse
+        return step(key, state, data)
+
+    def run(step):
+        return drive(compiled_steps(step, jax.random.key(3), jnp.zeros(()), jnp.full((), 2.0)), jnp.zeros(()), 3)
+
+    with jax.disable_jit():
+        plain = run(looking)
+    assert len(seen) == 3
+    np.testing.assert_allclose(run(step), plain, rtol=1e-6)

@@ -1,0 +1,64 @@
+"""A configuration as YAML: written for people, read to see what a work directory belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from jaxnas.run.workdir import plain
+
+__all__ = ["read_settings", "settings_of", "settings_text"]
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """A dataclass instance as nested dictionaries, lists, numbers and text."""
+    return json.loads(json.dumps(plain(config), default=repr))
+
+
+def settings_text(config: Any) -> str:
+    """A dataclass instance as YAML."""
+    import yaml
+
+    return yaml.safe_dump(settings_of(config), sort_keys=False)
+
+
+def read_settings(text: str, config: Any) -> dict[str, Any]:
+    """What `settings_text` has written, also with the tags of dataclasses and tuples that earlier versions wrote.
+
+    Args:
+      text: YAML.
+      config: dataclass instance; fields that the text leaves out have the defaults of its class.
+
+    Raises:
+      ValueError: text that is no YAML, or that has a field which the class has not.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Reads tagged dataclasses as dictionaries and tuples as lists."""
+
+    Loader.add_multi_constructor("!dataclass:", lambda loader, _, node: loader.construct_mapping(node, deep=True))
+    Loader.add_constructor("tag:yaml.org,2002:python/tuple", Loader.construct_sequence)
+    try:
+        found = yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds {type(found).__name__}, expected fields")
+    unknown = [name for name in found if name not in {field.name for field in dataclasses.fields(config)}]
+    if unknown:
+        raise ValueError(f"there is no field {unknown[0]}")
+    return _with_defaults(found, config)
+
+
+def _with_defaults(found: dict[str, Any], config: Any) -> dict[str, Any]:
+    whole = dict(found)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in whole:
+            made = field.default_factory is not dataclasses.MISSING
+            whole[field.name] = settings_of(field.default_factory() if made else field.default)  # type: ignore[misc]
+        elif dataclasses.is_dataclass(value) and isinstance(whole[field.name], dict):
+            whole[field.name] = _with_defaults(whole[field.name], value)
+    return whole
