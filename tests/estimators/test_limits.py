@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.relaxations import gumbel_rao, reinmax
+from jaxnas.relaxations import gumbel_rao, reinmax, st_softmax
 
 LOGITS = jnp.array([[0.4, -0.6, 0.9]])
 KEYS = jax.random.split(jax.random.key(3), 32)
@@ -46,3 +46,17 @@ def test_reinmax_at_temperature_one_is_the_limit_of_gumbel_rao_at_temperature_ze
     cold, warm = (by_sample(many, temperature) for temperature in (0.02, 1.0))
     assert np.abs(cold - exact).max() < 0.025
     assert np.abs(warm - exact).max() > 0.05
+
+
+def test_jacobians_at_another_temperature():
+    """The softmax at the temperature is differentiated with respect to the logits, which divides by it once more."""
+
+    def through(q):
+        return np.diag(q) - np.outer(q, q)
+
+    p, cold = (np.asarray(jax.nn.softmax(LOGITS[0] / t), np.float64) for t in (1.0, 0.5))
+    found = jacobian(st_softmax, KEYS[0], 0.5)[1]
+    np.testing.assert_allclose(found, through(cold) / 0.5, atol=1e-6)
+    for sample, found in enumerate(by_sample(reinmax, 0.5)):
+        between = (cold + np.eye(3)[sample]) / 2
+        np.testing.assert_allclose(found, 2 * through(between) - through(p) / 2, atol=1e-6)

@@ -85,7 +85,7 @@ MUTANTS = (
         "jaxnas/export/weights.py",
         "[found[name].astype(wanted[name].dtype) for name in wanted]",
         "[found[name] for name in wanted]",
-        ("tests/test_export.py",),
+        ("tests/test_export.py::test_lists_and_narrow_types_come_back_in_the_structure_asked_for",),
     ),
     Mutant(
         "exported-training",
@@ -93,7 +93,10 @@ MUTANTS = (
         "jaxnas/export/stablehlo.py",
         "return network.apply(variables, images)[0]",
         "return network.apply(variables, images, train=True)[0]",
-        ("tests/test_export.py",),
+        (
+            "tests/test_export.py::test_one_function_for_every_batch_size",
+            "tests/test_export.py::test_inherited_weights_are_exported",
+        ),
     ),
     Mutant(
         "curve-rest",

@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 TRAINING = ("tests/test_first_training_steps.py",)
 SETTINGS = ("tests/experiments/test_settings.py",)
+RETRAINING = ("tests/experiments/test_retrain.py",)
 
 MUTANTS = (
     Mutant(
@@ -71,6 +72,46 @@ MUTANTS = (
         SETTINGS,
     ),
     Mutant(
+        "normalised-pools",
+        "DARTS retrained with normalised pools",
+        "experiments/retrain.py",
+        '"darts": {"affine": True, "pool_norm": False}',
+        '"darts": {"affine": True, "pool_norm": True}',
+        RETRAINING,
+    ),
+    Mutant(
+        "retrained-momentum",
+        "plain momentum in every recipe of retraining",
+        "experiments/retrain.py",
+        "nesterov=recipe.nesterov,",
+        "",
+        RETRAINING,
+    ),
+    Mutant(
+        "decayed-norms",
+        "weight decay on the normalisation of ProxylessNAS in retraining",
+        "experiments/retrain.py",
+        "decayed=None if recipe.decay_norms else without_norms,",
+        "",
+        RETRAINING,
+    ),
+    Mutant(
+        "head-saved",
+        "the auxiliary head among the weights on disk, which are counted without it",
+        "experiments/retrain.py",
+        'for part, leaf in tree.items() if part != "auxiliary"}',
+        "for part, leaf in tree.items()}",
+        RETRAINING,
+    ),
+    Mutant(
+        "two-counts",
+        "result.json counts the retrained form, not the weights on disk",
+        "experiments/outcome.py",
+        ", **derive.supernet_changes(space, found))",
+        ")",
+        ("tests/experiments/test_outcome.py",),
+    ),
+    Mutant(
         "aux-smoothing",
         "label smoothing in one of two losses",
         "jaxnas/train.py",
@@ -82,8 +123,8 @@ MUTANTS = (
         "loss-sum",
         "the sum of cross-entropies instead of their mean",
         "jaxnas/train.py",
-        "return jnp.mean(optax.safe_softmax_cross_entropy(",
-        "return jnp.sum(optax.safe_softmax_cross_entropy(",
+        "return jnp.mean(jnp.where(_is_class(labels, logits), losses, jnp.nan))",
+        "return jnp.sum(jnp.where(_is_class(labels, logits), losses, jnp.nan))",
         TRAINING,
     ),
     Mutant(
@@ -98,9 +139,9 @@ MUTANTS = (
         "padding-counted",
         "the copies that fill up the last batch counted",
         "jaxnas/train.py",
-        "return jnp.sum(hit & (rows < count))",
-        "return jnp.sum(hit)",
-        ("tests/test_train.py",),
+        "return jnp.sum(jnp.where(rows < count, right, 0.0))",
+        "return jnp.sum(right)",
+        ("tests/test_train.py::test_accuracy_leaves_out_the_copies_that_fill_the_last_batch",),
     ),
     Mutant(
         "equal-children",
@@ -108,7 +149,7 @@ MUTANTS = (
         "jaxnas/train.py",
         "lambda k: space.init(k, x), jax.random.split(key, population))",
         "lambda k: space.init(key, x), jax.random.split(key, population))",
-        ("tests/test_train.py",),
+        ("tests/test_train.py::test_children_start_from_their_own_weights",),
     ),
     Mutant(
         "stale-statistics",
@@ -124,7 +165,7 @@ MUTANTS = (
         "jaxnas/derive.py",
         " + share * (1 - share) * jnp.square(gap)",
         "",
-        ("tests/test_derive.py",),
+        ("tests/test_derive.py::test_one_layer_gets_the_moments_of_all_batches_put_together",),
     ),
     Mutant(
         "equal-shares",
@@ -132,6 +173,6 @@ MUTANTS = (
         "jaxnas/derive.py",
         "share = x.shape[0] / (seen + x.shape[0])",
         "share = x.shape[0] / (seen + 2 * x.shape[0])",
-        ("tests/test_derive.py",),
+        ("tests/test_derive.py::test_batches_count_by_their_size",),
     ),
 )

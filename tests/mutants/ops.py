@@ -36,7 +36,10 @@ MUTANTS = (
         FOLDER + "normalisation.py",
         "batch_statistics(x[: self.reference])",
         "batch_statistics(x[-self.reference :])",
-        ("tests/ops/test_ops.py", "tests/spaces/test_agreement.py"),
+        (
+            "tests/spaces/test_nasbench201_small.py::test_examples_after_the_reference_are_judged_alone",
+            "tests/ops/test_ops.py",
+        ),
     ),
     Mutant(
         "average-padding",
@@ -116,7 +119,10 @@ MUTANTS = (
         FOLDER + "mixture.py",
         "(x.astype(wide) - m) * (s * w)",
         "x.astype(wide) * (s * w)",
-        ("tests/ops/test_mixture.py",),
+        (
+            "tests/ops/test_mixture.py::test_mixture_equals_the_sum",
+            "tests/ops/test_mixture.py::test_mix_of_normalised_survives_an_offset",
+        ),
     ),
     Mutant(
         "mixture-weight",
@@ -124,7 +130,7 @@ MUTANTS = (
         FOLDER + "mixture.py",
         "pull(x, g, mean, w * scale, offset",
         "pull(x, g, mean, scale, offset",
-        ("tests/ops/test_mixture.py",),
+        ("tests/ops/test_mixture.py::test_mixture_equals_the_sum",),
     ),
     Mutant(
         "reference-gradient",

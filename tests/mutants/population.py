@@ -11,7 +11,7 @@ MUTANTS = (
         "jaxnas/population/member.py",
         "jax.random.permutation(jax.random.fold_in(key_order, epoch), len(labels))",
         "jax.random.permutation(key_order, len(labels))",
-        POPULATION,
+        ("tests/population/test_population.py::test_a_member_is_what_a_plain_loop_trains",),
     ),
     Mutant(
         "loss-since-start",
@@ -27,7 +27,7 @@ MUTANTS = (
         "jaxnas/population/member.py",
         "return judge(state.params, arch, seen)[family.reference :]",
         "return judge(state.params, arch, seen)[: len(seen) - family.reference]",
-        ("tests/population/test_population.py", "tests/spaces/test_nasbench201_small.py"),
+        ("tests/population/test_population.py::test_images_of_the_training_data_stand_before_those_that_are_judged",),
     ),
     Mutant(
         "seed-ignored",
@@ -35,14 +35,14 @@ MUTANTS = (
         "jaxnas/population/chunks.py",
         "entry.name), entry.seed)",
         "entry.name), 0)",
-        POPULATION,
+        ("tests/population/test_population.py::test_keys_come_from_the_architecture_the_seed_and_the_population",),
     ),
     Mutant(
         "first-chunk",
-        "every chunk holds the first members",
+        "every call trains the first members",
         "jaxnas/population/chunks.py",
-        "rows = np.arange(first, first + chunk)",
-        "rows = np.arange(chunk)",
+        "members[places] = np.arange(done, done + count)",
+        "members[places] = np.arange(count)",
         POPULATION,
     ),
     Mutant(
@@ -51,6 +51,9 @@ MUTANTS = (
         "jaxnas/population/chunks.py",
         "jax.tree.leaves((jax.random.key_data(key), entries, data))",
         "jax.tree.leaves((jax.random.key_data(key), entries))",
-        POPULATION,
+        (
+            "tests/population/test_population.py::test_a_stopped_population_goes_on_from_its_last_chunk",
+            "tests/population/test_population.py",
+        ),
     ),
 )

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from tests.mutants.planted import MUTANTS, Mutant, stale  # noqa: E402
 
 COPIED = ("benchmarks", "experiments", "jaxnas", "tests", "docs")
-LIMIT = 600  # seconds for the tests of one mistake; a mistake that hangs them is caught
+LIMIT = 300  # seconds for the tests of one mistake; a mistake that hangs them is caught
 
 
 def copy_tree(target: Path) -> None:

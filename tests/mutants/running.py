@@ -2,7 +2,8 @@
 
 from tests.mutants.mutant import Mutant
 
-RUN = ("tests/run",)
+DRIVER = ("tests/run/test_driver.py",)
+PHASES = ("tests/run/test_phases.py",)
 CHECKPOINT = ("tests/test_checkpoint.py",)
 
 MUTANTS = (
@@ -12,7 +13,7 @@ MUTANTS = (
         "jaxnas/checkpoint/__init__.py",
         "for step in steps[: -self._keep]:",
         "for step in steps[self._keep :]:",
-        CHECKPOINT,
+        ("tests/test_checkpoint.py::test_keep_and_the_last_good_step",),
     ),
     Mutant(
         "checksum-unread",
@@ -20,7 +21,7 @@ MUTANTS = (
         "jaxnas/checkpoint/__init__.py",
         'if is_stored(record) and checksum(arrays[record["path"]]) != record["crc32"]:',
         'if is_stored(record) and arrays.get(record["path"]) is None:',
-        CHECKPOINT,
+        ("tests/test_checkpoint.py::test_damage_costs_one_line_and_a_step",),
     ),
     Mutant(
         "oldest-first",
@@ -28,7 +29,10 @@ MUTANTS = (
         "jaxnas/checkpoint/__init__.py",
         "for step in reversed(steps):\n            try:",
         "for step in steps:\n            try:",
-        CHECKPOINT,
+        (
+            "tests/test_checkpoint.py::test_saving_again_replaces_the_step_and_what_came_later",
+            "tests/test_checkpoint.py::test_damage_costs_one_line_and_a_step",
+        ),
     ),
     Mutant(
         "good-lost",
@@ -36,7 +40,7 @@ MUTANTS = (
         "jaxnas/checkpoint/__init__.py",
         "                if step != good:\n",
         "                if step != -1:\n",
-        CHECKPOINT,
+        ("tests/test_checkpoint.py::test_keep_and_the_last_good_step",),
     ),
     Mutant(
         "form-unchecked",
@@ -44,7 +48,7 @@ MUTANTS = (
         "jaxnas/checkpoint/leaves.py",
         "return f\"{leaf.dtype}[{','.join(map(str, leaf.shape))}]\"",
         "return f\"array[{','.join(map(str, leaf.shape))}]\"",
-        CHECKPOINT,
+        ("tests/test_checkpoint.py::test_another_form_is_refused_in_one_line",),
     ),
     Mutant(
         "chunk-keys",
@@ -52,7 +56,7 @@ MUTANTS = (
         "jaxnas/run/driver.py",
         "jax.random.fold_in(key, first + i)",
         "jax.random.fold_in(key, i)",
-        RUN,
+        DRIVER,
     ),
     Mutant(
         "stop-missed",
@@ -60,7 +64,7 @@ MUTANTS = (
         "jaxnas/run/driver.py",
         "*(stop - step % stop for stop in every)",
         "*(stop for stop in every)",
-        RUN,
+        DRIVER,
     ),
     Mutant(
         "shared-buffer",
@@ -68,7 +72,7 @@ MUTANTS = (
         "jaxnas/run/driver.py",
         "return jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True)",
         "return jnp.asarray(leaf, dtype=jnp.asarray(leaf).dtype)",
-        RUN,
+        DRIVER,
     ),
     Mutant(
         "logged-steps",
@@ -76,6 +80,6 @@ MUTANTS = (
         "jaxnas/run/phases.py",
         "for number, row in enumerate(rows, start=step - len(rows) + 1):",
         "for number, row in enumerate(rows, start=step - len(rows)):",
-        RUN,
+        PHASES,
     ),
 )

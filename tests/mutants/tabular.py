@@ -12,7 +12,7 @@ MUTANTS = (
         "jaxnas/tabular/simulate.py",
         "done = ends <= budget",
         "done = ends < budget",
-        TABLE,
+        ("tests/tabular/test_table.py::test_the_clock_adds_up_what_evaluations_cost_and_stops_at_the_budget",),
     ),
     Mutant(
         "future-incumbent",
@@ -20,7 +20,7 @@ MUTANTS = (
         "jaxnas/tabular/simulate.py",
         "incumbents(history)[jnp.maximum(count, 1) - 1]",
         "incumbents(history)[jnp.minimum(count, len(history.clock) - 1)]",
-        TABLE,
+        ("tests/tabular/test_table.py::test_the_clock_adds_up_what_evaluations_cost_and_stops_at_the_budget",),
     ),
     Mutant(
         "batch-clock",
@@ -28,7 +28,7 @@ MUTANTS = (
         "jaxnas/tabular/simulate.py",
         "ends = clock + jnp.cumsum(cost)",
         "ends = clock + cost",
-        TABLE,
+        ("tests/tabular/test_table.py::test_batches_and_several_objectives",),
     ),
     Mutant(
         "fitness-sign",
@@ -36,15 +36,15 @@ MUTANTS = (
         "jaxnas/tabular/task.py",
         '-1.0 if name.startswith("-") else 1.0',
         "1.0",
-        TABLE,
+        ("tests/tabular/test_table.py::test_batches_and_several_objectives",),
     ),
     Mutant(
         "missing-runs",
         "runs that are not there are drawn",
         "jaxnas/tabular/table.py",
-        "logits = jnp.where(jnp.isnan(runs), -jnp.inf, 0.0)",
-        "logits = jnp.zeros_like(runs)",
-        TABLE,
+        "jnp.where(jnp.isnan(runs), jnp.float32(-jnp.inf), jnp.float32(0))",
+        "jnp.zeros_like(runs)",
+        ("tests/tabular/test_table.py::test_single_runs_are_drawn_uniformly_from_those_that_there_are",),
     ),
     Mutant(
         "holes-averaged",
