@@ -6,7 +6,7 @@ An image that is lost silently changes a result silently, so whatever is passed 
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["SUFFIXES", "Left", "described", "images_below", "pass_over", "scan"]
+__all__ = ["SUFFIXES", "Left", "described", "identity", "images_below", "pass_over", "scan"]
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -99,8 +99,9 @@ def images_below(
     """
     above = above | {identity(folder)}
     folders, images = scan(name, folder, left)
+    inner = set(folders)
     for path in sorted([*folders, *images]):
-        if path in images:
+        if path not in inner:
             yield path
         elif identity(path) in above:
             pass_over(left, "link", "back to a folder above it", path.name)

@@ -153,7 +153,10 @@ def _without_tensorflow(builder_name: str) -> tuple[Any, dict[str, Any]]:
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Rows]:
                 def fetch(ending: str) -> Path:
-                    return Path(dl_manager.download(next(url for url in self.url_infos if url.endswith(ending))))
+                    url = next((url for url in self.url_infos if url.endswith(ending)), None)
+                    if url is None:
+                        raise ValueError(f"{builder_name}: TFDS registers no file that ends in {ending}")
+                    return Path(dl_manager.download(url))
 
                 return read(self, fetch)
 

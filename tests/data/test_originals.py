@@ -167,6 +167,18 @@ def test_builders_that_cannot_be_prepared(tmp_path):
         prepare("svhn_cropped", manual_dir=tmp_path, data_dir=tmp_path)
 
 
+def test_a_file_that_tfds_does_not_register_is_one_error(monkeypatch, tmp_path):
+    import tensorflow_datasets
+
+    files, _ = _mnist_files()
+    _register(monkeypatch, "mnist", files, tmp_path)
+    genuine = tensorflow_datasets.builder_cls("mnist")
+    others = {url: info for url, info in genuine.url_infos.items() if "t10k-labels" not in url}
+    monkeypatch.setattr(genuine, "url_infos", others)
+    with pytest.raises(ValueError, match=r"^mnist: TFDS registers no file that ends in /t10k-labels-idx1-ubyte\.gz$"):
+        prepare("mnist", manual_dir=tmp_path, data_dir=tmp_path / "d")
+
+
 def test_readers_are_found_by_the_name_alone():
     assert originals.has_reader("emnist/letters:3.1.0")
     assert not originals.has_reader("svhn_cropped")
