@@ -233,7 +233,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys, case, message):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("module", ["flatbuffers", "safetensors"])
+@pytest.mark.parametrize("module", ["flatbuffers"])
 def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch, module):
     workdir = finished(tmp_path)
     original = builtins.__import__
