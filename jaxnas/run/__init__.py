@@ -3,11 +3,22 @@
 `Run` is a work directory with phases, `script` a command line around it; `drive` is the loop below both.
 """
 
+from jaxnas.run.board import TensorBoard
 from jaxnas.run.driver import Advance, compiled_steps, drive, python_steps
-from jaxnas.run.environment import compiler_options, cores, enable_compilation_cache, environment, split_cpu
-from jaxnas.run.metrics import JsonLines, TensorBoard, Writer
+from jaxnas.run.environment import (
+    compiler_options,
+    cores,
+    enable_compilation_cache,
+    environment,
+    is_installed,
+    memory,
+    split_cpu,
+)
+from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Saving, Watch
-from jaxnas.run.progress import Progress, Ticker
+from jaxnas.run.progress import Progress, Ticker, say
+from jaxnas.run.ranges import Option, check_ranges, options_of, ranged
+from jaxnas.run.records import JsonLines
 from jaxnas.run.runner import Run
 from jaxnas.run.script import Launch, exit_code, parse, script
 from jaxnas.run.signals import Interrupted, StopSignals
@@ -18,6 +29,7 @@ __all__ = [
     "Interrupted",
     "JsonLines",
     "Launch",
+    "Option",
     "Progress",
     "Run",
     "Saving",
@@ -26,6 +38,7 @@ __all__ = [
     "Ticker",
     "Watch",
     "Writer",
+    "check_ranges",
     "compiled_steps",
     "compiler_options",
     "cores",
@@ -33,10 +46,15 @@ __all__ = [
     "enable_compilation_cache",
     "environment",
     "exit_code",
+    "is_installed",
+    "memory",
+    "options_of",
     "parse",
     "plain",
     "python_steps",
+    "ranged",
     "read_json",
+    "say",
     "script",
     "split_cpu",
     "write_json",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +11,11 @@ import numpy as np
 
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.run.driver import Advance, drive
-from jaxnas.run.metrics import Clock, JsonLines, Row, Writer, has_bad_loss
-from jaxnas.run.progress import Progress, Ticker
+from jaxnas.run.environment import conditions
+from jaxnas.run.identity import differences
+from jaxnas.run.metrics import Row, Writer, has_bad_loss
+from jaxnas.run.progress import Progress, Ticker, say
+from jaxnas.run.records import Clock, JsonLines
 from jaxnas.run.signals import StopSignals
 
 __all__ = ["Phase", "Saving", "Services", "Watch"]
@@ -50,14 +52,22 @@ class Saving(NamedTuple):
 
 
 class Services(NamedTuple):
-    """What a run lends to its phases."""
+    """What a run lends to its phases.
+
+    Attributes:
+      path: the work directory.
+      mark: `Identity.mark`, which every checkpoint carries.
+      moves: sentences about phases that went on under other conditions than they began with.
+    """
 
     path: Path
+    mark: Mapping[str, Any]
     signals: StopSignals
     saving: Saving
-    metrics: JsonLines
     clock: Clock
+    metrics: JsonLines
     writers: list[Writer]
+    moves: list[str]
 
 
 class Phase:
@@ -68,7 +78,8 @@ class Phase:
       name: for example `search` or `retrain/0`.
       num_steps: length.
       watch: what is recorded.
-      meta: JSON data that its checkpoints must carry, beside the name and the length.
+      data: checksum of the data that its steps see.
+      meta: JSON data that its checkpoints must carry, beside the name, the length and what the run is.
       describe: `(state) -> JSON data` kept in each checkpoint, for states whose shapes change.
     """
 
@@ -79,21 +90,24 @@ class Phase:
         num_steps: int,
         *,
         watch: Watch,
+        data: int,
         meta: Mapping[str, Any] | None = None,
         describe: Callable[[Any], Any] | None = None,
     ):
         self._to = services
         self._name, self._num_steps, self._watch = name, num_steps, watch
-        self._meta = {"phase": name, "num_steps": num_steps, **(meta or {})}
+        own = {"phase": name, "num_steps": num_steps, "run": {**services.mark, "data": data}}
+        self._meta = {**(meta or {}), **own}
         self._describe = describe
         self._bad = 0
+        self._lost, self._short = False, False
+        self._moves: list[str] = []
         self._latest: Row = {}
         self._saved = time.monotonic()
 
-    @property
-    def bad_losses(self) -> int:
-        """Number of steps whose loss was not finite."""
-        return self._bad
+    def summary(self) -> dict[str, Any]:
+        """What later starts that do not go through the phase have to know: `bad_losses` and the seal of its rows."""
+        return {"bad_losses": self._bad, "rows": self._rows()}
 
     def run(self, init: Callable[[], Any], prepare: Callable[[Any], Advance], target: Any = None) -> Any:
         """Returns the final state, from the last checkpoint if the phase has ended before.
@@ -106,7 +120,7 @@ class Phase:
         self._to.signals.check()
         with Checkpoints(self._to.path / "checkpoints" / self._name, keep=self._to.saving.keep) as self._checkpoints:
             first, state = self._restore(init, target)
-            self._to.metrics.truncate(self._name, first)
+            self._to.metrics.resume(self._name, first)
             if first < self._num_steps:
                 state = self._finish(prepare, state, first)
         return state
@@ -115,14 +129,44 @@ class Phase:
         with Ticker(f"preparing {self._name}"):
             start = init() if target is None or not self._checkpoints.steps() else None
             wanted = start if target is None else lambda meta: target(meta["description"])
-            restored = self._checkpoints.restore(wanted, check_meta=self._meta)
+            restored = self._checkpoints.restore(wanted, check_meta=self._meta, prefer=self._has_rows)
         if restored is None:
             return 0, start
         first, state, meta = restored
         self._bad = meta["bad_losses"]
+        self._check_rows(first, meta)
+        self._check_conditions(meta)
         done = "is finished" if first == self._num_steps else f"goes on after step {first} of {self._num_steps}"
-        print(f"{self._name} {done}", file=sys.stderr)
+        say(f"{self._name} {done}")
         return first, state
+
+    def _has_rows(self, step: int, meta: Mapping[str, Any]) -> bool:
+        whole = self._to.metrics.holds(self._name, step, meta["rows"])
+        self._short |= not whole
+        return whole
+
+    def _check_rows(self, first: int, meta: Mapping[str, Any]) -> None:
+        """Says when rows are gone for good, and when an older checkpoint was taken to write them again."""
+        self._lost = meta["rows"]["lost"]
+        if not self._has_rows(first, meta):
+            self._lost = True
+            say(f"metrics.jsonl has not all rows of {self._name} up to step {first}; they are lost, the state is not")
+        elif self._short:
+            say(f"metrics.jsonl has not all rows of {self._name}; those after step {first} are made again")
+
+    def _check_conditions(self, meta: Mapping[str, Any]) -> None:
+        """Says when the phase goes on where its steps may round otherwise than they have done so far."""
+        changed = differences(meta["conditions"], conditions())
+        self._moves = list(meta["moves"])
+        if changed:
+            fields = ", ".join(f"{name} was {was!r} and is {now!r}" for name, was, now in changed)
+            self._moves.append(f"{self._name}: {fields}")
+            if self._moves[-1] not in self._to.moves:
+                say(f"{self._name}: {fields}; the bits may differ from those of a run that stayed where it was")
+        self._to.moves.extend(move for move in self._moves if move not in self._to.moves)
+
+    def _rows(self) -> dict[str, Any]:
+        return {**self._to.metrics.seal(self._name), "lost": self._lost}
 
     def _finish(self, prepare: Callable[[Any], Advance], state: Any, first: int) -> Any:
         self._to.signals.check()
@@ -134,7 +178,7 @@ class Phase:
         with Progress(self._name, self._num_steps, done=first) as self._progress:
             state = drive(advance, state, self._num_steps, first=first, stops=stops, on_chunk=self._on_chunk)
         if self._bad:
-            print(f"{self._name}: {self._bad} of {self._num_steps} losses were not finite", file=sys.stderr)
+            say(f"{self._name}: {self._bad} of {self._num_steps} losses were not finite")
         return state
 
     def _on_chunk(self, step: int, state: Any, rows: list[Row]) -> None:
@@ -164,7 +208,7 @@ class Phase:
 
     def _save(self, step: int, state: Any, *, good: bool) -> None:
         self._to.metrics.flush(sync=True)
-        meta: dict[str, Any] = {**self._meta, "bad_losses": self._bad}
+        meta: dict[str, Any] = {**self._meta, **self.summary(), "conditions": conditions(), "moves": self._moves}
         if self._describe is not None:
             meta["description"] = self._describe(state)
         self._checkpoints.save(step, state, meta, good=good)

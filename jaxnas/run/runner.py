@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -10,12 +13,18 @@ from typing import Any
 
 import jax
 
+from jaxnas.checkpoint import Owner, digest, is_writer
+from jaxnas.run.board import TensorBoard
 from jaxnas.run.driver import StepFn, compiled_steps, python_steps
 from jaxnas.run.environment import environment
-from jaxnas.run.metrics import Clock, JsonLines, TensorBoard, Writer
+from jaxnas.run.identity import Identity, differences, refuse, tie
+from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Phase, Saving, Services, Watch
+from jaxnas.run.progress import say
+from jaxnas.run.records import Clock, JsonLines
+from jaxnas.run.seals import checked_outcome, close_run, outcome, sealed_identity
 from jaxnas.run.signals import StopSignals
-from jaxnas.run.workdir import open_workdir, read_json, write_json
+from jaxnas.run.workdir import is_full, json_text, make_workdir, plain, read_sealed, reason, write_json, write_sealed
 
 __all__ = ["Run"]
 
@@ -25,16 +34,20 @@ _NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 class Run:
     """A run in a work directory, as a context manager. Started again, it goes on where it was.
 
+    Inside of the context the run owns the directory: another one, of whatever process, is refused there. A finished run
+    owns nothing until it is asked for something else than its result. Of the processes of one `jax.distributed` run
+    the first one owns and writes the files.
+
     Args:
       workdir: made if need be.
       config: frozen dataclass that the directory is tied to, or None.
-      seed: of the run's key; the key of a phase is folded from it and the phase's name.
+      seed: of the run's key; the key of a phase is folded from it and the phase's name. The directory is tied to it.
       saving: when checkpoints are written.
       chunk: largest number of steps between two looks at progress and signals.
       writers: sinks of metrics besides `metrics.jsonl`; by default TensorBoard, where tensorboardX is installed.
 
     Raises:
-      ValueError: the directory cannot be used, or belongs to another configuration.
+      ValueError: the directory cannot be used, is in use, or belongs to another configuration or seed.
 
     Example:
       >>> import tempfile, jax, jax.numpy as jnp
@@ -58,36 +71,51 @@ class Run:
         chunk: int = 256,
         writers: Iterable[Writer] | None = None,
     ):
-        self.path = open_workdir(workdir, config)
+        self.path = make_workdir(workdir)
         self.seed = seed
+        self._identity = Identity(seed, config)
         self._saving, self._chunk, self._writers = saving or Saving(), chunk, writers
-        self._bad_losses: dict[str, int] = {}
+        self._owner = Owner(self.path, "workdir")
+        self._services: Services | None = None
+        self._phases: dict[str, dict[str, Any]] = {}  # name -> `Phase.summary()`
+        self._result = outcome(self.path).result
+        if self._result is not None:
+            tie(self.path, self._identity, write=False)
+        else:
+            with self._owner:
+                self._tie()
 
     def __enter__(self) -> Run:
-        board = TensorBoard(self.path / "tensorboard")
-        writers: list[Writer] = [board] if self._writers is None else list(self._writers)
-        self._clock = Clock(self.path / "timing.jsonl")
-        self._metrics = JsonLines(self.path / "metrics.jsonl")
         self._signals = StopSignals().__enter__()
-        self._services = Services(self.path, self._signals, self._saving, self._metrics, self._clock, writers)
+        try:
+            if self._result is None:
+                self._start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._signals.__exit__()
-        for writer in (self._metrics, *self._services.writers):
-            getattr(writer, "close", lambda: None)()
-        if self.result is None:
-            self._clock.record(None, None)
+        services, self._services = self._services, None
+        if services is not None:
+            for writer in (services.metrics, *services.writers):
+                getattr(writer, "close", lambda: None)()
+            if self.result is None:
+                services.clock.record(None, None)
+        self._owner.release()
+        if isinstance(error, OSError) and is_full(error):
+            raise OSError(f"workdir {self.path} cannot be written to: {reason(error)}") from error
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The content of `result.json`, or None while the run is not finished."""
-        return read_json(self.path / "result.json")
+        """The content of `result.json`; None while the run is not finished, or while a file of it is damaged."""
+        return self._result
 
     @property
     def bad_losses(self) -> int:
         """Number of losses that were not finite, over the phases so far."""
-        return sum(self._bad_losses.values())
+        return sum(phase["bad_losses"] for phase in self._phases.values())
 
     def check(self) -> None:
         """Raises `Interrupted` when a signal has come; for work outside of phases, where it is safe to leave."""
@@ -127,7 +155,7 @@ class Run:
           ValueError: a bad name or length, or a checkpoint of another phase, length, `meta` or state.
           Interrupted: a signal came; the state is saved.
         """
-        phase = self._open_phase(name, num_steps, watch, meta)
+        phase = self._open_phase(name, num_steps, watch, meta, data)
         key_init, key_steps = jax.random.split(self.key(name))
         arguments = () if data is None else (data,)
         init = jax.jit(init_fn)
@@ -137,7 +165,7 @@ class Run:
             return compiled_steps(step_fn, key_steps, state, data, chunk=self._chunk, label=name, check=check)
 
         state = phase.run(lambda: init(key_init, *arguments), prepare)
-        self._bad_losses[name] = phase.bad_losses
+        self._phases[name] = phase.summary()
         return state
 
     def steps(
@@ -160,47 +188,107 @@ class Run:
         """
         if (describe is None) != (target is None):
             raise ValueError(f"phase {name}: describe and target come together")
-        phase = self._open_phase(name, num_steps, watch, meta, describe)
+        phase = self._open_phase(name, num_steps, watch, meta, data, describe)
         key_init, key_steps = jax.random.split(self.key(name))
         arguments = () if data is None else (data,)
         state = phase.run(
             lambda: init_fn(key_init, *arguments), lambda _: python_steps(step_fn, key_steps, data), target
         )
-        self._bad_losses[name] = phase.bad_losses
+        self._phases[name] = phase.summary()
         return state
 
     def once(self, name: str, fn: Callable[[], Any]) -> Any:
-        """Calls `fn` and keeps the JSON data it returns in `results/<name>.json`; later starts read it from there."""
+        """Calls `fn` and keeps the JSON data it returns in `results/<name>.json`; later starts take it from there.
+
+        A file that is damaged, or whose phases have lost rows of `metrics.jsonl`, is made again.
+
+        Raises:
+          ValueError: the file belongs to another run.
+        """
         path = self.path / "results" / f"{_checked(name)}.json"
-        value = read_json(path)
-        if value is None:
-            self._signals.check()
-            self.save_json(path, fn())
-            value = read_json(path)
-        return value
+        self._start()
+        kept = read_sealed(path)
+        if kept is not None:
+            refuse(str(path), "run", differences(kept.get("run"), self._identity.mark()))
+        if kept is not None and kept["name"] == name and self._pass_over(kept["phases"]):
+            return kept["value"]
+        if path.exists():
+            say(f"{path} is damaged, or rows are missing in metrics.jsonl that belong to it; it is made again")
+        self._signals.check()
+        value = plain(fn())
+        content = {"name": name, "run": self._identity.mark(), "phases": self._phases, "value": value}
+        if is_writer():
+            write_sealed(path, content)
+        return json.loads(json.dumps(value))
 
     def save_json(self, name: str | Path, value: Any) -> Path:
         """Writes a JSON file in the work directory in one step; NaN and infinities become text."""
+        self._start()
         path = self.path / name
-        write_json(path, value)
+        if is_writer():
+            write_json(path, value)
         return path
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes `result.json`, which ends the run: `result` with seed, times, device, versions and commit."""
-        self._clock.record(None, None)
-        times = {"wall_seconds": self._clock.seconds, "compile_seconds": self._clock.compile_seconds}
-        rounded = {name: round(seconds, 3) for name, seconds in times.items()}
-        content = {"seed": self.seed, **rounded, "bad_losses": self.bad_losses, **environment(), **result}
-        return read_json(self.save_json("result.json", content))
+        """Writes `result.json`, which ends the run, and the seal of all files.
 
-    def _open_phase(self, name: str, num_steps: int, watch: Watch | None, meta: Any, describe: Any = None) -> Phase:
+        Returns:
+          Its content: `result` with the seed, times, conditions, versions and commit. `incomplete_metrics` names the
+          phases whose rows were damaged for good; `moves` tells of phases that went on under other conditions.
+        """
+        services = self._start()
+        services.clock.record(None, None)
+        times = {"wall_seconds": services.clock.seconds, "compile_seconds": services.clock.compile_seconds}
+        rounded = {name: round(seconds, 3) for name, seconds in times.items()}
+        lost = [name for name, phase in self._phases.items() if phase["rows"]["lost"]]
+        flaws = {"incomplete_metrics": lost, "moves": services.moves}
+        noted = {name: value for name, value in flaws.items() if value}
+        content = {"seed": self.seed, **rounded, "bad_losses": self.bad_losses, **environment(), **noted, **result}
+        services.metrics.flush(sync=True)
+        if is_writer():
+            close_run(self.path, content, self._phases)
+        self._result = json.loads(json_text(content))
+        return self._result
+
+    def _start(self) -> Services:
+        """Takes the directory and opens what is written there, once."""
+        if self._services is None:
+            self._owner.acquire()
+            self._tie()
+            self._result = checked_outcome(self.path)
+            board = TensorBoard(self.path / "tensorboard")
+            writers: list[Writer] = [board] if self._writers is None else list(self._writers)
+            names = ("timing.jsonl", "metrics.jsonl")
+            times, rows = (self.path / name if is_writer() else Path(os.devnull) for name in names)
+            tools = self._signals, self._saving, Clock(times), JsonLines(rows), writers
+            self._services = Services(self.path, self._identity.mark(), *tools, [])
+        return self._services
+
+    def _tie(self) -> None:
+        tie(self.path, self._identity, sealed=sealed_identity(self.path), write=is_writer())
+
+    def _pass_over(self, phases: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Takes phases as done that a kept result has gone through; False if rows of one are missing."""
+        metrics = self._start().metrics
+        missing = {name: phase for name, phase in phases.items() if name not in self._phases}
+        if not all(metrics.holds(name, sys.maxsize, phase["rows"]) for name, phase in missing.items()):
+            return False
+        for name, phase in missing.items():
+            metrics.resume(name, sys.maxsize)
+            self._phases[name] = dict(phase)
+        return True
+
+    def _open_phase(
+        self, name: str, num_steps: int, watch: Watch | None, meta: Any, data: Any, describe: Any = None
+    ) -> Phase:
         watch = watch or Watch()
         limits = [("num_steps", num_steps, 0), ("log_every", watch.log_every, 1)]
         limits += [("evaluate_every", watch.evaluate_every, 1)] if watch.evaluate_every is not None else []
         for field, value, least in limits:
             if value < least:
                 raise ValueError(f"phase {name}: {field} is {value}, expected at least {least}")
-        return Phase(self._services, _checked(name), num_steps, watch=watch, meta=meta, describe=describe)
+        options = {"watch": watch, "data": digest(data), "meta": meta, "describe": describe}
+        return Phase(self._start(), _checked(name), num_steps, **options)
 
 
 def _checked(name: str) -> str:

@@ -1,97 +1,121 @@
-"""The work directory: made once, tied to one configuration, its JSON files never half-written."""
+"""The files of a work directory: never half-written, and JSON that says when it has been altered."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-__all__ = ["differences", "open_workdir", "plain", "read_json", "write_json", "write_text"]
+from jaxnas.checkpoint import Damaged, sealed, unsealed
+
+__all__ = [
+    "is_full",
+    "json_text",
+    "make_workdir",
+    "plain",
+    "read_json",
+    "read_sealed",
+    "reason",
+    "write_json",
+    "write_sealed",
+    "write_text",
+    "writing",
+]
 
 
-def open_workdir(path: str | Path, config: Any = None) -> Path:
-    """Makes the directory if need be and writes or checks its `config.yaml`.
-
-    Args:
-      path: the work directory.
-      config: dataclass instance, or None for a run without a configuration.
-
-    Returns:
-      The absolute path.
+def make_workdir(path: str | Path) -> Path:
+    """Makes the directory if need be and returns its absolute path.
 
     Raises:
-      ValueError: the path is a file or cannot be written to, or the directory belongs to another configuration.
+      ValueError: the path is a file, or the directory cannot be made.
     """
-    path = Path(path).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"workdir {path} is a file, expected a directory")
     try:
+        path = Path(path).expanduser().absolute()
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"workdir {path} is a file, expected a directory")
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ValueError(f"workdir {path} cannot be written to: {error.strerror}") from None
-    if config is not None:
-        _keep_config(path / "config.yaml", config)
+    except (OSError, RuntimeError) as error:  # the latter where `~` has no meaning
+        raise ValueError(f"workdir {path} cannot be written to: {getattr(error, 'strerror', error)}") from None
     return path
-
-
-def _keep_config(path: Path, config: Any) -> None:
-    import tyro
-
-    if not path.exists():
-        write_text(path, tyro.extras.to_yaml(config))
-        return
-    try:
-        former = tyro.extras.from_yaml(type(config), path.read_text())
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"{path} is not a configuration of {type(config).__qualname__}: {reason}") from None
-    changed = differences(former, config)
-    if changed:
-        what = ", ".join(f"{name} is {was!r} there and {now!r} here" for name, was, now in changed)
-        raise ValueError(f"workdir {path.parent} belongs to another configuration: {what}")
-
-
-def differences(one: Any, other: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """The fields in which two configurations differ, as `(dotted name, value, other value)`."""
-    if dataclasses.is_dataclass(one) and type(one) is type(other):
-        names = [field.name for field in dataclasses.fields(one)]
-        pairs = [(f"{prefix}.{name}" if prefix else name, getattr(one, name), getattr(other, name)) for name in names]
-        return [difference for name, was, now in pairs for difference in differences(was, now, name)]
-    return [] if repr(one) == repr(other) else [(prefix, one, other)]
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `plain(value)`; a reader sees the former file or the new one, never a part."""
-    write_text(path, json.dumps(plain(value), indent=2) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(plain(value), indent=2) + "\n"
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or None when there is no such file or it is not whole."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object with its checksum, for `read_sealed`."""
+    write_json(path, sealed(plain(value)))
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` was given, or None when the file is missing or holds anything else."""
+    try:
+        return unsealed(json.loads(path.read_text()))
+    except (OSError, ValueError, RecursionError, Damaged):
         return None
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces the file in one step, folders included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replaces the file in one step, folders included.
+
+    Raises:
+      OSError: in one line, when the disk does not take it; the former file is still there.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says against writing a file into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {reason(error)}") from None
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that there is no room left on the disk."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, and what helps where the disk is full."""
+    return f"{error.strerror}{'; with more room the same command goes on' if is_full(error) else ''}"
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,129 @@
+"""What a work directory is tied to: one configuration, one seed, and what a saved state means."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxnas.checkpoint import digest
+from jaxnas.run.progress import say
+from jaxnas.run.settings import read_settings, settings_of, settings_text
+from jaxnas.run.workdir import read_sealed, write_sealed, write_text
+
+__all__ = ["IDENTITY", "STATE", "Identity", "differences", "refuse", "tie"]
+
+# Raised when a step makes something else of a saved state of the same form, so that older runs are not gone on with.
+STATE = 1
+
+IDENTITY = "run.json"
+
+
+class Identity(NamedTuple):
+    """What makes one run.
+
+    Attributes:
+      seed: of the run's key.
+      config: dataclass instance, or None.
+    """
+
+    seed: int
+    config: Any
+
+    def record(self) -> dict[str, Any]:
+        """The content of `run.json`."""
+        return {"seed": self.seed, "state": STATE, "config": settings_of(self.config)}
+
+    def mark(self) -> dict[str, Any]:
+        """The record, short: what each checkpoint and each kept result of the run carries."""
+        record = self.record()
+        return {**record, "config": None if self.config is None else digest(record["config"])}
+
+
+def tie(path: Path, identity: Identity, *, sealed: Mapping[str, Any] | None = None, write: bool = True) -> None:
+    """Ties the directory to the run, or checks that it belongs to it.
+
+    `config.yaml` and `run.json` say the same: one that is lost or damaged is written anew from the other. `run.json`
+    also names the files that lay in the directory before, which are no part of the run.
+
+    Args:
+      path: the directory.
+      identity: of the run that wants to go on there.
+      sealed: the content of `run.json` that the seal of a finished run holds, for want of the file.
+      write: whether the files may be written; only the owner may.
+
+    Raises:
+      ValueError: the directory belongs to another run.
+    """
+    record, kept = identity.record(), read_sealed(path / IDENTITY)
+    former = kept or sealed
+    config = record["config"]
+    same = former is not None and former.get("config") == config
+    _check_config(path, identity.config, rebuild=write and same)
+    if former is not None:
+        refuse(f"workdir {path}", "configuration", differences(former.get("config"), config))
+        refuse(
+            f"workdir {path}", "run", [found for found in differences(former, record) if found[0] in ("seed", "state")]
+        )
+    if not write:
+        return
+    strangers = _strangers(path) if former is None else former.get("others", [])
+    if identity.config is not None:
+        _keep_text(path / "config.yaml", settings_text(identity.config))
+    if kept is None:
+        write_sealed(path / IDENTITY, {**record, "others": strangers})
+
+
+def _keep_text(file: Path, text: str) -> None:
+    """Writes the text, unless the file holds it already."""
+    with contextlib.suppress(OSError, ValueError):
+        if file.read_text() == text:
+            return
+    write_text(file, text)
+
+
+def _strangers(path: Path) -> list[str]:
+    """The files in a directory that no run has used yet."""
+    used = any((path / name).exists() for name in ("config.yaml", "metrics.jsonl", "checkpoints"))
+    return [] if used else sorted(entry.name for entry in path.iterdir() if entry.name != ".lock" and entry.is_file())
+
+
+def _check_config(path: Path, config: Any, *, rebuild: bool) -> None:
+    """Compares `config.yaml`; one that cannot be read is removed, to be written anew, or refused."""
+    file = path / "config.yaml"
+    if config is None or not file.exists():
+        return
+    try:
+        former = read_settings(file.read_text(), config)
+    except Exception as error:
+        if rebuild:
+            say(f"{file} cannot be read and is written anew")
+            file.unlink()
+            return
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{file} is not a configuration of {type(config).__qualname__}: {reason}") from None
+    refuse(f"workdir {path}", "configuration", differences(former, settings_of(config)))
+
+
+def refuse(place: str, what: str, changed: list[tuple[str, Any, Any]]) -> None:
+    """Raises ValueError if anything has changed: `place` belongs to another `what`."""
+    if changed:
+        fields = ", ".join(f"{name} is {was!r} there and {now!r} here" for name, was, now in changed)
+        raise ValueError(f"{place} belongs to another {what}: {fields}")
+
+
+def differences(one: Any, other: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """The fields in which two configurations or mappings differ, as `(dotted name, value, other value)`."""
+    if dataclasses.is_dataclass(one) and type(one) is type(other):
+        one, other = _fields(one), _fields(other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = [f"{prefix}.{name}" if prefix else name for name in {**one, **other}]
+        pairs = [(one.get(name), other.get(name)) for name in {**one, **other}]
+        return [found for name, pair in zip(names, pairs, strict=True) for found in differences(*pair, name)]
+    return [] if repr(one) == repr(other) else [(prefix or "config", one, other)]
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
