@@ -1,5 +1,6 @@
 """The data of a script: loaded, split, and drawn in batches."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from jaxnas.base import Batch
 
 def load_data(config: DataConfig) -> data.Data:
     """The data set, shrunk if asked."""
+    if config.data_dir is not None and not Path(config.data_dir).expanduser().is_dir():
+        raise ValueError(f"data.data_dir is {config.data_dir}, which is no folder")
     shrinking = config.pad_to is not None or config.shrink != 1
 
     def transform(images):

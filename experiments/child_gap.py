@@ -17,7 +17,7 @@ import jax
 from experiments import batches, common, outcome
 from experiments.configs.child_gap import PRESETS, Config
 from jaxnas import data, derive, train
-from jaxnas.base import dense_paths, sparse_paths
+from jaxnas.base import Searcher, dense_paths, sparse_paths
 from jaxnas.policies import entropy, split_like
 from jaxnas.relaxations import annealed, gumbel_softmax
 from jaxnas.run import Run, Watch, script
@@ -87,22 +87,34 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
     return outcome.spread_table("method", results, COLUMNS, mean=".2f", spread=".2f")
 
 
-def main(run: Run, config: Config) -> None:
-    """All methods and seeds, one after the other."""
+def search(config: Config, loaded: data.Data, method: str, seed: int) -> tuple[common.Setting, Searcher]:
+    """The setting and the searcher of one method and seed."""
+    build = snas_space if method == "snas" else darts_space
+    setting = common.prepare(dataclasses.replace(config, seed=seed), build, loaded=loaded)
+    per_epoch = batches.num_steps("", config, setting.images.weights) // config.epochs
+    return setting, make_searcher(method, config, setting.space, per_epoch)
+
+
+def prepare(config: Config) -> common.Study:
+    """The data, after a look at every method."""
     loaded = batches.load_data(config.data)
-    results: dict[str, list[dict[str, float]]] = {method: [] for method in config.methods}
     for method in config.methods:
         if method not in ("snas", "darts", "darts_annealed"):
             raise ValueError(f"methods: unknown {method!r}, accepted are snas, darts, darts_annealed")
+        common.rehearse_search(*search(config, loaded, method, config.seeds[0]), config)
+    return common.Study(config, loaded)
+
+
+def main(run: Run, study: common.Study) -> None:
+    """All methods and seeds, one after the other."""
+    config, loaded = study
+    results: dict[str, list[dict[str, float]]] = {method: [] for method in config.methods}
     for seed in config.seeds:
         for method in config.methods:
-            build = snas_space if method == "snas" else darts_space
-            setting = common.prepare(run, dataclasses.replace(config, seed=seed), build, loaded=loaded)
-            per_epoch = batches.steps_per_epoch(setting.images.weights, config.batch_size)
-            searcher = make_searcher(method, config, setting.space, per_epoch)
+            setting, searcher = search(config, loaded, method, seed)
             name = f"{method}/{seed}"
             watch = Watch(show=("loss", "accuracy"))
-            state = common.run_search(setting, name, searcher, config, watch)
+            state = common.run_search(run, setting, name, searcher, config, watch)
 
             def judge_now(method=method, setting=setting, searcher=searcher, state=state):
                 return judged(method, config, setting.space, searcher, state, setting.images)
@@ -119,4 +131,4 @@ def smoke(config: Config) -> Config:
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="child_gap", smoke=smoke, default="fashion-mnist")
+    script(main, PRESETS, system="child_gap", prepare=prepare, smoke=smoke, default="fashion-mnist")

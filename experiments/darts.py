@@ -18,13 +18,12 @@ from jaxnas.searchers import cosine_by_epoch, darts
 from jaxnas.spaces import darts_space
 
 
-def main(run: Run, config: Config) -> None:
-    """Search, retrain, compare, write."""
+def prepare(config: Config) -> outcome.Search:
+    """The data, the space and the search."""
     search = config.search
-    setting = common.prepare(run, config, darts_space)
+    setting = common.prepare(config, darts_space)
     space, judge, images = setting.space, setting.judge, setting.images
-    per_epoch = batches.steps_per_epoch(images.weights, search.batch_size)
-    schedule = {"epochs": search.epochs, "steps_per_epoch": per_epoch}
+    schedule = batches.schedule("search.", search, images.weights)
     annealing = search.last_temperature < 1
     temperature = annealed(1.0, search.last_temperature, **schedule) if annealing else search.last_temperature
     searcher = darts(
@@ -38,7 +37,8 @@ def main(run: Run, config: Config) -> None:
     )
     parameters = costs.space_tables(space, images.image_shape, affine=False, pool_norm=True)["parameters"]
 
-    def evaluate(state):
+    def evaluate(key, state):
+        del key  # the mixture draws nothing
         level = temperature_at(temperature, state.step - 1)
         mixture = jax.tree.map(lambda leaf: softmax(None, leaf, level), state.policy_params)
         arch = searcher.decode(state)
@@ -54,8 +54,14 @@ def main(run: Run, config: Config) -> None:
             "skip_connections": skips,
         }
 
-    outcome.search_and_conclude(setting, "darts", searcher, evaluate)
+    common.rehearse_search(setting, searcher, search)
+    return outcome.Search(setting, searcher, evaluate)
+
+
+def main(run: Run, search: outcome.Search) -> None:
+    """Search, retrain, compare, write."""
+    outcome.search_and_conclude(run, "darts", search)
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="darts", smoke=common.smoke)
+    script(main, PRESETS, system="darts", prepare=prepare, smoke=common.smoke)

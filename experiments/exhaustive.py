@@ -70,8 +70,8 @@ def operation_counts(cells: np.ndarray) -> np.ndarray:
 
 def make_recipe(config: Config, images: data.SearchData) -> Recipe:
     """SGD with Nesterov's momentum and a cosine, judged after some epochs on the way."""
-    per_epoch = batches.steps_per_epoch(images.weights, config.batch_size)
-    steps = config.epochs * per_epoch
+    steps = batches.num_steps("", config, images.weights)
+    per_epoch = steps // config.epochs
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
 
     def prepare(key, x):
@@ -84,9 +84,35 @@ def make_recipe(config: Config, images: data.SearchData) -> Recipe:
     return Recipe(tx, steps, config.batch_size, judge_at, prepare)
 
 
-def train(run: Run, config: Config, plan: Plan, loaded: data.Data) -> Population:
-    """All members, chunk by chunk."""
+class Study(NamedTuple):
+    """What is trained, how, and on what."""
+
+    config: Config
+    plan: Plan
+    loaded: data.Data
+    images: data.SearchData
+    recipe: Recipe
+
+
+def prepare(config: Config) -> Study:
+    """The plan, the data and the recipe."""
+    split_cpu(config.devices)
+    if config.chunk % jax.device_count():
+        raise ValueError(f"chunk is {config.chunk}, expected a multiple of the {jax.device_count()} devices")
+    late = [epoch for epoch in config.judge_epochs if epoch > config.epochs]
+    if late:
+        raise ValueError(f"judge_epochs has {late[0]}, expected at most the {config.epochs} of epochs")
+    loaded = batches.load_data(config.data)
     images = batches.split_data(loaded, config.data, config.seed)
+    space = nasbench201_small_space(config.channels, loaded.num_classes)
+    setting = common.Setting(config, loaded, images, space, None)
+    common.rehearse_children(setting, config, config.chunk)
+    return Study(config, make_plan(config), loaded, images, make_recipe(config, images))
+
+
+def train(run: Run, study: Study) -> Population:
+    """All members, chunk by chunk."""
+    config, plan, loaded, images, recipe = study
     reference = min(common.REFERENCE, len(images.weights.labels))
     spaces = (nasbench201_small_space(config.channels, loaded.num_classes, reference=r) for r in (0, reference))
     parts = {"validation": images.policy, "test": loaded.test}
@@ -97,7 +123,8 @@ def train(run: Run, config: Config, plan: Plan, loaded: data.Data) -> Population
             if not shown:
                 bar = Progress("networks", len(plan.member_seed), done=done, unit="network")
                 shown.append(stack.enter_context(bar))
-            shown[0].update(done - shown[0].done, f"{3600 * config.chunk / seconds:.0f} an hour")
+            new = done - shown[0].done
+            shown[0].update(new, f"{3600 * new / seconds:.0f} an hour" if new else "")
             run.check()
 
         return train_population(
@@ -105,7 +132,7 @@ def train(run: Run, config: Config, plan: Plan, loaded: data.Data) -> Population
             family_of(*spaces, reference=reference),
             {"cell": plan.cells[plan.first[plan.member_class]]},
             PopulationData(tuple(images.weights), {name: tuple(part) for name, part in parts.items()}),
-            make_recipe(config, images),
+            recipe,
             seeds=plan.member_seed,
             chunk=config.chunk,
             directory=run.path / "checkpoints",
@@ -143,11 +170,11 @@ def fitted_seconds(plan: Plan, measured: np.ndarray) -> np.ndarray:
     return columns @ found
 
 
-def make_table(config: Config, plan: Plan, found: Population, loaded: data.Data) -> dict[str, np.ndarray]:
+def make_table(study: Study, found: Population) -> dict[str, np.ndarray]:
     """The arrays of `table.npz`."""
+    config, plan, loaded, images, _ = study
     space = nasbench201_small_space(config.channels, loaded.num_classes)
     exact = costs.space_tables(space, loaded.image_shape)
-    images = batches.split_data(loaded, config.data, config.seed)
     sizes = {"validation": len(images.policy.labels), "test": len(loaded.test.labels)}
     per_device = found.seconds * jax.device_count()
     about = {"config": dataclasses.asdict(config), **environment()}
@@ -170,19 +197,16 @@ def make_table(config: Config, plan: Plan, found: Population, loaded: data.Data)
     }
 
 
-def main(run: Run, config: Config) -> None:
-    """Plan, train, write."""
-    split_cpu(config.devices)
-    plan = make_plan(config)
-    loaded = batches.load_data(config.data)
-    found = train(run, config, plan, loaded)
+def main(run: Run, study: Study) -> None:
+    """Train, write."""
+    found = train(run, study)
     path = run.path / "table.npz"
-    np.savez_compressed(path, **make_table(config, plan, found, loaded))
+    np.savez_compressed(path, **make_table(study, found))
     seconds = float(found.seconds.sum())
     run.finish(
         {
             "system": "exhaustive",
-            "data": loaded.name,
+            "data": study.loaded.name,
             "networks": len(found.good),
             "not_finite": int((~found.good).sum()),
             "training_seconds": round(seconds, 1),
@@ -203,4 +227,4 @@ def smoke(config: Config) -> Config:
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="exhaustive", smoke=smoke)
+    script(main, PRESETS, system="exhaustive", prepare=prepare, smoke=smoke)

@@ -10,23 +10,35 @@ Prints the shares over seeds and leaves `table.md` and one `front_<cost>.png` fo
 
 import dataclasses
 import os
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import pictures
 from experiments.configs.fronts import PRESETS, Config
-from experiments.tabular import markdown
+from experiments.tabular import markdown, refuse_too_many
 from jaxnas import plot
+from jaxnas.base import BlackBox
 from jaxnas.run import Run, script
 from jaxnas.searchers import hypervolume, nsga2, pareto_front, random_search
-from jaxnas.tabular import Table, load, metric_of, simulate, table_task, with_metrics
+from jaxnas.tabular import Table, floats, load, metric_of, simulate, table_task, with_metrics
 
 
 def both(table: Table, accuracy: str, cost: str) -> np.ndarray:
     """Error in per cent and cost of every architecture in the table: `[N, 2]`."""
-    points = np.stack([100 - np.asarray(metric_of(table, accuracy)), np.asarray(metric_of(table, cost))], 1)
+    error, price = (floats(np.asarray(metric_of(table, metric))) for metric in (accuracy, cost))
+    points = np.stack([100 - error, price], 1)
     return points[np.isfinite(points).all(1)]
+
+
+def methods(table: Table, config: Config) -> dict[str, BlackBox]:
+    """The searches by name."""
+    return {
+        "nsga2": nsga2(table.choices, population_size=config.population_size),
+        "random_search": random_search(table.choices, num_objectives=2, archive_size=config.population_size),
+    }
 
 
 def searches(run: Run, config: Config, table: Table, cost: str):
@@ -38,13 +50,9 @@ def searches(run: Run, config: Config, table: Table, cost: str):
     whole = hypervolume(jnp.asarray(front / scale), reference)
     error = {"error": 100 - np.asarray(table.metrics[config.accuracy])}
     task = table_task(with_metrics(table, error), ("error", cost))
-    methods = {
-        "nsga2": nsga2(table.choices, population_size=config.population_size),
-        "random_search": random_search(table.choices, num_objectives=2, archive_size=config.population_size),
-    }
     keys = jax.random.split(run.key(cost), config.seeds)
     found, shares = {"true front": front}, {}
-    for name, method in methods.items():
+    for name, method in methods(table, config).items():
         one = simulate(method, task, config.evaluations)
         _, history = jax.jit(jax.vmap(one))(keys)
         reached = jax.vmap(hypervolume, (0, None))(history.fitness / scale[None, None], reference)
@@ -55,11 +63,30 @@ def searches(run: Run, config: Config, table: Table, cost: str):
     return points, found, shares
 
 
-def main(run: Run, config: Config) -> None:
-    """Every cost by itself."""
-    if config.seeds < 1 or config.evaluations < config.population_size:
-        raise ValueError("seeds must be at least 1, and evaluations at least population_size")
+class Study(NamedTuple):
+    """What is searched."""
+
+    config: Config
+    table: Table
+
+
+def prepare(config: Config) -> Study:
+    """The table, after a look at every objective and method."""
+    if config.evaluations < config.population_size:
+        least = f"at least the {config.population_size} of population_size"
+        raise ValueError(f"evaluations is {config.evaluations}, expected {least}")
+    refuse_too_many("evaluations", config.evaluations, "evaluations", config.seeds)
+    refuse_too_many("population_size", config.population_size**2, "pairs of members", config.seeds)
     table = load(os.path.expandvars(config.table))
+    for cost in config.costs:
+        both(table, config.accuracy, cost)
+    methods(table, config)
+    return Study(config, table)
+
+
+def main(run: Run, study: Study) -> None:
+    """Every cost by itself."""
+    config, table = study
     rows = []
     for cost in config.costs:
         points, found, shares = searches(run, config, table, cost)
@@ -70,7 +97,9 @@ def main(run: Run, config: Config) -> None:
         rows.append(row)
         title = f"{table.name}, {config.evaluations} evaluations"
         picture = run.path / f"front_{cost.replace('/', '_')}.png"
-        plot.fronts(picture, points, found, xlabel=f"error of {config.accuracy} [%]", ylabel=cost, title=title)
+        pictures.draw(
+            plot.fronts, picture, points, found, xlabel=f"error of {config.accuracy} [%]", ylabel=cost, title=title
+        )
     (run.path / "table.md").write_text(markdown(rows) + "\n")
     print(markdown(rows))
     run.finish({"system": "fronts", "table": table.name, "evaluations": config.evaluations, "rows": rows})
@@ -82,4 +111,4 @@ def smoke(config: Config) -> Config:
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="fronts", smoke=smoke)
+    script(main, PRESETS, system="fronts", prepare=prepare, smoke=smoke)

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import batches, common, outcome, proxyless
+from experiments import batches, common, outcome, pictures, proxyless
 from experiments.configs.latency_sweep import PRESETS, Config
 from jaxnas import costs, data, plot
-from jaxnas.base import sparse_paths
 from jaxnas.costs import latency
 from jaxnas.run import Run, Watch, script
 from jaxnas.searchers import coupled_sgd
@@ -28,15 +27,29 @@ COLUMNS = ("expected_ms", "table_ms", "test_accuracy", "macs")
 Results = dict[str, list[dict[str, Any]]]
 
 
-def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -> dict[str, Any]:
-    """One search and what it found."""
+def setting_of(config: Config, loaded: data.Data, weight: float, seed: int) -> common.Setting:
+    """The setting of one weight and seed."""
     form = dataclasses.replace(config.latency, weight=weight, form=config.latency.form if weight else "none")
     own = dataclasses.replace(config, latency=form, seed=seed)
-    setting = common.prepare(run, own, proxyless_space, loaded=loaded)
-    table = proxyless.latency_table(setting, own)
-    searcher = proxyless.make_searcher(own, setting, table, proxyless.reference_of(own, setting, table))
+    return common.prepare(own, proxyless_space, loaded=loaded)
+
+
+def prepare(config: Config) -> common.Study:
+    """The data, after a look at the heaviest weight."""
+    loaded = batches.load_data(config.data)
+    proxyless.check(setting_of(config, loaded, max(config.weights), config.seeds[0]))
+    return common.Study(config, loaded)
+
+
+def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -> dict[str, Any]:
+    """One search and what it found."""
+    setting = setting_of(config, loaded, weight, seed)
+    own = setting.config
+    table = proxyless.latency_table(run, setting)
+    searcher = proxyless.make_searcher(setting, table, proxyless.reference_of(setting, table))
     name = f"{weight:g}/{seed}"
-    state = common.run_search(setting, f"search/{name}", searcher, own.search, Watch(show=("loss", "accuracy")))
+    watch = Watch(show=("loss", "accuracy"))
+    state = common.run_search(run, setting, f"search/{name}", searcher, own.search, watch)
     arch = jax.device_get(searcher.decode(state))
 
     def tx(steps):
@@ -44,13 +57,13 @@ def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -
 
     archs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], arch)
     everything = batches.all_training(setting.images)
-    trained = common.train_children(setting, f"retrain/{name}", archs, everything, own.retrain, tx)
+    trained = common.train_children(run, setting, f"retrain/{name}", archs, everything, own.retrain, tx)
     test = data.Examples(*map(jnp.asarray, loaded.test))
     macs = costs.space_tables(setting.space, loaded.image_shape)["macs"]
     return {
         "expected_ms": float(costs.expected_cost(table, jax.tree.map(jax.nn.softmax, state.policy_params))),
         "table_ms": float(costs.cost(table, arch)),
-        "test_accuracy": 100 * setting.judge(common.child(trained.params, 0), sparse_paths(arch), test),
+        "test_accuracy": 100 * common.judge_children(setting, trained, test)[0],
         "macs": int(costs.cost(macs, arch)),
         "genotype": setting.space.about.genotype(arch),
     }
@@ -72,9 +85,9 @@ def write(run: Run, results: Results, columns: tuple[str, ...]) -> str:
     return text
 
 
-def main(run: Run, config: Config) -> None:
+def main(run: Run, study: common.Study) -> None:
     """All weights and seeds, seeds outside, so that a part of the study is a study; then the measurement."""
-    loaded = batches.load_data(config.data)
+    config, loaded = study
     results: Results = {}
     for seed in config.seeds:
         for weight in config.weights:
@@ -83,9 +96,11 @@ def main(run: Run, config: Config) -> None:
             write(run, results, COLUMNS)
     results = run.once("measured", lambda: measured(config, loaded, results))
     points = {
-        f"weight {name}": [(row["measured_ms"], row["test_accuracy"]) for row in rows] for name, rows in results.items()
+        f"weight {name}": [(row["measured_ms"], float(row["test_accuracy"])) for row in rows]
+        for name, rows in results.items()
     }
-    plot.points(
+    pictures.draw(
+        plot.points,
         run.path / "sweep.png",
         points,
         xlabel="measured latency [ms]",
@@ -103,4 +118,4 @@ def smoke(config: Config) -> Config:
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="latency_sweep", smoke=smoke, default="fashion-mnist")
+    script(main, PRESETS, system="latency_sweep", prepare=prepare, smoke=smoke, default="fashion-mnist")

@@ -4,28 +4,38 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import batches, common
-from jaxnas import costs, data, derive, export, plot
-from jaxnas.base import Arch, Params, Searcher, sparse_paths
+from experiments import batches, common, pictures
+from jaxnas import data, derive, export, plot
+from jaxnas.base import Arch, Params, Searcher
+from jaxnas.describe import network_costs
 from jaxnas.policies import entropy
 from jaxnas.run import Run, Watch
 from jaxnas.searchers import coupled_sgd
 
 
-def compare(setting: common.Setting, arch: Arch) -> tuple[dict[str, Any], dict[str, Any], Params]:
+def refuse_nan(what: str, value: float) -> None:
+    """Raises `ValueError` for an accuracy of NaN or infinity: a result made of those is no result."""
+    if not math.isfinite(value):
+        raise ValueError(f"{what} gives logits that are not finite, or learned from no step: accuracy {value}")
+
+
+def compare(run: Run, setting: common.Setting, arch: Arch) -> tuple[dict[str, Any], dict[str, Any], Params]:
     """Trains the found network beside random ones and tests them all.
 
     Returns:
       The parts `child` and `baseline` of the result, and the found network's weights.
+
+    Raises:
+      ValueError: the found network has no accuracy, because its logits or all of its steps are not finite.
     """
-    run, space, recipe = setting.run, setting.space, setting.config.retrain
+    space, recipe = setting.space, setting.config.retrain
     others = common.random_archs(run.key("random"), space, recipe.random_children)
     archs = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), arch, others)
 
@@ -33,17 +43,14 @@ def compare(setting: common.Setting, arch: Arch) -> tuple[dict[str, Any], dict[s
         rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
         return coupled_sgd(rate, weight_decay=recipe.weight_decay, clip=recipe.clip)
 
-    trained = common.train_children(setting, "retrain", archs, batches.all_training(setting.images), recipe, tx)
+    trained = common.train_children(run, setting, "retrain", archs, batches.all_training(setting.images), recipe, tx)
     test = data.Examples(*map(jnp.asarray, setting.loaded.test))
 
-    def tested():
-        members = [common.child((trained.params, archs), i) for i in range(1 + recipe.random_children)]
-        return [setting.judge(params, sparse_paths(member), test) for params, member in members]
-
-    accuracy = run.once("test", tested)
-    changes = derive.supernet_changes(space, jax.device_get(arch))
-    tables = costs.space_tables(space, setting.loaded.image_shape, **changes)
-    found = {name: int(costs.cost(table, jax.device_get(arch))) for name, table in tables.items()}
+    tested = run.once("test", lambda: common.judge_children(setting, trained, test))
+    accuracy = [float(value) for value in tested]
+    refuse_nan("the found network after retraining", accuracy[0])
+    found = jax.device_get(arch)
+    counts = network_costs(space, found, setting.loaded.image_shape, **derive.supernet_changes(space, found))
     random_accuracy = accuracy[1:] or [math.nan]
     baseline = {
         "random_test_accuracy_mean": float(np.mean(random_accuracy)),
@@ -51,19 +58,22 @@ def compare(setting: common.Setting, arch: Arch) -> tuple[dict[str, Any], dict[s
         "random_children": len(accuracy) - 1,
         "random_test_accuracies": accuracy[1:],
     }
-    return {"test_accuracy_retrained": accuracy[0], **found}, baseline, common.child(trained.params, 0)
+    return {"test_accuracy_retrained": accuracy[0], **counts}, baseline, common.child(trained.params, 0)
 
 
-def write_network(setting: common.Setting, arch: Arch, params: Params, expected_latency: float | None = None) -> None:
+def write_network(
+    run: Run, setting: common.Setting, arch: Arch, params: Params, expected_latency: float | None = None
+) -> None:
     """Writes the architecture, its picture and its weights with measured normalisation, ready to export.
 
     Args:
+      run: in whose work directory.
       setting: of the script.
       arch: the architecture.
       params: its weights, in the form of the supernet's.
       expected_latency: of its latency table, in milliseconds.
     """
-    run, space, images = setting.run, setting.space, setting.images
+    space, images = setting.space, setting.images
     arch = jax.device_get(arch)
     network, variables = derive.network(space, params, arch)
     x = data.to_float(images.weights.images[: common.REFERENCE], images.mean, images.std)
@@ -80,16 +90,17 @@ def write_network(setting: common.Setting, arch: Arch, params: Params, expected_
         **normal,
     )
     run.save_json("architecture.json", record)
-    plot.architecture(run.path / "architecture.png", space.about, arch)
+    pictures.draw(plot.architecture, run.path / "architecture.png", space.about, arch)
 
 
 def draw_curves(run: Run) -> None:
     """Draws the course of the run from its metrics."""
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
-    plot.curves(run.path / "curves.png", [json.loads(line) for line in lines])
+    pictures.draw(plot.curves, run.path / "curves.png", [json.loads(line) for line in lines])
 
 
 def conclude(
+    run: Run,
     setting: common.Setting,
     system: str,
     arch: Arch,
@@ -102,6 +113,7 @@ def conclude(
     """What follows every search: trains what it found beside random networks, writes all files, ends the run.
 
     Args:
+      run: in whose work directory.
       setting: of the script.
       system: the name of the script.
       arch: what the search found.
@@ -110,43 +122,57 @@ def conclude(
       inherited: validation accuracy of `arch` with the weights of the search, where there are such.
       describe: `(arch) -> JSON data`, the part `latency` of the result; its `table_ms` goes into `architecture.json`.
     """
-    child, baseline, params = compare(setting, arch)
-    latency = None if describe is None else setting.run.once("latency", lambda: describe(jax.device_get(arch)))
-    write_network(setting, arch, params, (latency or {}).get("table_ms"))
-    draw_curves(setting.run)
+    child, baseline, params = compare(run, setting, arch)
+    latency = None if describe is None else run.once("latency", lambda: describe(jax.device_get(arch)))
+    write_network(run, setting, arch, params, (latency or {}).get("table_ms"))
+    draw_curves(run)
     found = {"val_accuracy_inherited": inherited, **child}
     whole = {"system": system, "data": setting.config.data.name, "steps": steps, "search": search}
-    return setting.run.finish({**whole, "child": found, "latency": latency, "baseline": baseline})
+    return run.finish({**whole, "child": found, "latency": latency, "baseline": baseline})
+
+
+class Search(NamedTuple):
+    """A gradient search that is ready to run.
+
+    Attributes:
+      setting: of the script; its configuration has `search` with `epochs`, `batch_size` and `evaluate_epochs`.
+      searcher: the searcher, whose state has `policy_params` that are logits.
+      evaluate: `(key, state) -> metrics`, among them `val_accuracy_sampled` and `val_accuracy_argmax`.
+    """
+
+    setting: common.Setting
+    searcher: Searcher
+    evaluate: Callable[[jax.Array, Any], dict[str, Any]]
 
 
 def search_and_conclude(
-    setting: common.Setting,
-    system: str,
-    searcher: Searcher,
-    evaluate: Callable[[Any], dict[str, Any]],
-    *,
-    describe: Callable[[Arch], dict[str, Any]] | None = None,
+    run: Run, system: str, search: Search, *, describe: Callable[[Arch], dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     """A whole gradient search, from its first step to the end of the run.
 
     Args:
-      setting: of the script; its configuration has `search` with `epochs`, `batch_size` and `evaluate_epochs`.
+      run: in whose work directory.
       system: the name of the script.
-      searcher: the searcher, whose state has `policy_params` that are logits.
-      evaluate: `(state) -> metrics`, among them `val_accuracy_sampled` and `val_accuracy_argmax`.
+      search: what is searched.
       describe: see `conclude`.
     """
-    search = setting.config.search
-    per_epoch = batches.steps_per_epoch(setting.images.weights, search.batch_size)
-    watch = Watch(show=("loss", "accuracy"), evaluate=evaluate, evaluate_every=search.evaluate_epochs * per_epoch)
-    state = common.run_search(setting, "search", searcher, search, watch)
-    validation = setting.run.once("validation", lambda: evaluate(state))
+    setting, searcher, evaluate = search
+    recipe, key = setting.config.search, run.key("sampled")
+    per_epoch = batches.steps_per_epoch(setting.images.weights, recipe.batch_size)
+    watch = Watch(
+        show=("loss", "accuracy"),
+        evaluate=lambda state: evaluate(key, state),
+        evaluate_every=recipe.evaluate_epochs * per_epoch,
+    )
+    state = common.run_search(run, setting, "search", searcher, recipe, watch)
+    validation = run.once("validation", lambda: evaluate(key, state))
     found = {"val_accuracy": validation["val_accuracy_sampled"], "entropy": float(entropy(state.policy_params))}
     return conclude(
+        run,
         setting,
         system,
         searcher.decode(state),
-        steps=search.epochs * per_epoch,
+        steps=recipe.epochs * per_epoch,
         search=found,
         inherited=validation["val_accuracy_argmax"],
         describe=describe,
@@ -169,7 +195,7 @@ def spread_table(
     for name, rows in results.items():
         cells = []
         for column in columns:
-            values = [row[column] for row in rows]
+            values = [float(row[column]) for row in rows]  # JSON has NaN as text
             beside = f" ± {statistics.stdev(values):{spread}}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):{mean}}{beside}")
         lines.append(f"| {name} (n={len(rows)}) | " + " | ".join(cells) + " |")

@@ -34,42 +34,62 @@ def build(config: Config) -> Callable[..., SearchSpace]:
     return proxyless_tree_space if isinstance(config.network, TreeNetworkConfig) else proxyless_space
 
 
-def latency_table(setting: common.Setting, config: Config) -> CostTable | None:
+def check(setting: common.Setting) -> None:
+    """Refuses settings that the search or its latency could not use.
+
+    Raises:
+      ValueError: latency in the loss of the space of trees, which does not name its blocks; a table that does not fit;
+        an architecture that would never move.
+    """
+    search, form, about = setting.config.search, setting.config.latency.form, setting.space.about
+    table = setting.config.latency.table
+    if about.parts is None and (form != "none" or table is not None):
+        kept = f"latency.form must be none and latency.table not given for the space {about.name}"
+        raise ValueError(f"{kept}, got {form} and {table}")
+    given_table(setting)
+    if search.warmup_epochs + search.rest_epochs >= search.epochs:
+        still = f"search.warmup_epochs and search.rest_epochs are {search.warmup_epochs} and {search.rest_epochs}"
+        raise ValueError(f"{still}, expected less than the {search.epochs} of search.epochs together")
+    common.rehearse_search(setting, make_searcher(setting, None, 0.0), search)
+
+
+def given_table(setting: common.Setting) -> CostTable | None:
+    """The latency table that the configuration names, if it does."""
+    name = setting.config.latency.table
+    if name is None or setting.space.about.parts is None:
+        return None
+    return latency.latency_cost(latency.read_latency(name), setting.space, setting.images.image_shape)
+
+
+def latency_table(run: Run, setting: common.Setting) -> CostTable | None:
     """The latency of the space's blocks in milliseconds, read or measured once and kept in the work directory.
 
     None for the space of trees, which does not name its blocks.
-
-    Raises:
-      ValueError: latency in the loss of such a space.
     """
-    if setting.space.about.parts is None:
-        if config.latency.form != "none":
-            raise ValueError(
-                f"latency.form must be none for the space {setting.space.about.name}, got {config.latency.form}"
-            )
-        return None
-    shape = setting.images.image_shape
-    if config.latency.table is not None:
-        return latency.latency_cost(latency.read_latency(config.latency.table), setting.space, shape)
-    path = setting.run.path / "latency.json"
+    given = given_table(setting)
+    if given is not None or setting.space.about.parts is None:
+        return given
+    shape, path = setting.images.image_shape, run.path / "latency.json"
     if not path.exists():
-        size = config.latency.batch_size
+        size = setting.config.latency.batch_size
         latency.write_latency(path, latency.measure_space(setting.space, shape, batch_size=size, repeats=10))
     return latency.latency_cost(latency.read_latency(path), setting.space, shape)
 
 
-def reference_of(config: Config, setting: common.Setting, table: CostTable | None) -> float:
+def reference_of(setting: common.Setting, table: CostTable | None) -> float:
     """The reference latency: as configured, else the expectation over uniform choices; 0 without a table."""
     if table is None:
         return 0.0
     uniform = jax.tree.map(lambda c: jnp.full(c.shape, 1 / c.shape[-1]), setting.space.choices)
-    return config.latency.reference or float(costs.expected_cost(table, uniform))
+    return setting.config.latency.reference or float(costs.expected_cost(table, uniform))
 
 
-def make_searcher(config: Config, setting: common.Setting, table: CostTable | None, reference: float):
+def make_searcher(setting: common.Setting, table: CostTable | None, reference: float):
     """The searcher with its schedule and its objective."""
+    config = setting.config
     search = config.search
-    per_epoch = batches.steps_per_epoch(setting.images.weights, search.batch_size)
+    steps = batches.num_steps("search.", search, setting.images.weights)
+    per_epoch = steps // search.epochs
     settings: dict[str, Any] = {}
     if table is None or config.latency.form == "none":
         pass
@@ -81,7 +101,7 @@ def make_searcher(config: Config, setting: common.Setting, table: CostTable | No
     return proxyless(
         setting.space,
         mode=search.mode,
-        learning_rate=optax.cosine_decay_schedule(search.learning_rate, search.epochs * per_epoch),
+        learning_rate=optax.cosine_decay_schedule(search.learning_rate, steps),
         weight_decay=search.weight_decay,
         label_smoothing=search.label_smoothing,
         policy_learning_rate=search.policy_learning_rate,
@@ -95,17 +115,23 @@ def make_searcher(config: Config, setting: common.Setting, table: CostTable | No
     )
 
 
-def main(run: Run, config: Config) -> None:
+def prepare(config: Config) -> common.Setting:
+    """The data and the space."""
+    setting = common.prepare(config, build(config))
+    check(setting)
+    return setting
+
+
+def main(run: Run, setting: common.Setting) -> None:
     """Measure, search, retrain, compare, write."""
-    setting = common.prepare(run, config, build(config))
-    table = latency_table(setting, config)
-    reference = reference_of(config, setting, table)
-    searcher = make_searcher(config, setting, table, reference)
+    table = latency_table(run, setting)
+    reference = reference_of(setting, table)
+    searcher = make_searcher(setting, table, reference)
     judge, images = setting.judge, setting.images
 
-    def evaluate(state):
+    def evaluate(key, state):
         found = searcher.decode(state)
-        key = jax.random.fold_in(run.key("sampled"), state.step)
+        key = jax.random.fold_in(key, state.step)
         sampled = categorical(setting.space.choices).sample(key, state.policy_params)
         accuracies = {
             "val_accuracy_sampled": judge(state.params, sparse_paths(sampled), images.policy),
@@ -123,14 +149,15 @@ def main(run: Run, config: Config) -> None:
     def describe(arch):
         if table is None:
             return None
-        shape, size = images.image_shape, config.latency.batch_size
+        shape, size = images.image_shape, setting.config.latency.batch_size
         return {
             "reference_ms": reference,
             "table_ms": float(costs.cost(table, arch)),
             "measured_ms": float(np.median(latency.measure_networks(setting.space, [arch], shape, batch_size=size))),
         }
 
-    outcome.search_and_conclude(setting, "proxyless", searcher, evaluate, describe=describe)
+    search = outcome.Search(setting, searcher, evaluate)
+    outcome.search_and_conclude(run, "proxyless", search, describe=describe)
 
 
 def smoke(config: Config) -> Config:
@@ -144,4 +171,4 @@ def smoke(config: Config) -> Config:
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="proxyless", smoke=smoke)
+    script(main, PRESETS, system="proxyless", prepare=prepare, smoke=smoke)

@@ -8,35 +8,41 @@ compiled program; the best one is then trained from scratch beside other random 
 
 import functools
 
+import numpy as np
 import optax
 
 from experiments import batches, common, outcome
 from experiments.configs.random_search import PRESETS, Config
-from jaxnas.base import sparse_paths
 from jaxnas.run import Run, script
 from jaxnas.searchers import coupled_sgd
 from jaxnas.spaces import registry
 
 
-def main(run: Run, config: Config) -> None:
+def prepare(config: Config) -> common.Setting:
+    """The data and the space."""
+    setting = common.prepare(config, functools.partial(registry.build, config.search.space))
+    batches.num_steps("search.", config.search, setting.images.weights)
+    common.rehearse_children(setting, config.search, config.search.candidates)
+    return setting
+
+
+def main(run: Run, setting: common.Setting) -> None:
     """Draw, train, choose, retrain, compare, write."""
-    search = config.search
-    setting = common.prepare(run, config, functools.partial(registry.build, search.space))
+    search = setting.config.search
     archs = common.random_archs(run.key("candidates"), setting.space, search.candidates)
 
     def tx(steps):
         return coupled_sgd(optax.cosine_decay_schedule(search.learning_rate, steps))
 
-    candidates = common.train_children(setting, "search", archs, setting.images.weights, search, tx)
+    candidates = common.train_children(run, setting, "search", archs, setting.images.weights, search, tx)
 
-    def validate():
-        members = [common.child((candidates.params, archs), i) for i in range(search.candidates)]
-        return [setting.judge(params, sparse_paths(arch), setting.images.policy) for params, arch in members]
-
-    validation = run.once("validation", validate)
-    best = max(range(search.candidates), key=validation.__getitem__)
+    judged = run.once("validation", lambda: common.judge_children(setting, candidates, setting.images.policy))
+    validation = [float(value) for value in judged]
+    best = max(range(search.candidates), key=lambda number: np.nan_to_num(validation[number], nan=-np.inf))
+    outcome.refuse_nan("every candidate", validation[best])
     per_epoch = batches.steps_per_epoch(setting.images.weights, search.batch_size)
     outcome.conclude(
+        run,
         setting,
         "random_search",
         common.child(archs, best),
@@ -47,4 +53,4 @@ def main(run: Run, config: Config) -> None:
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="random_search", smoke=common.smoke)
+    script(main, PRESETS, system="random_search", prepare=prepare, smoke=common.smoke)

@@ -19,13 +19,12 @@ from jaxnas.searchers import cosine_by_epoch, snas
 from jaxnas.spaces import snas_space
 
 
-def main(run: Run, config: Config) -> None:
-    """Search, retrain, compare, write."""
+def prepare(config: Config) -> outcome.Search:
+    """The data, the space and the search."""
     search = config.search
-    setting = common.prepare(run, config, snas_space, drop_path=search.drop_path)
+    setting = common.prepare(config, snas_space, drop_path=search.drop_path)
     space, judge, images = setting.space, setting.judge, setting.images
-    per_epoch = batches.steps_per_epoch(images.weights, search.batch_size)
-    schedule = {"epochs": search.epochs, "steps_per_epoch": per_epoch}
+    schedule = batches.schedule("search.", search, images.weights)
     temperature = annealed(search.first_temperature, search.last_temperature, **schedule)
     resource = None
     if search.resource_weight:
@@ -43,10 +42,10 @@ def main(run: Run, config: Config) -> None:
     )
     parameters = costs.space_tables(space, images.image_shape, affine=False, pool_norm=True)["parameters"]
 
-    def evaluate(state):
-        logits, key = state.policy_params, jax.random.fold_in(run.key("sampled"), state.step)
+    def evaluate(key, state):
+        logits = state.policy_params
         level = temperature_at(temperature, state.step - 1)
-        keys = split_like(key, logits)
+        keys = split_like(jax.random.fold_in(key, state.step), logits)
         sampled = jax.tree.map(lambda k, leaf: gumbel_softmax(k, leaf, level), keys, logits)
         probabilities = jax.tree.map(jax.nn.softmax, logits)
         return {
@@ -55,8 +54,14 @@ def main(run: Run, config: Config) -> None:
             "expected_parameters": float(costs.expected_cost(parameters, probabilities)),
         }
 
-    outcome.search_and_conclude(setting, "snas", searcher, evaluate)
+    common.rehearse_search(setting, searcher, search)
+    return outcome.Search(setting, searcher, evaluate)
+
+
+def main(run: Run, search: outcome.Search) -> None:
+    """Search, retrain, compare, write."""
+    outcome.search_and_conclude(run, "snas", search)
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="snas", smoke=common.smoke)
+    script(main, PRESETS, system="snas", prepare=prepare, smoke=common.smoke)

@@ -11,19 +11,33 @@ has found is then looked up. Prints mean and standard deviation over seeds and l
 import dataclasses
 import os
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import pictures
 from experiments.configs.tabular import PRESETS, Config
 from jaxnas import plot
 from jaxnas.base import BlackBox
 from jaxnas.policies import categorical
 from jaxnas.run import Run, script
 from jaxnas.searchers import local_search, policy_search, random_search, regularized_evolution
-from jaxnas.tabular import Table, best_at, load, lookup, metric_of, simulate, table_task, with_metrics
+from jaxnas.tabular import (
+    Table,
+    best_at,
+    floats,
+    load,
+    lookup,
+    metric_of,
+    missing,
+    simulate,
+    table_task,
+    with_metrics,
+)
 
 METHODS = {
     "random_search": lambda choices, config: random_search(choices),
@@ -33,6 +47,7 @@ METHODS = {
         choices, population_size=config.population_size, sample_size=config.sample_size
     ),
 }
+MOST = 100_000_000  # evaluations, or members of a population, in one call
 POINTS = 200  # of the clock, at which the incumbents are looked up
 
 
@@ -43,22 +58,50 @@ def make_searcher(name: str, table: Table, config: Config) -> BlackBox:
     return METHODS[name](table.choices, config)
 
 
-def prepared(config: Config) -> tuple[Table, str | None]:
-    """The table, and the name of the metric that an evaluation costs."""
-    table = load(os.path.expandvars(config.table))
-    if config.cost is None or config.cost_share == 1.0:
-        return table, config.cost
-    return with_metrics(table, {"cost": config.cost_share * np.asarray(metric_of(table, config.cost))}), "cost"
+class Study(NamedTuple):
+    """What is searched.
+
+    Attributes:
+      config: of the script.
+      table: the benchmark.
+      searches: by name of the method, a search from `simulate`.
+    """
+
+    config: Config
+    table: Table
+    searches: dict[str, Callable]
 
 
-def search(run: Run, config: Config, table: Table, cost: str | None, name: str):
+def prepare(config: Config) -> Study:
+    """The table and the searches."""
+    table, cost = load(os.path.expandvars(config.table)), config.cost
+    if cost is not None and config.cost_share != 1.0:
+        table = with_metrics(table, {"cost": config.cost_share * floats(np.asarray(metric_of(table, cost)))})
+        cost = "cost"
+    for metric in config.report:
+        metric_of(table, metric)
+    task = table_task(table, config.objective, cost=cost, single_runs=config.single_runs)
+    searches = {name: simulate(make_searcher(name, table, config), task, config.budget) for name in config.methods}
+    refuse_too_many("budget", config.budget / task.cheapest, "evaluations", config.seeds)
+    refuse_too_many("population_size", max(config.population_size, config.sample_size), "members", config.seeds)
+    return Study(config, table, searches)
+
+
+def refuse_too_many(field: str, count: float, of_what: str, seeds: int) -> None:
+    """Refuses more than one call, which does all seeds, has memory for."""
+    if count * seeds > MOST:
+        wanted = f"{count:.0f} {of_what} for each of {seeds} seeds"
+        raise ValueError(f"{field} makes {wanted}, expected at most {MOST} in all")
+
+
+def search(run: Run, study: Study, name: str):
     """All seeds of one method: what each has found by every point of the clock, and how long that took.
 
     Returns:
       Metrics `[S, G]` by name, the number of evaluations `[S]`, and seconds of compilation and of the call.
     """
-    task = table_task(table, config.objective, cost=cost, single_runs=config.single_runs)
-    one = simulate(make_searcher(name, table, config), task, config.budget)
+    config, table, searches = study
+    one = searches[name]
     times = jnp.linspace(config.budget / POINTS, config.budget, POINTS)
 
     def follow(key):
@@ -66,14 +109,17 @@ def search(run: Run, config: Config, table: Table, cost: str | None, name: str):
         places = best_at(history, times)
         archs = jax.tree.map(lambda leaf: leaf[places], history.archs)
         found = {metric: lookup(table, metric, archs) for metric in config.report}
-        return {metric: jnp.where(places >= 0, values, jnp.nan) for metric, values in found.items()}, history.done.sum()
+        known = {metric: jnp.where(places >= 0, values, missing(values.dtype)) for metric, values in found.items()}
+        return known, history.done.sum()
 
     keys = jax.random.split(run.key(name), config.seeds)
     started = time.perf_counter()
     program = jax.jit(jax.vmap(follow)).lower(keys).compile()
     compiled = time.perf_counter()
     found, evaluations = jax.block_until_ready(program(keys))
-    return found, evaluations, compiled - started, time.perf_counter() - compiled
+    running = time.perf_counter() - compiled
+    found = {metric: floats(np.asarray(values)) for metric, values in found.items()}
+    return found, evaluations, compiled - started, running
 
 
 def summary(name: str, found: dict[str, jax.Array], evaluations: jax.Array) -> dict[str, float | str]:
@@ -93,27 +139,22 @@ def markdown(rows: list[dict[str, float | str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows])
 
 
-def main(run: Run, config: Config) -> None:
+def main(run: Run, study: Study) -> None:
     """Search, look up, tell."""
-    if config.seeds < 1 or not config.methods or not config.report:
-        raise ValueError("seeds must be at least 1, and there must be a method and a metric to report")
-    table, cost = prepared(config)
-    for metric in config.report:
-        metric_of(table, metric)
+    config, table, _ = study
     rows, curves, seconds = [], {}, {}
     for name in config.methods:
-        found, evaluations, compiling, running = search(run, config, table, cost, name)
+        found, evaluations, compiling, running = search(run, study, name)
         rows.append(summary(name, found, evaluations))
         curves[name] = {metric: np.asarray(values) for metric, values in found.items()}
         seconds[name] = {"compile_seconds": round(compiling, 2), "run_seconds": round(running, 3)}
     times = np.linspace(config.budget / POINTS, config.budget, POINTS)
     drawn = config.report[-1]
-    unit = "evaluations" if cost is None else "simulated seconds"
+    unit = "evaluations" if config.cost is None else "simulated seconds"
     title = f"{table.name}: mean of {config.seeds} searches with its 95 per cent band"
     shown = {name: found[drawn] for name, found in curves.items()}
-    plot.progress(
-        run.path / "progress.png", times, shown, xlabel=unit, ylabel=f"{drawn} of the best so far", title=title
-    )
+    labels = {"xlabel": unit, "ylabel": f"{drawn} of the best so far", "title": title}
+    pictures.draw(plot.progress, run.path / "progress.png", times, shown, **labels)
     arrays = {f"{name}/{metric}": values for name, found in curves.items() for metric, values in found.items()}
     np.savez_compressed(run.path / "found.npz", times=times, **arrays)
     (run.path / "table.md").write_text(markdown(rows) + "\n")
@@ -127,4 +168,4 @@ def smoke(config: Config) -> Config:
 
 
 if __name__ == "__main__":
-    script(main, PRESETS, system="tabular", smoke=smoke)
+    script(main, PRESETS, system="tabular", prepare=prepare, smoke=smoke)

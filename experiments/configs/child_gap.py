@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from experiments.configs.kinds import Count, Few, Names, Rate, Seed, Seeds
 from experiments.configs.parts import DataConfig, NetworkConfig
 
 
@@ -11,21 +12,21 @@ class Config:
 
     data: DataConfig = DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2)
     network: NetworkConfig = NetworkConfig()
-    methods: tuple[str, ...] = ("snas", "darts", "darts_annealed")
+    methods: Names = ("snas", "darts", "darts_annealed")
     """Which methods: snas, darts, darts_annealed (the softmax's temperature falls as that of SNAS does)."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
     """Seeds, each a search of its own."""
-    epochs: int = 20
+    epochs: Count = 20
     """Of each search, and the horizon of the temperature."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples per step."""
-    snas_policy_learning_rate: float = 9e-3
+    snas_policy_learning_rate: Rate = 9e-3
     """Adam on the logits of SNAS. The paper's 3e-4 times its 58,500 steps is this times 1,860 steps."""
-    darts_policy_learning_rate: float = 3e-3
+    darts_policy_learning_rate: Rate = 3e-3
     """Adam on the logits of DARTS. The paper's 3e-4 times its 19,500 steps is this times 1,860 steps."""
-    samples: int = 8
+    samples: Few = 8
     """Architecture samples over which the accuracy of sampled paths is averaged."""
-    seed: int = 0
+    seed: Seed = 0
     """Not used; the searches have the seeds above."""
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from experiments.configs.kinds import Count, Decay, LastRate, Rate, Seed
 from experiments.configs.parts import DataConfig, NetworkConfig, TrainConfig
 
 
@@ -10,25 +11,25 @@ from experiments.configs.parts import DataConfig, NetworkConfig, TrainConfig
 class SearchConfig:
     """The search of DARTS; defaults are the paper's code except where a preset is small."""
 
-    epochs: int = 25
+    epochs: Count = 25
     """Passes over the examples for the weights."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples per step, of each part."""
-    learning_rate: float = 0.025
+    learning_rate: Rate = 0.025
     """First learning rate of the weights; a cosine by epochs."""
-    last_learning_rate: float = 0.001
+    last_learning_rate: LastRate = 0.001
     """Where the cosine ends."""
-    weight_decay: float = 3e-4
+    weight_decay: Decay = 3e-4
     """Of the weights, added to the gradient."""
-    policy_learning_rate: float = 3e-4
+    policy_learning_rate: Rate = 3e-4
     """Adam on the logits."""
-    policy_weight_decay: float = 1e-3
+    policy_weight_decay: Decay = 1e-3
     """Of the logits, added to the gradient."""
     order: Literal["first", "second", "finite_difference"] = "first"
     """First order, or second order exactly or by the paper's finite difference."""
-    last_temperature: float = 1.0
+    last_temperature: Rate = 1.0
     """Below 1, the temperature of the softmax falls to this value, linearly over the epochs; the paper has 1."""
-    evaluate_epochs: int = 5
+    evaluate_epochs: Count = 5
     """Validate after so many epochs."""
 
 
@@ -40,7 +41,7 @@ class Config:
     network: NetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig()
     retrain: TrainConfig = TrainConfig()
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the whole run."""
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from experiments.configs.kinds import Count, Decay, Few, Rate, Seed, Whole, Width
 from experiments.configs.parts import DataConfig
 
 
@@ -10,29 +11,29 @@ class Config:
     """How every cell of NAS-Bench-201 is trained."""
 
     data: DataConfig = DataConfig("digits", weights=900, policy=542, crop=1)
-    channels: int = 4
+    channels: Width = 4
     """Of the first of the two cells."""
-    epochs: int = 16
+    epochs: Count = 16
     """Passes over the examples for the weights."""
-    judge_epochs: tuple[int, ...] = (2, 4, 8)
+    judge_epochs: tuple[Count, ...] = (2, 4, 8)
     """Epochs after which every network is judged too, besides the last."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples per step."""
-    learning_rate: float = 0.1
+    learning_rate: Rate = 0.1
     """First learning rate of SGD with Nesterov's momentum 0.9, falling to zero along a cosine."""
-    weight_decay: float = 5e-4
+    weight_decay: Decay = 5e-4
     """Added to the gradient."""
-    seeds: int = 3
+    seeds: Few = 3
     """Runs of each of the `repeated` cells."""
-    repeated: int = 1000
+    repeated: Whole = 1000
     """How many cells, drawn at random, are trained with several seeds; the others have one."""
-    cells: int | None = None
+    cells: Count | None = None
     """Train only so many of the cells that differ, drawn at random; all if not given."""
-    chunk: int = 64
+    chunk: Few = 64
     """Networks in one call of the program, after which it is saved."""
-    devices: int | None = None
+    devices: Few | None = None
     """Devices that a CPU is split into; as many as there are cores if not given."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the whole run: of the split, the cells that are drawn, and every network."""
 
 

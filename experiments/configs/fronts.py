@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from experiments.configs.kinds import Count, Names, Seed, Text
 from experiments.configs.tabular import NASBENCH201
 
 
@@ -9,19 +10,19 @@ from experiments.configs.tabular import NASBENCH201
 class Config:
     """Searches for the trade-off between two objectives on a table."""
 
-    table: str = "digits"
+    table: Text = "digits"
     """Benchmark: digits, nasbench201:FILE,LATENCIES, nas-bench-macro:FILE, exhaustive:FILE or table:FILE."""
-    accuracy: str = "valid_16"
+    accuracy: Text = "valid_16"
     """The metric to be maximised, in per cent."""
-    costs: tuple[str, ...] = ("macs", "seconds")
+    costs: Names = ("macs", "seconds")
     """The metrics to be minimised, each in a search of its own with the accuracy."""
-    evaluations: int = 500
+    evaluations: Count = 500
     """Of each search."""
-    population_size: int = 20
+    population_size: Count = 20
     """Of NSGA-II."""
-    seeds: int = 30
+    seeds: Count = 30
     """Searches of each method for each cost."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all of them."""
 
 

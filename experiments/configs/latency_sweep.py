@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from experiments.configs.kinds import Factors, Seed, Seeds
 from experiments.configs.parts import DataConfig, TrainConfig
 from experiments.configs.proxyless import PRESETS as PROXYLESS
 from experiments.configs.proxyless import LatencyConfig, NetworkConfig, SearchConfig
@@ -16,11 +17,11 @@ class Config:
     search: SearchConfig = SearchConfig(warmup_epochs=3, epochs=12, policy_every=2, policy_learning_rate=0.05)
     latency: LatencyConfig = LatencyConfig()
     retrain: TrainConfig = TrainConfig(epochs=6, random_children=0)
-    weights: tuple[float, ...] = (0.0, 0.1, 0.4, 1.6)
+    weights: Factors = (0.0, 0.1, 0.4, 1.6)
     """Of the latency term, one search for each and every seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
     """Seeds, each a search of its own."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the measured table; the searches have the seeds above."""
 
 

@@ -3,6 +3,23 @@
 import dataclasses
 from typing import Literal
 
+from experiments.configs.kinds import (
+    Count,
+    Decay,
+    Depth,
+    Depths,
+    Factor,
+    Few,
+    Positive,
+    Probability,
+    Rate,
+    Seed,
+    Sides,
+    Text,
+    Whole,
+    Width,
+    Widths,
+)
 from experiments.configs.parts import DataConfig, TrainConfig
 
 
@@ -10,25 +27,25 @@ from experiments.configs.parts import DataConfig, TrainConfig
 class NetworkConfig:
     """The chain of inverted bottlenecks."""
 
-    widths: tuple[int, ...] = (16, 24, 40)
+    widths: Widths = (16, 24, 40)
     """Output channels of every stage."""
-    blocks: tuple[int, ...] = (3, 3, 3)
+    blocks: Depths = (3, 3, 3)
     """Searchable blocks of every stage."""
-    strides: tuple[int, ...] = (1, 2, 2)
+    strides: Depths = (1, 2, 2)
     """Of the first block of every stage."""
-    stem_channels: int = 16
+    stem_channels: Width = 16
     """Of the first convolution."""
-    stem_stride: int = 1
+    stem_stride: Depth = 1
     """Of the first convolution."""
-    first_channels: int = 16
+    first_channels: Width = 16
     """Of the fixed block after it."""
-    last_channels: int = 128
+    last_channels: Width = 128
     """Before the classifier."""
-    kernels: tuple[int, ...] = (3, 5, 7)
+    kernels: Sides = (3, 5, 7)
     """Sides of the depthwise convolutions to choose from."""
-    expansions: tuple[int, ...] = (3, 6)
+    expansions: Sides = (3, 6)
     """Expansion factors to choose from."""
-    dtype: str = "float32"
+    dtype: Text = "float32"
     """Of the computation: float32 or bfloat16. Weights stay float32."""
 
 
@@ -36,17 +53,17 @@ class NetworkConfig:
 class TreeNetworkConfig:
     """The PyramidNet of tree cells."""
 
-    blocks: int = 18
+    blocks: Depth = 18
     """Cells of every stage."""
-    stages: int = 3
+    stages: Depth = 3
     """The grid is halved between two of them."""
-    stem_channels: int = 16
+    stem_channels: Width = 16
     """Of the first convolution."""
-    alpha: float = 84.0
+    alpha: Positive = 84.0
     """By how much the inner width grows from the first to the last cell."""
-    bottleneck: int = 4
+    bottleneck: Depth = 4
     """Factor from a cell's inner to its outer width."""
-    dtype: str = "float32"
+    dtype: Text = "float32"
     """Of the computation: float32 or bfloat16. Weights stay float32."""
 
 
@@ -56,31 +73,31 @@ class SearchConfig:
 
     mode: Literal["full_v2", "two", "full", "reinforce"] = "full_v2"
     """How the gradient of the architecture is estimated."""
-    warmup_epochs: int = 5
+    warmup_epochs: Whole = 5
     """Epochs in which the weights alone train, on paths drawn almost uniformly; 40 for ImageNet."""
-    rest_epochs: int = 1
+    rest_epochs: Whole = 1
     """Epochs after the warm-up in which the architecture does not move yet."""
-    epochs: int = 20
+    epochs: Count = 20
     """All epochs, the warm-up among them; 160 for ImageNet."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples per step; 256 for ImageNet."""
-    learning_rate: float = 0.05
+    learning_rate: Rate = 0.05
     """First learning rate of the weights, falling to zero along a cosine."""
-    weight_decay: float = 4e-5
+    weight_decay: Decay = 4e-5
     """Of the weights, added to the gradient."""
-    label_smoothing: float = 0.1
+    label_smoothing: Probability = 0.1
     """In the loss of the weights."""
-    policy_learning_rate: float = 0.02
+    policy_learning_rate: Rate = 0.02
     """Of Adam on the logits; 1e-3 for ImageNet."""
-    policy_every: int = 5
+    policy_every: Count = 5
     """One step of the architecture in so many of the weights."""
     skip_zero_sampled: bool = True
     """A block whose sampled operation is zero learns nothing from that batch, as in the released code."""
-    num_samples: int = 10
+    num_samples: Few = 10
     """Networks per step of the architecture in mode reinforce."""
     baseline: Literal["inclusive_average", "leave_one_out"] = "inclusive_average"
     """Of mode reinforce; the first is that of the released code, the second unbiased."""
-    evaluate_epochs: int = 5
+    evaluate_epochs: Count = 5
     """Validate after so many epochs."""
 
 
@@ -88,15 +105,15 @@ class SearchConfig:
 class LatencyConfig:
     """Latency in the loss."""
 
-    table: str | None = None
+    table: Text | None = None
     """JSON or YAML table; measured on the device at hand, block by block, if not given."""
-    batch_size: int = 64
+    batch_size: Few = 64
     """Images at a time when it is measured."""
     form: Literal["add#linear", "mul#log", "limit", "none"] = "add#linear"
     """How latency enters the loss; none leaves it out."""
-    weight: float = 0.1
+    weight: Factor = 0.1
     """Of the latency term: 0.1 for add#linear and 0.2 for mul#log in the released code."""
-    reference: float | None = None
+    reference: Positive | None = None
     """Milliseconds that the term is relative to; the expectation over uniform choices if not given."""
 
 
@@ -109,7 +126,7 @@ class Config:
     search: SearchConfig = SearchConfig()
     latency: LatencyConfig = LatencyConfig()
     retrain: TrainConfig = TrainConfig()
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the whole run."""
 
 

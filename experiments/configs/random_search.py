@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from experiments.configs.kinds import Count, Few, Rate, Seed
 from experiments.configs.parts import DataConfig, NetworkConfig, TrainConfig
 
 
@@ -12,13 +13,13 @@ class SearchConfig:
 
     space: Literal["snas", "darts"] = "snas"
     """Whose rule the architectures follow."""
-    candidates: int = 8
+    candidates: Few = 8
     """Architectures to train."""
-    epochs: int = 10
+    epochs: Count = 10
     """Passes over the examples for the weights, for each candidate."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples per step."""
-    learning_rate: float = 0.05
+    learning_rate: Rate = 0.05
     """First learning rate; falls to zero along a cosine."""
 
 
@@ -30,7 +31,7 @@ class Config:
     network: NetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig()
     retrain: TrainConfig = TrainConfig()
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the whole run."""
 
 

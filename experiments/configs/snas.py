@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from experiments.configs.kinds import Count, Decay, Factor, LastRate, Probability, Rate, Seed
 from experiments.configs.parts import DataConfig, NetworkConfig, TrainConfig
 
 
@@ -10,33 +11,33 @@ from experiments.configs.parts import DataConfig, NetworkConfig, TrainConfig
 class SearchConfig:
     """The search of SNAS; defaults are the paper's code except where a preset is small."""
 
-    epochs: int = 25
+    epochs: Count = 25
     """Passes over the examples for the weights."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples per step."""
-    learning_rate: float = 0.025
+    learning_rate: Rate = 0.025
     """First learning rate of the weights; a cosine by epochs."""
-    last_learning_rate: float = 0.001
+    last_learning_rate: LastRate = 0.001
     """Where the cosine ends."""
-    weight_decay: float = 3e-4
+    weight_decay: Decay = 3e-4
     """Of the weights, added to the gradient."""
-    policy_learning_rate: float = 3e-4
+    policy_learning_rate: Rate = 3e-4
     """Adam on the logits."""
-    policy_weight_decay: float = 1e-3
+    policy_weight_decay: Decay = 1e-3
     """Of the logits, added to the gradient."""
-    first_temperature: float = 1.0
+    first_temperature: Rate = 1.0
     """Temperature of the Gumbel-softmax before the first epoch."""
-    last_temperature: float = 0.03
+    last_temperature: Rate = 0.03
     """Temperature in the last epoch; linear between, over the epochs of this run."""
-    drop_path: float = 0.0
+    drop_path: Probability = 0.0
     """Probability of dropping an edge's output, per example."""
     resource: Literal["log", "linear"] = "log"
     """How size, FLOPs and memory access of an edge are combined."""
     resource_mode: Literal["reparametrization", "discrete"] = "reparametrization"
     """Cost of the sampled weights, or its expectation."""
-    resource_weight: float = 0.0
+    resource_weight: Factor = 0.0
     """Factor of the resource term in the loss; 0 turns it off."""
-    evaluate_epochs: int = 5
+    evaluate_epochs: Count = 5
     """Validate after so many epochs."""
 
 
@@ -48,7 +49,7 @@ class Config:
     network: NetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig()
     retrain: TrainConfig = TrainConfig()
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the whole run."""
 
 

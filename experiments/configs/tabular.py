@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from experiments.configs.kinds import Count, Fraction, Names, Positive, Rate, Seed, Text
+
 NASBENCH201 = "nasbench201:$JAXNAS_DATA/nasbench201.npz,$JAXNAS_DATA/nasbench201_latency.npz"
 
 
@@ -9,31 +11,31 @@ NASBENCH201 = "nasbench201:$JAXNAS_DATA/nasbench201.npz,$JAXNAS_DATA/nasbench201
 class Config:
     """Searches for one objective on a table, over many seeds."""
 
-    table: str = "digits"
+    table: Text = "digits"
     """Benchmark: digits, nasbench201:FILE[,LATENCIES], nas-bench-macro:FILE, exhaustive:FILE or table:FILE."""
-    objective: str = "-valid_4"
+    objective: Text = "-valid_4"
     """The metric that searches see and minimise; a minus in front of one to be maximised."""
-    cost: str | None = "seconds"
+    cost: Text | None = "seconds"
     """The metric that an evaluation costs on the simulated clock; if not given every one costs 1."""
-    cost_share: float = 1.0
+    cost_share: Fraction = 1.0
     """The part of that cost which an evaluation takes, as 4 of 16 epochs are a quarter."""
-    budget: float = 12.0
+    budget: Positive = 12.0
     """What a search may spend, in the unit of the cost."""
     single_runs: bool = False
     """Searches see one stored run, drawn anew at every evaluation, instead of the mean."""
-    report: tuple[str, ...] = ("valid_16", "test_16")
+    report: Names = ("valid_16", "test_16")
     """Metrics of the found architectures that are reported; the last one is drawn as a curve."""
-    methods: tuple[str, ...] = ("random_search", "local_search", "reinforce", "regularized_evolution")
+    methods: Names = ("random_search", "local_search", "reinforce", "regularized_evolution")
     """Which searches."""
-    population_size: int = 10
+    population_size: Count = 10
     """Of regularised evolution."""
-    sample_size: int = 3
+    sample_size: Count = 3
     """Of regularised evolution."""
-    learning_rate: float = 0.01
+    learning_rate: Rate = 0.01
     """Of Adam on the logits, for REINFORCE."""
-    seeds: int = 500
+    seeds: Count = 500
     """Searches of each method, all in one compiled call."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all of them."""
 
 

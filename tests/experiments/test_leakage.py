@@ -34,7 +34,7 @@ def test_search_ends_before_test_data_is_touched_and_the_script_does_the_rest(tm
     object.__setattr__(trapped, "test", Trap())
     monkeypatch.setattr(batches, "load_data", lambda _: trapped)
     with Run(tmp_path, config, writers=()) as run, pytest.raises(Reached):
-        darts.main(run, config)
+        darts.main(run, darts.prepare(config))
     # The search was over and its children trained: only the test itself met the trap.
     assert (tmp_path / "results" / "validation.json").exists()
     assert (tmp_path / "checkpoints" / "retrain").exists()

@@ -23,6 +23,7 @@ from tests.by_hand import Sgd
 KEY = jax.random.key(0)
 DATA = DataConfig("synthetic:n=96,size=8,classes=3,channels=1", weights=40, policy=20)
 NETWORK = NetworkConfig(channels=2, cells=2, nodes=1, operations=("none", "skip_connect", "avg_pool_3x3"))
+RETRAIN = TrainConfig(batch_size=8)
 PER_EPOCH = 5  # 40 examples in batches of 8
 
 
@@ -56,7 +57,7 @@ def follows(schedule, expected):
     np.testing.assert_allclose([schedule(jnp.int32(step)) for step in expected], list(expected.values()), rtol=1e-5)
 
 
-def test_darts(monkeypatch, tmp_path):
+def test_darts(monkeypatch):
     search = darts_configs.SearchConfig(
         epochs=4,
         batch_size=8,
@@ -68,8 +69,8 @@ def test_darts(monkeypatch, tmp_path):
         order="second",
         last_temperature=0.4,
     )
-    config = darts_configs.Config(DATA, NETWORK, search)
-    found = settings_of(monkeypatch, darts, "darts", lambda: darts.main(fake_run(tmp_path), config))
+    config = darts_configs.Config(DATA, NETWORK, search, RETRAIN)
+    found = settings_of(monkeypatch, darts, "darts", lambda: darts.prepare(config))
     follows(found.pop("learning_rate"), {0: 0.3, 4: 0.3, 5: cosine(0.3, 0.02, 0.25), 19: cosine(0.3, 0.02, 0.75)})
     follows(found.pop("temperature"), {0: 0.85, 5: 0.7, 15: 0.4, 19: 0.4})
     assert found == {
@@ -80,7 +81,7 @@ def test_darts(monkeypatch, tmp_path):
     }
 
 
-def test_snas(monkeypatch, tmp_path):
+def test_snas(monkeypatch):
     search = snas_configs.SearchConfig(
         epochs=4,
         batch_size=8,
@@ -94,8 +95,8 @@ def test_snas(monkeypatch, tmp_path):
         resource_weight=0.14,
         resource_mode="discrete",
     )
-    config = snas_configs.Config(DATA, NETWORK, search)
-    found = settings_of(monkeypatch, snas, "snas", lambda: snas.main(fake_run(tmp_path), config))
+    config = snas_configs.Config(DATA, NETWORK, search, RETRAIN)
+    found = settings_of(monkeypatch, snas, "snas", lambda: snas.prepare(config))
     follows(found.pop("learning_rate"), {0: 0.3, 4: 0.3, 5: cosine(0.3, 0.02, 0.25), 19: cosine(0.3, 0.02, 0.75)})
     follows(found.pop("temperature"), {0: 0.7, 5: 0.5, 15: 0.1, 19: 0.1})
     assert callable(found.pop("resource"))
@@ -128,12 +129,10 @@ def test_proxyless(monkeypatch, mode):
     latency = proxyless_configs.LatencyConfig(form="add#linear", weight=0.7)
     config = proxyless_configs.Config(DATA, proxyless_configs.NetworkConfig(), search, latency)
     examples = data.Examples(np.zeros((40, 2, 2, 1), np.uint8), np.zeros(40, np.int32))
-    setting = SimpleNamespace(space=None, images=SimpleNamespace(weights=examples))
+    setting = SimpleNamespace(config=config, space=None, images=SimpleNamespace(weights=examples))
     table = CostTable(4.0, {"chain": np.array([[3.0, 7.0]])})
     monkeypatch.setattr(proxyless, "reward_loss", lambda space, table, reference: (table, reference))
-    found = settings_of(
-        monkeypatch, proxyless, "proxyless", lambda: proxyless.make_searcher(config, setting, table, 5.0)
-    )
+    found = settings_of(monkeypatch, proxyless, "proxyless", lambda: proxyless.make_searcher(setting, table, 5.0))
     follows(found.pop("learning_rate"), {0: 0.3, 1: cosine(0.3, 0, 1 / 30), 29: cosine(0.3, 0, 29 / 30)})
     if mode == "reinforce":
         assert found.pop("reward") == (table, 5.0)
@@ -174,7 +173,7 @@ def test_children_are_trained_on_all_examples_with_the_recipe_of_the_configurati
     parts = [data.Examples(jnp.full((n, 2, 2, 1), n, jnp.uint8), jnp.full(n, n)) for n in (4, 6)]
     recipe = TrainConfig(epochs=3, batch_size=2, learning_rate=0.3, weight_decay=0.11, clip=0.4, random_children=2)
     setting = SimpleNamespace(
-        run=fake_run(None), space=None, images=SimpleNamespace(weights=parts[0], policy=parts[1]),
+        space=None, images=SimpleNamespace(weights=parts[0], policy=parts[1]),
         config=SimpleNamespace(retrain=recipe),
     )  # fmt: skip
 
@@ -184,8 +183,8 @@ def test_children_are_trained_on_all_examples_with_the_recipe_of_the_configurati
     monkeypatch.setattr(common, "random_archs", lambda key, space, count: {"e": jnp.full((count, 1), 7)})
     monkeypatch.setattr(common, "train_children", called)
     with pytest.raises(Called) as found:
-        outcome.compare(setting, {"e": np.array([3])})
-    _, name, archs, examples, used, tx = found.value.args[0]
+        outcome.compare(fake_run(None), setting, {"e": np.array([3])})
+    _, _, name, archs, examples, used, tx = found.value.args[0]
     assert (name, used) == ("retrain", recipe)
     assert archs["e"].tolist() == [[3], [7], [7]]
     assert sorted(examples.labels.tolist()) == [4] * 4 + [6] * 6
@@ -195,9 +194,9 @@ def test_children_are_trained_on_all_examples_with_the_recipe_of_the_configurati
 def test_random_candidates_are_trained_on_the_examples_for_the_weights(monkeypatch, tmp_path):
     config = random_configs.PRESETS["digits"]
     search = dataclasses.replace(config.search, candidates=3, epochs=2, batch_size=8, learning_rate=0.3)
-    config = dataclasses.replace(config, data=DATA, network=NETWORK, search=search)
+    config = dataclasses.replace(config, data=DATA, network=NETWORK, search=search, retrain=RETRAIN)
 
-    def called(setting, name, archs, examples, recipe, tx):
+    def called(run, setting, name, archs, examples, recipe, tx):
         assert examples is setting.images.weights
         assert recipe is search
         assert {len(leaf) for leaf in jax.tree.leaves(archs)} == {3}
@@ -206,7 +205,7 @@ def test_random_candidates_are_trained_on_the_examples_for_the_weights(monkeypat
 
     monkeypatch.setattr(common, "train_children", called)
     with pytest.raises(Called):
-        random_search.main(fake_run(tmp_path), config)
+        random_search.main(fake_run(tmp_path), random_search.prepare(config))
 
 
 # Batches

@@ -89,17 +89,3 @@ def test_small_searches_on_the_bundled_table(system, options, tmp_path):
     assert json.loads(out[out.index("{") :])["rows"]
     assert out.startswith((tmp_path / "table.md").read_text())
     assert any(path.stat().st_size > 1000 for path in tmp_path.glob("*.png"))
-
-
-@pytest.mark.parametrize(
-    ("system", "options", "word"),
-    [
-        ("tabular", ("--budget", "0.01"), "budget must cover one evaluation"),
-        ("fronts", ("--table", "digit"), "did you mean digits"),
-    ],
-)
-def test_bad_input_is_one_line(system, options, word, tmp_path):
-    code, _, err = finish(system, tmp_path / "run", *options)
-    lines = [line for line in err.splitlines() if line.startswith("error:")]
-    assert (code, len(lines), "Traceback" in err) == (2, 1, False), err
-    assert word in lines[0]
