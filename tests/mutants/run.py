@@ -26,6 +26,7 @@ from tests.mutants.planted import MUTANTS, Mutant, stale  # noqa: E402
 
 COPIED = ("benchmarks", "experiments", "jaxnas", "tests", "docs")
 LIMIT = 300  # seconds for the tests of one mistake; a mistake that hangs them is caught
+NOT_A_MISTAKE = ("SyntaxError", "IndentationError", "NameError", "UnboundLocalError", "ImportError")
 
 
 def copy_tree(target: Path) -> None:
@@ -41,13 +42,13 @@ def copy_tree(target: Path) -> None:
         shutil.copytree(ROOT / "requirements", target / "requirements")
 
 
-def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[str | None, float]:
+def run_tests(tree: Path, tests: tuple[str, ...]) -> dict[str, Any]:
     """Runs tests of a tree up to the first that fails.
 
     Returns:
-      The test that failed or what went wrong, None if all passed; and the seconds it took.
+      `caught`, the test that failed, None if all passed; `why`, how it failed; `seconds`.
     """
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "1000"}
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
     options = ("-x", "-q", "-p", "no:cacheprovider", "-n", "0", "-m", "not slow")
     begin = time.monotonic()
@@ -55,26 +56,33 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[str | None, float]:
         command = [sys.executable, "-m", "pytest", *options, *tests]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        return "time ran out", time.monotonic() - begin
-    seconds = time.monotonic() - begin
+        return {"caught": f"no end after {LIMIT} s", "why": "", "seconds": LIMIT}
+    found = {"caught": None, "why": "", "seconds": round(time.monotonic() - begin, 1)}
     if done.returncode == 0:
-        return None, seconds
-    if done.returncode not in (1, 2):  # 2 is an import that fails, which is a way to fall too
+        return found
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    if done.returncode != 1 or not lines:
         raise SystemExit(f"pytest ended with {done.returncode} for {' '.join(tests)}:\n{done.stdout}{done.stderr}")
-    fallen = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return (fallen[0] if fallen else "pytest itself"), seconds
+    test, _, why = lines[0].partition(" ")[2].partition(" - ")
+    return {**found, "caught": test, "why": why}
 
 
 def plant(mutant: Mutant, tree: Path) -> dict[str, Any]:
-    """Plants a mistake in a copy, runs its tests, takes it out again."""
+    """Plants a mistake in a copy, runs its tests, takes it out again.
+
+    Raises:
+      SystemExit: a text that Python does not even run.
+    """
     path = tree / mutant.file
     right = path.read_text()
     path.write_text(right.replace(mutant.old, mutant.new))
     try:
-        fallen, seconds = run_tests(tree, mutant.tests)
+        found = run_tests(tree, mutant.tests)
     finally:
         path.write_text(right)
-    return {"caught": fallen, "seconds": round(seconds, 1)}
+    if found["why"].startswith(NOT_A_MISTAKE):
+        raise SystemExit(f"{mutant.name} is no mistake that runs: {found['why']}")
+    return found
 
 
 def digest(mutant: Mutant, tree: Path) -> str:
@@ -127,15 +135,17 @@ def run(chosen: list[Mutant], results: dict[str, dict[str, Any]], path: Path, *,
         passed: set[tuple[str, ...]] = set()
         for number, mutant in enumerate(left, start=1):
             if mutant.tests not in passed:
-                fallen, _ = run_tests(tree, mutant.tests)
+                fallen = run_tests(tree, mutant.tests)["caught"]
                 if fallen:
-                    raise SystemExit(f"{fallen} fails without any mistake")
+                    print(f"{number}/{len(left)} {mutant.name}: {fallen} fails without any mistake", flush=True)
+                    results.pop(mutant.name, None)
+                    continue
                 passed.add(mutant.tests)
             results[mutant.name] = {**plant(mutant, tree), "digest": digests[mutant.name]}
             path.write_text(json.dumps(results, indent=1))
             found = results[mutant.name]
-            shown = found["caught"] or "SURVIVES"
-            print(f"{number}/{len(left)} {mutant.name}: {shown} ({found['seconds']} s)", flush=True)
+            shown = f"{found['caught']} ({found['why'][:60]})" if found["caught"] else "SURVIVES"
+            print(f"{number}/{len(left)} {mutant.name}: {shown}, {found['seconds']} s", flush=True)
 
 
 def main() -> int:
@@ -155,10 +165,9 @@ def main() -> int:
     run(chosen, results, options.results, again=options.again)
     if options.out:
         options.out.write_text(table(results))
-    survivors = [m.name for m in chosen if not results[m.name]["caught"]]
-    caught = len(chosen) - len(survivors)
-    print(f"{caught} of {len(chosen)} caught" + (f"; survivors: {', '.join(survivors)}" if survivors else ""))
-    return 1 if survivors else 0
+    left = [mutant.name for mutant in chosen if not results.get(mutant.name, {}).get("caught")]
+    print(f"{len(chosen) - len(left)} of {len(chosen)} caught" + (f"; not caught: {', '.join(left)}" if left else ""))
+    return 1 if left else 0
 
 
 if __name__ == "__main__":
