@@ -190,7 +190,7 @@ def parse(
     if smoke is not None and "--smoke" in words:
         config = smoke(config)
     text = f"Preset {name} of {', '.join(presets)}; name another one first to see and use its values."
-    options = _read(_options(config, smoke is not None), words, prog=f"{system} [PRESET]", description=text)
+    options = _read(_options(config, smoke is not None), words, f"{system} [PRESET]", text)
     check_ranges(options)
     small = getattr(options, "smoke", False)
     default_workdir = Path("runs") / _folder(system, name, options.config, small)
@@ -198,14 +198,14 @@ def parse(
     return Launch(options.config, name, workdir, small, options.checkpoint_seconds)
 
 
-def _read(kind: type, words: list[str], **texts: str) -> Any:
+def _read(kind: type, words: list[str], prog: str, description: str) -> Any:
     """Hands the words to tyro; its refusal, a box of several lines, becomes one."""
     import tyro
 
     refusal, config = io.StringIO(), (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
     try:
         with contextlib.redirect_stderr(refusal):
-            return tyro.cli(kind, args=words, config=config, **texts)
+            return tyro.cli(kind, prog=prog, description=description, args=words, config=config)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -57,8 +57,8 @@ def _with_defaults(found: dict[str, Any], config: Any) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in whole:
-            made = field.default_factory is not dataclasses.MISSING
-            whole[field.name] = settings_of(field.default_factory() if made else field.default)  # type: ignore[misc]
+            factory = field.default_factory
+            whole[field.name] = settings_of(field.default if factory is dataclasses.MISSING else factory())
         elif dataclasses.is_dataclass(value) and isinstance(whole[field.name], dict):
             whole[field.name] = _with_defaults(whole[field.name], value)
     return whole
