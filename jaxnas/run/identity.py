@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,8 @@ from jaxnas.run.workdir import read_sealed, write_sealed, write_text
 
 __all__ = ["IDENTITY", "STATE", "Identity", "differences", "refuse", "tie"]
 
-# Raised when a step makes something else of a saved state of the same form, so that older runs are not gone on with.
+# The version of what a saved state means. It goes up when a step starts to make something else of a state of the same
+# form: checkpoints of before are then refused.
 STATE = 1
 
 IDENTITY = "run.json"
@@ -34,7 +34,7 @@ class Identity(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """The content of `run.json`."""
-        return {"seed": self.seed, "state": STATE, "config": settings_of(self.config)}
+        return {"seed": int(self.seed), "state": STATE, "config": settings_of(self.config)}
 
     def mark(self) -> dict[str, Any]:
         """The record, short: what each checkpoint and each kept result of the run carries."""
@@ -115,15 +115,9 @@ def refuse(place: str, what: str, changed: list[tuple[str, Any, Any]]) -> None:
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """The fields in which two configurations or mappings differ, as `(dotted name, value, other value)`."""
-    if dataclasses.is_dataclass(one) and type(one) is type(other):
-        one, other = _fields(one), _fields(other)
+    """The entries in which two nested mappings differ, as `(dotted name, value, other value)`."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         names = [f"{prefix}.{name}" if prefix else name for name in {**one, **other}]
         pairs = [(one.get(name), other.get(name)) for name in {**one, **other}]
         return [found for name, pair in zip(names, pairs, strict=True) for found in differences(*pair, name)]
     return [] if repr(one) == repr(other) else [(prefix or "config", one, other)]
-
-
-def _fields(config: Any) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

@@ -98,12 +98,13 @@ class Run:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._signals.__exit__()
         services, self._services = self._services, None
-        if services is not None:
-            for writer in (services.metrics, *services.writers):
+        try:
+            for writer in (services.metrics, *services.writers) if services is not None else ():
                 getattr(writer, "close", lambda: None)()
-            if self.result is None:
+            if services is not None and self.result is None:
                 services.clock.record(None, None)
-        self._owner.release()
+        finally:
+            self._owner.release()
         if isinstance(error, OSError) and is_full(error):
             raise OSError(f"workdir {self.path} cannot be written to: {reason(error)}") from error
 
