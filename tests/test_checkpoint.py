@@ -1,6 +1,7 @@
 """Checkpoints come back bit for bit or not at all: every kind of leaf, every kind of damage."""
 
 import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -397,6 +398,29 @@ def test_a_killed_owner_leaves_nothing_behind(tmp_path):
     with Owner(tmp_path, "workdir") as owner:
         assert owner.held
     assert not owner.held
+
+
+def test_a_folder_that_cannot_be_locked_costs_one_line(tmp_path, monkeypatch, capsys):
+    filelock = pytest.importorskip("filelock")
+
+    def fail(code):
+        def acquire(self, **_):
+            raise OSError(code, os.strerror(code))
+
+        return acquire
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "acquire", fail(errno.ENOLCK))
+        with Owner(tmp_path, "workdir") as owner:
+            assert owner.held
+        assert "nothing else may write there" in capsys.readouterr().err
+        patch.setattr(filelock.FileLock, "acquire", fail(errno.EROFS))
+        with pytest.raises(ValueError, match="cannot be written to: Read-only file system"):
+            Owner(tmp_path, "workdir").acquire()
+        patch.setattr(sys, "stderr", None)
+        patch.setattr(filelock.FileLock, "acquire", fail(errno.ENOLCK))
+        Owner(tmp_path, "workdir").acquire()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_failed_save_leaves_what_was_there_and_no_litter(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checkpoint.broken import Broken, breaking, first_line, quiet
+from jaxnas.checkpoint.broken import Broken, breaking, first_line, quiet, tell
 from jaxnas.checkpoint.leaves import NOTHING, checksum, decode, encode, is_stored, named_leaves, type_name
 from jaxnas.checkpoint.owner import Owner, is_writer
 from jaxnas.checkpoint.sealed import Damaged, digest, sealed, unsealed
@@ -196,7 +195,7 @@ class Checkpoints:
 
     def _skip(self, step: int, reason: Exception) -> None:
         self._broken.add(step)
-        print(f"jaxnas: skipped checkpoint {self._path(step)}: {reason}", file=sys.stderr)
+        tell(f"jaxnas: skipped checkpoint {self._path(step)}: {reason}")
 
     def _sweep(self) -> None:
         """Deletes what killed and failed saves have left."""

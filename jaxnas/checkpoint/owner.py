@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jaxnas.checkpoint.broken import tell
 
 __all__ = ["Owner", "is_writer"]
 
@@ -59,7 +60,7 @@ class Owner:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise ValueError(f"{place} cannot be written to: {error.strerror}") from None
-            print(f"{place} cannot be locked ({error.strerror}): nothing else may write there", file=sys.stderr)
+            tell(f"{place} cannot be locked ({error.strerror}): nothing else may write there")
         self._lock = lock
 
     def release(self) -> None:
