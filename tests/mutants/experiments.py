@@ -56,6 +56,14 @@ MUTANTS = (
         TRAINING,
     ),
     Mutant(
+        "retrained-sharp",
+        "the label smoothing of a recipe not passed on to the retraining",
+        "experiments/retrain.py",
+        "        label_smoothing=recipe.label_smoothing,\n",
+        "",
+        ("tests/experiments/test_retrain.py::test_the_rest_of_the_recipe_reaches_the_training",),
+    ),
+    Mutant(
         "policy-replaced",
         "the weights' batch drawn with replacement, like the policy's",
         "experiments/batches.py",
@@ -126,6 +134,14 @@ MUTANTS = (
         "return jnp.mean(jnp.where(_is_class(labels, logits), losses, jnp.nan))",
         "return jnp.sum(jnp.where(_is_class(labels, logits), losses, jnp.nan))",
         TRAINING,
+    ),
+    Mutant(
+        "label-range",
+        "a label outside of the classes costs nothing",
+        "jaxnas/train.py",
+        "jnp.where(_is_class(labels, logits), losses, jnp.nan)",
+        "losses",
+        ("tests/test_train.py",),
     ),
     Mutant(
         "drop-path-step",

@@ -94,7 +94,7 @@ MUTANTS = (
         FOLDER + "blocks.py",
         "conv(x[:, 1:, 1:], odd, stride=2",
         "conv(x, odd, stride=2",
-        ("tests/ops/test_ops.py", "tests/spaces/test_darts_goldens.py"),
+        ("tests/ops/test_blocks.py",),
     ),
     Mutant(
         "mbconv-relu",
@@ -102,7 +102,7 @@ MUTANTS = (
         FOLDER + "mbconv.py",
         'jax.nn.relu6(self.style.norm("depthwise_norm")(x))',
         'jax.nn.relu(self.style.norm("depthwise_norm")(x))',
-        ("tests/spaces/test_proxyless.py",),
+        ("tests/ops/test_blocks.py",),
     ),
     Mutant(
         "initial-scale",
