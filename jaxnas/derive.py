@@ -184,4 +184,5 @@ def _merge(total, new, share):
     (mean, variance), (new_mean, new_variance) = total, new
     gap = new_mean - mean
     variance = (1 - share) * variance + share * new_variance + share * (1 - share) * jnp.square(gap)
-    return mean + share * gap, variance
+    # Images may be wider than the averages, which keep their type.
+    return (mean + share * gap).astype(mean.dtype), variance.astype(mean.dtype)

@@ -60,7 +60,7 @@ class NetworkConfig(SizeConfig):
     operations: Names = PRIMITIVES
     """Candidates of every edge."""
     dtype: Text = "float32"
-    """Of the computation: float32 or bfloat16. Weights stay float32."""
+    """Of the computation: float32, bfloat16 (weights stay float32), or for checking float64, with JAX_ENABLE_X64=1."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,7 @@ class NetworkConfig:
     expansions: Sides = (3, 6)
     """Expansion factors to choose from."""
     dtype: Text = "float32"
-    """Of the computation: float32 or bfloat16. Weights stay float32."""
+    """Of the computation: float32, bfloat16 (weights stay float32), or for checking float64, with JAX_ENABLE_X64=1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TreeNetworkConfig:
     bottleneck: Depth = 4
     """Factor from a cell's inner to its outer width."""
     dtype: Text = "float32"
-    """Of the computation: float32 or bfloat16. Weights stay float32."""
+    """Of the computation: float32, bfloat16 (weights stay float32), or for checking float64, with JAX_ENABLE_X64=1."""
 
 
 @dataclasses.dataclass(frozen=True)

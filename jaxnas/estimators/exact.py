@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch, Estimate, Estimator, Tree, one_hot_paths, sparse_paths
+from jaxnas.dtypes import wide_dtype
 from jaxnas.estimators.evaluation import no_state, wide
 from jaxnas.policies import categorical
 
@@ -68,7 +69,10 @@ def exact(*, dense: bool = True, limit: int = 100_000) -> Estimator:
             (loss, aux), weight_grads = jax.value_and_grad(lambda p: loss_fn(to_paths(arch), p), has_aux=True)(params)
             log_p, score = jax.value_and_grad(policy.log_prob)(logits, arch)
             policy_grads = jax.tree.map(lambda s: loss * s, score)
-            return jax.tree.map(lambda leaf: jnp.exp(log_p) * leaf, (loss, policy_grads, weight_grads, aux))
+            p = jnp.exp(log_p)
+            return jax.tree.map(
+                lambda leaf: p * leaf.astype(wide_dtype(leaf.dtype)), (loss, policy_grads, weight_grads, aux)
+            )
 
         def body(total, arch):
             return jax.tree.map(jnp.add, total, term(arch)), None

@@ -113,7 +113,8 @@ def _sum_windows(starts: tuple[tuple[int, ...], ...], rows: int, phases: jax.Arr
     """`sum_t kernel[t] * phases[starts[t]]`, windows of `rows` rows that are as long as the kernel's last axis."""
     length = kernel.shape[-1]
     windows = [phases[i, j, :, top : top + rows, left : left + length] for i, j, top, left in starts]
-    return sum(window * tap for window, tap in zip(windows, kernel, strict=True)).astype(phases.dtype)
+    terms = [window.astype(kernel.dtype) * tap for window, tap in zip(windows, kernel, strict=True)]
+    return sum(terms).astype(phases.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

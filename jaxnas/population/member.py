@@ -141,7 +141,7 @@ def train_member(family: Family, recipe: Recipe) -> Callable[[Member, Population
             state = jax.lax.fori_loop(begin, end, step, state._replace(total=jnp.zeros_like(state.total)))
             judge = functools.partial(_judge, family, recipe, member.arch, state, data.train[0])
             judged = {name: judge(*part) for name, part in data.parts.items()}
-            return (end, state), (judged, state.total / (end - begin))
+            return (end, state), (judged, state.total / (end - begin).astype(state.total.dtype))
 
         images = _prepared(recipe, None, data.train[0][: recipe.batch_size])
         params = family.init(key_init, images)

@@ -57,6 +57,6 @@ def annealed(first: float = 1.0, last: float = 0.03, *, epochs: int = 150, steps
 
     def schedule(step):
         t = jnp.minimum(step // steps_per_epoch + 1, epochs)
-        return last + (1 - t / epochs) * (first - last)
+        return last + (1 - jnp.asarray(t, jnp.result_type(float)) / epochs) * (first - last)
 
     return schedule

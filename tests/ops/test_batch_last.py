@@ -40,7 +40,7 @@ def test_avg_pool_and_its_gradient(x):
 
 @pytest.mark.parametrize("reference", [0, 2])
 def test_norm_and_its_gradients(reference):
-    x, scale, bias = last(X) + 3.0, jnp.array([1.0, -2.0, 0.5]), jnp.array([0.1, 0.2, 0.3])
+    x, scale, bias = last(X) + 3.0, jnp.float32([1.0, -2.0, 0.5]), jnp.float32([0.1, 0.2, 0.3])
     wanted, pull = jax.vjp(functools.partial(batch_last.norm, reference=reference), x, scale, bias)
     norm = ops.Norm(affine=True, reference=reference)
     plain = norm.apply({"params": {"scale": scale, "bias": bias}}, X + 3.0)

@@ -242,7 +242,7 @@ def test_classifier_averages_and_has_a_bias():
 
 
 def test_drop_path_keeps_the_mean():
-    y = np.asarray(drop_path(jax.random.key(3), jnp.ones((20_000, 1, 2)), 0.3))
+    y = np.asarray(drop_path(jax.random.key(3), jnp.ones((20_000, 1, 2), jnp.float32), 0.3))
     assert set(np.unique(y)) == {np.float32(0), np.float32(1 / np.float32(0.7))}
     assert np.array_equal(y[..., 0], y[..., 1])  # whole examples
     error = np.sqrt(0.3 / 0.7 / len(y))

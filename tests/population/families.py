@@ -1,6 +1,7 @@
 """A population that trains in a second: chains of small dense layers on points in a plane."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ KEY = jax.random.key(1)
 
 def dense(features):
     def init(key, x):
-        return {"kernel": jax.random.normal(key, (x.shape[-1], features)) / np.sqrt(x.shape[-1])}
+        return {"kernel": jax.random.normal(key, (x.shape[-1], features), jnp.float32) / math.sqrt(x.shape[-1])}
 
     return Op(init, lambda params, x, *, key=None: x @ params["kernel"])
 
