@@ -165,7 +165,7 @@ def test_examples_after_the_reference_are_judged_alone():
             {"operations": ("none", "max_pool_3x3")},
             "operations: unknown 'max_pool_3x3', accepted are none, skip_connect",
         ),
-        ({"dtype": "float16"}, "dtype must be 'float32' or 'bfloat16', got 'float16'"),
+        ({"dtype": "float16"}, "dtype must be 'float32', 'bfloat16' or 'float64', got 'float16'"),
         ({"lowering": "fast"}, "lowering must be"),
     ],
 )
