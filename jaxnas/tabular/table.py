@@ -79,7 +79,7 @@ def from_arrays(
     return Table(choices, filled, name, None if present.all() else jnp.asarray(present))
 
 
-def missing(dtype: Any) -> np.generic:
+def missing(dtype: Any) -> Any:
     """What stands in a metric where nothing is known: NaN, or the least number of an integer type."""
     dtype = np.dtype(dtype)
     return dtype.type(np.iinfo(dtype).min if np.issubdtype(dtype, np.integer) else np.nan)

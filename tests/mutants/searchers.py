@@ -91,8 +91,8 @@ MUTANTS = (
         "chain-rule",
         "the objective's factor left out of the loss's gradient",
         FOLDER + "gradient.py",
-        "lambda g, d: factor * g + d",
-        "lambda g, d: g + d",
+        "lambda g, d: (factor * g + d).astype(d.dtype)",
+        "lambda g, d: (g + d).astype(d.dtype)",
         PROXYLESS,
     ),
     Mutant(
