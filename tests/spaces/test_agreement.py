@@ -222,7 +222,7 @@ def test_bfloat16_gives_float32_logits_and_gradients_close_by(case):
         found = graded(half.apply)(params, sparse_paths(arch), images())[1]
         apart, length = (optax.tree.norm(tree) for tree in (jax.tree.map(jnp.subtract, found, wanted), wanted))
         assert 0 < apart < 0.2 * length
-    with pytest.raises(ValueError, match="dtype must be 'float32' or 'bfloat16', got 'float16'"):
+    with pytest.raises(ValueError, match="dtype must be 'float32', 'bfloat16' or 'float64', got 'float16'"):
         row.build(dtype="float16")
 
 
