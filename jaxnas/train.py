@@ -30,16 +30,18 @@ class ChildrenState(NamedTuple):
     """Children of one space; every leaf has a leading axis `P`.
 
     Attributes:
+      step: int32 `[P]`, steps done, rejected ones included.
+      bad: int32 `[P]`, how many steps of each child were rejected because something about them was not finite.
       params: weights; those of operations that a child does not have get no gradient: weight decay alone moves them.
       opt: optimiser states.
       archs: their architectures.
-      bad: int32 `[P]`, how many steps of each child were rejected because something about them was not finite.
     """
 
+    step: jax.Array
+    bad: jax.Array
     params: Params
     opt: optax.OptState
     archs: Arch
-    bad: jax.Array
 
 
 class NetworkState(NamedTuple):
@@ -125,7 +127,8 @@ def children(space: SearchSpace, tx: optax.GradientTransformation) -> Trainer:
     def init(key, x, archs):
         population = len(jax.tree.leaves(archs)[0])
         params = jax.lax.map(lambda k: space.init(k, x), jax.random.split(key, population))
-        return ChildrenState(params, jax.vmap(tx.init)(params), archs, jnp.zeros(population, jnp.int32))
+        zeros = jnp.zeros(population, jnp.int32)
+        return ChildrenState(zeros, zeros, params, jax.vmap(tx.init)(params), archs)
 
     def step(key, state, batch):
         images, labels = batch
@@ -144,7 +147,8 @@ def children(space: SearchSpace, tx: optax.GradientTransformation) -> Trainer:
             return kept, {"loss": loss, "accuracy": correct, "nonfinite": (~good).astype(jnp.float32)}
 
         (params, opt), info = jax.lax.map(advance, (state.params, state.opt, state.archs))
-        return ChildrenState(params, opt, state.archs, state.bad + info["nonfinite"].astype(jnp.int32)), info
+        bad = state.bad + info["nonfinite"].astype(jnp.int32)
+        return ChildrenState(state.step + 1, bad, params, opt, state.archs), info
 
     return Trainer(init, step)
 

@@ -11,6 +11,7 @@ import optax
 from jaxnas.base import Estimator, Op, Tree, dense_paths
 from jaxnas.dtypes import wide_dtype, wide_dtype_of
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
+from jaxnas.guard import guarded
 from jaxnas.policies import categorical, split_like
 from jaxnas.relaxations import check_temperature, conditional_noise, conditional_perturbed, exponential, perturbed
 
@@ -214,4 +215,5 @@ def _square(gradient):
 def _descend(tx, state: ControlState, grads: ControlParams, learned: tuple[str, ...]) -> ControlState:
     kept = {name: jax.tree.map(jnp.zeros_like, leaf) for name, leaf in grads._asdict().items() if name not in learned}
     updates, opt = tx.update(grads._replace(**kept), state.opt, state.control)
-    return ControlState(optax.apply_updates(state.control, updates), opt)
+    new, _ = guarded(ControlState(optax.apply_updates(state.control, updates), opt), state)
+    return new

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxnas.base import Estimator, Policy
 from jaxnas.dtypes import wide_dtype_of
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
+from jaxnas.guard import guarded
 from jaxnas.policies import categorical
 
 __all__ = ["Baseline", "ReinforceState", "reinforce"]
@@ -38,7 +39,7 @@ def reinforce(
 
     * `none`: 0.
     * `moving_average`: of the losses of earlier steps, `b <- decay b + (1 - decay) mean(loss)` after it was used; the
-      first step sets it.
+      first step sets it. Losses that are not finite are left out of it.
     * `inclusive_average`: the same average, but moved before it is used, as in the released code of ProxylessNAS with
       `decay=0.01`; `S >= 2`. A sample is then part of its own baseline, and the mean is `1 - (1 - decay) / S` of the
       gradient, in the first step `1 - 1 / S`.
@@ -95,6 +96,8 @@ def reinforce(
             levels = (average if baseline == "inclusive_average" else state.baseline)[None]  # zero where there is none
         grads = score_gradient(own, theta, archs, (losses - levels) / num_samples)
         info = {"baseline": jnp.mean(levels)}
-        return ReinforceState(average, state.step + 1), estimate_of(found, grads, policy_params, info)
+        # A loss that is not finite would stay in the average for good.
+        state, _ = guarded(ReinforceState(average, state.step + 1), state)
+        return state, estimate_of(found, grads, policy_params, info)
 
     return Estimator(init, estimate)

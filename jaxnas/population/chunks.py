@@ -27,9 +27,9 @@ class Population(NamedTuple):
     """What became of `P` members, as numpy arrays; `J` judgements.
 
     Attributes:
-      accuracy: `[P, J]` by part of the data, NaN once a loss was not finite.
-      loss: `[P, J]`, mean training loss in nats since the judgement before.
-      good: `[P]`, whether every loss and gradient was finite.
+      accuracy: `[P, J]` by part of the data, NaN after a step that was not finite and for logits that are not.
+      loss: `[P, J]`, mean training loss in nats since the judgement before, NaN after a step that was not finite.
+      good: `[P]`, whether every loss, every gradient and all weights and moments were finite.
       seconds: `[P]`, wall time of the call that trained the member, divided by its members; compilation left out.
       params: weights, leaves `[P, ...]`; None unless they were asked for.
     """
@@ -136,13 +136,16 @@ def train_population(
             checkpoints.own()
         calls = _each_call(compiled, state, first, chunk, devices, seconds if by_time else None)
         every = SAVE_SECONDS if by_time else 0.0
-        _saved(calls, size, lambda done: checkpoints and checkpoints.save(done, state, meta), every, on_chunk)
+
+        def save(done: int) -> None:
+            if checkpoints is not None:
+                checkpoints.save(done, state, meta)
+
+        _saved(calls, size, save, every, on_chunk)
     return Population(seconds=state["seconds"], **state["found"])
 
 
-def _saved(
-    calls: Iterator[tuple[int, float]], size: int, save: Callable[[int], object], every: float, on_chunk
-) -> None:
+def _saved(calls: Iterator[tuple[int, float]], size: int, save: Callable[[int], None], every: float, on_chunk) -> None:
     """Goes through the calls; saves every so many seconds, after the last call, and when `on_chunk` raises."""
     last = time.monotonic()
     for done, passed in calls:

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Batch, Estimate, Estimator, Params, Paths, Policy, Searcher, SearchSpace, Tree
+from jaxnas.guard import guarded
 from jaxnas.policies import entropy
+from jaxnas.searchers.incumbent import NO_OPERATION
 from jaxnas.searchers.state import (
     Objective,
     PolicyGradient,
@@ -47,7 +49,8 @@ def gradient_search(
     * `bilevel`: first the policy descends on its own batch, then the weights on theirs, under the new policy (DARTS,
       ProxylessNAS).
 
-    A step whose loss or gradient is not finite is counted in `info.nonfinite` and changes nothing but counters.
+    A step whose loss, gradients or resulting state are not all finite is rejected: `info.nonfinite` and the state's
+    `bad` count it, and all else stays as it was before the step (`jaxnas.guard`).
 
     Args:
       space: the supernet.
@@ -73,7 +76,8 @@ def gradient_search(
       weight_estimator: without a state of its own, for the weights' step when bilevel; by default `estimator`.
 
     Returns:
-      The searcher; `state` is a `SearchState`, `info` a `SearchInfo`.
+      The searcher; `state` is a `SearchState`, `info` a `SearchInfo`. `decode` gives -1, which is no operation, for
+      every decision of a policy whose parameters are NaN or infinite.
 
     Raises:
       ValueError: an unknown `level`, or what only a bilevel search knows with a joint one.
@@ -108,8 +112,11 @@ def gradient_search(
         key_params, key_policy, key_estimator = jax.random.split(key, 3)
         params = space.init(key_params, batch.weights[0])
         policy_params = policy.init(key_policy)
+        zero = jnp.zeros((), jnp.int32)
         return SearchState(
-            jnp.zeros((), jnp.int32),
+            zero,
+            zero,
+            zero,
             params,
             policy_params,
             weight_tx.init(params),
@@ -120,9 +127,8 @@ def gradient_search(
     def step(key, state, batch):
         moved = _joint(parts, key, state, batch) if level == "joint" else _bilevel(parts, when, key, state, batch)
         new, seen = moved
-        finite = jnp.all(jnp.isfinite(jnp.stack([*seen.policy, seen.loss, seen.weight_norm])))
-        kept = jax.tree.map(lambda a, b: _unless(finite, a, b), new, state)
-        new = kept._replace(step=state.step + 1, estimator=new.estimator)
+        new, good = guarded(new, state, *seen.policy, seen.loss, seen.weight_norm)
+        new = new._replace(step=state.step + 1, bad=state.bad + (~good).astype(jnp.int32))
         info = SearchInfo(
             seen.loss - seen.own,
             seen.accuracy,
@@ -132,13 +138,16 @@ def gradient_search(
             seen.temperature,
             seen.weight_norm,
             seen.policy.norm,
-            ~finite,
+            ~good,
         )
         return new, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), info)
 
     def decode(state):
         scores = state.policy_params
-        return space.derive(scores) if _is_logits(space, scores) else policy.mode(scores)
+        arch = space.derive(scores) if _is_logits(space, scores) else policy.mode(scores)
+        # Minus infinity rules an operation out; with NaN or infinity the greatest score says nothing.
+        known = jax.tree.reduce(lambda so_far, leaf: so_far & jnp.all(leaf < jnp.inf), scores, jnp.array(True))
+        return jax.tree.map(lambda leaf: jnp.where(known, leaf, NO_OPERATION), arch)
 
     return Searcher(init, step, decode)
 
@@ -225,19 +234,20 @@ def _run(estimator: Estimator, loss: SearchLoss, key, state: SearchState, data: 
 
 def _own(estimate: Estimate) -> jax.Array:
     """The penalty that the loss itself has added."""
-    return estimate.aux.get("penalty", jnp.zeros(()))
+    return estimate.aux.get("penalty", jnp.zeros_like(estimate.value))
 
 
 def _move_policy(parts: _Parts, state: SearchState, value, grads, paths) -> tuple[SearchState, _PolicySeen]:
     """Chain rule through the objective, then the policy's optimiser."""
     total, (factor, direct) = jax.value_and_grad(parts.objective, (0, 1))(value, state.policy_params, paths)
-    grads = jax.tree.map(lambda g, d: factor * g + d, grads, direct)
+    grads = jax.tree.map(lambda g, d: (factor * g + d).astype(d.dtype), grads, direct)
     extra = {} if paths is None else {"paths": paths}
     if parts.policy_used is not None and paths is not None:
         extra["used"] = parts.policy_used(paths)
         grads = jax.tree.map(lambda g, own: jnp.where(own, g, jnp.zeros_like(g)), grads, extra["used"])
     updates, opt = parts.policy_tx.update(grads, state.policy_opt, state.policy_params, **extra)
-    new = state._replace(policy_params=optax.apply_updates(state.policy_params, updates), policy_opt=opt)
+    moved = optax.apply_updates(state.policy_params, updates)
+    new = state._replace(policy_steps=state.policy_steps + 1, policy_params=moved, policy_opt=opt)
     return new, _PolicySeen(value, total - value, optax.tree.norm(grads))
 
 
@@ -249,11 +259,6 @@ def _move_weights(parts: _Parts, state: SearchState, estimate: Estimate):
     temperature = estimate.info.get("temperature", jnp.zeros(()))
     norm = optax.tree.norm(estimate.weight_grads)
     return new, (estimate.value, _own(estimate), estimate.aux["accuracy"], temperature, norm)
-
-
-def _unless(finite: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """The new leaf, or the old one where the step was not finite; integers count on."""
-    return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(finite, new, old)
 
 
 def _is_logits(space: SearchSpace, policy_params: Tree) -> bool:

@@ -5,14 +5,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["BlackBoxInfo", "Incumbent", "better", "check_at_least", "no_incumbent", "scalar_fitness"]
+__all__ = ["NO_OPERATION", "BlackBoxInfo", "Incumbent", "better", "check_at_least", "no_incumbent", "scalar_fitness"]
+
+NO_OPERATION = -1  # what a search decodes as long as it has found nothing: outside of every decision's operations
 
 
 class Incumbent(NamedTuple):
     """The best architecture so far.
 
     Attributes:
-      row: its decisions, int32 `[D]`.
+      row: its decisions, int32 `[D]`; all of them `NO_OPERATION` as long as there is none.
       fitness: its fitness, infinite as long as there is none.
     """
 
@@ -34,7 +36,7 @@ class BlackBoxInfo(NamedTuple):
 
 def no_incumbent(num_decisions: int) -> Incumbent:
     """Before the first evaluation."""
-    return Incumbent(jnp.zeros(num_decisions, jnp.int32), jnp.array(jnp.inf, jnp.float32))
+    return Incumbent(jnp.full(num_decisions, NO_OPERATION, jnp.int32), jnp.array(jnp.inf, jnp.float32))
 
 
 def better(incumbent: Incumbent, rows: jax.Array, fitness: jax.Array) -> Incumbent:

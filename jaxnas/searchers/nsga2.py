@@ -77,7 +77,8 @@ def nsga2(
         keys = jax.random.split(key_child, attempts * population_size)
         made = jax.vmap(child, (0, None, None, None))(keys, state, ranks, crowding)
         fresh = flat.random(key_random, population_size)
-        return state, flat.split(jnp.where(state.told == 0, fresh, _new_first(state.rows, made)[:population_size]))
+        anything = jnp.any(jnp.isfinite(state.fitness[:, 0]))  # otherwise there is nobody to descend from
+        return state, flat.split(jnp.where(anything, _new_first(state.rows, made)[:population_size], fresh))
 
     return front_search(choices, ask, population_size, num_objectives)
 

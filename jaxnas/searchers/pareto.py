@@ -56,8 +56,10 @@ def pareto_ranks(fitness: jax.Array) -> jax.Array:
 def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
     """How far the neighbours of every row in its own front are (Deb et al. 2002, section III-B): `[P]`.
 
-    The sum over objectives of the gap between the next row on either side, in units of the front's range. The two ends
-    of a front are infinite; an objective in which a front does not vary adds nothing; rows that are not finite get 0.
+    The sum over objectives of the gap between the next row on either side, in units of the front's range. In every
+    objective the first and the last row of a front are infinite, whether or not they differ from the others: of three
+    equal rows two are infinite and one is 0. Between them, an objective in which a front does not vary adds nothing.
+    Rows that are not finite get 0.
 
     Args:
       fitness: `[P, M]`.

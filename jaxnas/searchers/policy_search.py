@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import BlackBox, Policy, Tree
+from jaxnas.guard import guarded
 from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent, better, check_at_least, no_incumbent, scalar_fitness
 from jaxnas.spaces.decisions import decisions
 
@@ -43,7 +44,8 @@ def policy_search(
 
     The policy's parameters follow `mean_b (f_b - baseline) grad log p(arch_b)`, downhill in fitness. The baseline is
     the average over what was told, the batch included, as in the released code: the estimate is biased by that, less
-    the closer the decay is to one. Fitness that is not finite teaches nothing.
+    the closer the decay is to one. Fitness that is not finite teaches nothing, and a step that would leave the policy,
+    its optimiser or the baseline infinite or NaN is not taken (`jaxnas.guard`).
 
     Args:
       choices: `SearchSpace.choices`.
@@ -72,11 +74,11 @@ def policy_search(
         del key
         values, bad = scalar_fitness(fitness)
         good = jnp.isfinite(values)
-        number = jnp.maximum(good.sum(), 1)
+        number = jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         mean = jnp.where(good, values, 0).sum() / number
-        any_good, rest = good.any(), 1 - baseline_decay
-        total = jnp.where(any_good, baseline_decay * state.total + rest * mean, state.total)
-        weight = jnp.where(any_good, baseline_decay * state.weight + rest, state.weight)
+        rest = 1 - baseline_decay
+        total = baseline_decay * state.total + rest * mean
+        weight = baseline_decay * state.weight + rest
         advantage = jnp.where(good, values - total / jnp.maximum(weight, rest), 0)
 
         def surrogate(policy_params):
@@ -84,10 +86,11 @@ def policy_search(
             return jnp.sum(advantage * log_prob) / number
 
         updates, opt = tx.update(jax.grad(surrogate)(state.policy_params), state.opt, state.policy_params)
-        moved = optax.apply_updates(state.policy_params, updates), opt
-        kept = state.policy_params, state.opt
-        policy_params, opt = jax.tree.map(lambda a, b: jnp.where(any_good, a, b), moved, kept)
+        moved = optax.apply_updates(state.policy_params, updates), opt, total, weight
+        before = state.policy_params, state.opt, state.total, state.weight
+        learned, taught = guarded(moved, before, alive=good.any())
         best = better(state.best, flat.join(archs), values)
-        return PolicySearchState(policy_params, opt, total, weight, best), BlackBoxInfo(best.fitness, bad)
+        # A batch whose step is rejected has taught nothing, so that all of it counts as bad.
+        return PolicySearchState(*learned, best), BlackBoxInfo(best.fitness, jnp.where(taught, bad, len(values)))
 
     return BlackBox(init, ask, tell, lambda state: flat.split(state.best.row))

@@ -64,8 +64,9 @@ def proxyless(
       warmup_steps: in which the architecture does not move, so that paths are drawn almost uniformly.
       rest_steps: after the warm-up, in which it does not move either; one epoch in the released code.
       policy_every: how many steps make one step of the architecture.
-      skip_zero_sampled: a block whose sampled operation is `zero` learns nothing from that batch, neither from the
-        loss nor from the latency, as in the released code. False follows equation 4.
+      skip_zero_sampled: whether a block whose sampled operation is `zero` learns nothing from that batch, neither from
+        the loss nor from the latency, as in the released code; False follows equation 4. It holds for the three modes
+        with gates. `reinforce`, whose samples all count, skips nothing, in the released code neither.
       num_samples: of `reinforce`, at least 2.
       baseline: of `reinforce`. That of the released code is an average of all rewards so far, nearly all of it the mean
         of the samples themselves: with ten samples the gradient is a tenth too small. `leave_one_out` is unbiased.
@@ -76,7 +77,7 @@ def proxyless(
 
     Raises:
       ValueError: another mode, a number of steps below zero, `policy_every` below one, a reward without `reinforce`,
-        too few samples.
+        too few samples, `skip_zero_sampled` with a space whose operations have no names.
     """
     if mode not in ("full_v2", "two", "full", "reinforce"):
         raise ValueError(f"mode must be 'full_v2', 'two', 'full' or 'reinforce', got {mode!r}")
@@ -93,7 +94,7 @@ def proxyless(
         "full": lambda: pathwise(st_softmax),
         "reinforce": lambda: reinforce(num_samples=num_samples, baseline=baseline, decay=0.01),
     }
-    skips = skip_zero_sampled and mode in ("full_v2", "two")
+    skips = skip_zero_sampled and mode != "reinforce"
 
     def when(step: jax.Array) -> jax.Array:
         late = step >= warmup_steps + rest_steps
@@ -153,17 +154,20 @@ def _policy_adam(learning_rate: float, *, rescale: bool) -> optax.GradientTransf
 
 
 def _without_sampled_zero(space: SearchSpace) -> Callable[[Paths], Tree]:
-    """Which rows of the logits a step may move: those whose sampled operation is not called `zero`."""
+    """Which rows of the logits a step may move: those whose sampled operation is not called `zero`.
+
+    The sampled operation is the one that runs in sparse paths, and the one with weight one in dense paths.
+    """
     names = space.about.operations
     if names is None:
         raise ValueError("skip_zero_sampled needs a space that names its operations in about.operations")
 
     def used(paths: Paths) -> Tree:
-        def row(index: jax.Array, own: tuple[str, ...]) -> jax.Array:
-            if "zero" not in own:
-                return jnp.ones((len(index), 1), bool)
-            return index[:, :1] != own.index("zero")
+        def row(sampled: jax.Array, own: tuple[str, ...]) -> jax.Array:
+            return sampled != own.index("zero") if "zero" in own else jnp.ones(sampled.shape, bool)
 
-        return {kind: row(index, names[kind]) for kind, index in paths.index.items()}
+        sparse, dense = paths.index, paths.weight
+        sampled = {kind: sparse[kind][:, :1] if sparse else jnp.argmax(dense[kind], -1)[:, None] for kind in dense}
+        return {kind: row(index, names[kind]) for kind, index in sampled.items()}
 
     return used

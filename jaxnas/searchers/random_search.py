@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import BlackBox, Tree
-from jaxnas.searchers.incumbent import BlackBoxInfo, check_at_least
+from jaxnas.searchers.incumbent import NO_OPERATION, BlackBoxInfo, check_at_least
 from jaxnas.searchers.pareto import survivors
 from jaxnas.spaces.decisions import decisions
 
@@ -18,8 +18,8 @@ class FrontState(NamedTuple):
     """The architectures that survived, best first.
 
     Attributes:
-      rows: `[P, D]`.
-      fitness: `[P, M]`, infinite where nothing is stored yet.
+      rows: `[P, D]`, random where nothing is stored yet.
+      fitness: `[P, M]`, infinite where nothing is stored yet or the fitness was not finite.
       told: architectures told so far.
     """
 
@@ -61,9 +61,8 @@ def front_search(choices: Tree, ask: Callable[..., Any], size: int, num_objectiv
     flat = decisions(choices)
 
     def init(key):
-        del key
-        rows = jnp.zeros((size, len(flat.counts)), jnp.int32)
-        return FrontState(rows, jnp.full((size, num_objectives), jnp.inf, jnp.float32), jnp.zeros((), jnp.int32))
+        nothing = jnp.full((size, num_objectives), jnp.inf, jnp.float32)
+        return FrontState(flat.random(key, size), nothing, jnp.zeros((), jnp.int32))
 
     def tell(key, state, archs, fitness):
         del key
@@ -77,4 +76,8 @@ def front_search(choices: Tree, ask: Callable[..., Any], size: int, num_objectiv
         state = FrontState(rows[kept], values[kept], state.told + len(told))
         return state, BlackBoxInfo(jnp.min(state.fitness[:, 0]), jnp.sum(~good, dtype=jnp.int32))
 
-    return BlackBox(init, ask, tell, lambda state: flat.split(state.rows[jnp.argmin(state.fitness[:, 0])]))
+    def decode(state):
+        first = jnp.argmin(state.fitness[:, 0])
+        return flat.split(jnp.where(jnp.isfinite(state.fitness[first, 0]), state.rows[first], NO_OPERATION))
+
+    return BlackBox(init, ask, tell, decode)

@@ -107,7 +107,9 @@ def unrolled_gradient(
     r = radius / jnp.where(length > 0, length, 1.0)  # v = 0: both shifts are none, and the mixed term is zero
 
     def shifted(sign: Any) -> Tree:
-        return jax.grad(train_fn)(policy_params, jax.tree.map(lambda w, d: w + (sign * r * d).astype(w.dtype), params, v))
+        return jax.grad(train_fn)(
+            policy_params, jax.tree.map(lambda w, d: w + (sign * r * d).astype(w.dtype), params, v)
+        )
 
     both = jax.lax.map(shifted, jnp.array([1.0, -1.0], length.dtype))  # one program for both signs
     mixed = jax.tree.map(lambda leaf: (leaf[0] - leaf[1]) / (2 * r), both)

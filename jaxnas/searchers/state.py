@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Batch, Params, Paths, SearchSpace, Tree
-from jaxnas.train import cross_entropy
+from jaxnas.train import cross_entropy, hits
 
 __all__ = ["Objective", "PolicyGradient", "SearchInfo", "SearchLoss", "SearchState", "classification_loss"]
 
@@ -21,7 +21,9 @@ class SearchState(NamedTuple):
     """All that the next step needs.
 
     Attributes:
-      step: steps done.
+      step: steps done, rejected ones included.
+      bad: steps that were rejected because something about them was not finite. They left all that follows as it was.
+      policy_steps: accepted steps in which the policy descended.
       params: weights of the supernet.
       policy_params: logits, or the parameters of another policy. Never in the weight optimiser.
       weight_opt: state of the weights' optax transformation.
@@ -30,6 +32,8 @@ class SearchState(NamedTuple):
     """
 
     step: jax.Array
+    bad: jax.Array
+    policy_steps: jax.Array
     params: Params
     policy_params: Tree
     weight_opt: optax.OptState
@@ -50,8 +54,9 @@ class SearchInfo(NamedTuple):
       temperature: of the relaxation, where there is one.
       weight_norm: global norm of the weights' gradient, before clipping.
       policy_norm: of the policy's gradient.
-      nonfinite: 1 if a loss or a gradient was not finite. The step then changes neither weights, policy nor moments;
-        counters go on, those in the optimisers too, so that schedules keep to the step.
+      nonfinite: 1 if the step was rejected, because a loss, a gradient or the state that came out of it was not finite;
+        otherwise 0. A rejected step leaves weights, policy, moments and every count in the optimisers and the estimator
+        as they were, so that their schedules lag behind the number of steps by one for each rejected step.
     """
 
     loss: jax.Array
@@ -69,13 +74,13 @@ def classification_loss(space: SearchSpace, *, label_smoothing: float = 0.0) -> 
     """Mean cross-entropy in nats of a space on `(images, labels)`.
 
     Returns:
-      `loss(paths, params, batch, key) -> (loss, {"accuracy": ...})`; a key turns drop path on.
+      `loss(paths, params, batch, key) -> (loss, {"accuracy": ...})`; a key turns drop path on. Both are NaN if a label
+      lies outside of the classes.
     """
 
     def loss(paths, params, batch, key=None):
         images, labels = batch
         logits = space.apply(params, paths, images, key=key)
-        accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
-        return cross_entropy(logits, labels, label_smoothing), {"accuracy": accuracy}
+        return cross_entropy(logits, labels, label_smoothing), {"accuracy": jnp.mean(hits(logits, labels))}
 
     return loss

@@ -21,7 +21,7 @@ import pytest
 
 import jaxnas.estimators
 import jaxnas.relaxations
-from jaxnas.base import Estimate, Estimator
+from jaxnas.base import Batch, Estimate, Estimator, SearchSpace
 from jaxnas.estimators import (
     ESTIMATORS,
     arm,
@@ -50,6 +50,7 @@ from jaxnas.relaxations import (
     st_softmax,
     straight_through,
 )
+from jaxnas.searchers import gradient_search
 from jaxnas.spaces import gates
 
 ANNEALED = annealed(1.0, 0.5, epochs=4)
@@ -97,6 +98,7 @@ ROWS = [
     Row("disarm", disarm, binary=True),
     Row("rebar", rebar, (0.5, 0.5)),
     Row("relax", relax, (0.5, 0.5)),
+    Row("rebar, learned", lambda: rebar(tx=optax.adam(1e-2)), (0.5, 0.5 * np.exp(0.01))),
     Row("relax, learned", lambda: relax(tx=optax.adam(1e-2)), (0.5, 0.5 * np.exp(0.01))),
 ]
 EAGER = ["exact", "gumbel_softmax, 3 samples", "two_path_gate", "reinforce_self_critical", "relax"]
@@ -104,11 +106,11 @@ EAGER = ["exact", "gumbel_softmax, 3 samples", "two_path_gate", "reinforce_self_
 EVERY = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS], scope="module")
 
 KEY = jax.random.key(0)
-LOGITS = {"a": jnp.array([[0.4, -0.7, 1.1], [0.2, 0.3, -1.0]]), "b": jnp.array([[0.8, -0.2]])}
+LOGITS = {"a": jnp.float32([[0.4, -0.7, 1.1], [0.2, 0.3, -1.0]]), "b": jnp.float32([[0.8, -0.2]])}
 PARAMS = {
-    "ops": jnp.linspace(-1.0, 1.0, 18).reshape(2, 3, 3),
-    "gain": jnp.array([0.5, -1.5]),
-    "bias": jnp.array(0.3),
+    "ops": jnp.linspace(-1.0, 1.0, 18, dtype=jnp.float32).reshape(2, 3, 3),
+    "gain": jnp.float32([0.5, -1.5]),
+    "bias": jnp.float32(0.3),
 }
 
 
@@ -137,7 +139,7 @@ def compiled(row):
     estimate, traces = run(row), []
 
     def once(key, state, logits):
-        traces.append(key)
+        traces.append(None)
         assert len(traces) == 1, f"{row.name} was traced {len(traces)} times"
         return estimate(key, state, logits)
 
@@ -236,6 +238,53 @@ def test_schedules_of_temperature_advance_with_the_state(row):
     else:
         found = float(first.info["temperature"]), float(second.info["temperature"])
         assert found == pytest.approx(row.temperature, rel=1e-6)
+
+
+@EVERY
+def test_a_bad_batch_then_thirty_good_ones(row):
+    """Of a rejected step nothing survives but two counts, and the search goes on."""
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), row.logits)
+    space = SearchSpace(lambda key, x: row.params, None, None, None, shapes)
+
+    def loss(paths, params, data, key):
+        value, aux = loss_fn(paths, params)
+        return data[0] * value, aux
+
+    txs = optax.adam(0.01), optax.adam(0.01)
+    searcher = gradient_search(space, categorical(shapes), row.factory(), *txs, loss=loss, level="joint")
+    good, bad = (Batch((jnp.float32(factor),), (jnp.float32(factor),)) for factor in (1.0, jnp.nan))
+    step = jax.jit(searcher.step)
+    start = searcher.init(KEY, good)._replace(policy_params=row.logits)
+    state, info = step(KEY, start, bad)
+    assert info.nonfinite == 1
+    chex.assert_trees_all_equal(state, start._replace(step=state.step, bad=state.bad))
+    for i in range(30):
+        state, info = step(jax.random.fold_in(KEY, i), state, good)
+        assert info.nonfinite == 0
+    assert (state.step, state.bad, state.policy_steps) == (31, 1, 30)
+    chex.assert_tree_all_finite(state)
+    for before, after in ((start.policy_params, state.policy_params), (start.params, state.params)):
+        assert all(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max() > 1e-3, before, after)))
+
+
+@pytest.mark.parametrize("name", ["moving_average", "inclusive_average", "rebar", "relax"])
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_what_an_estimator_learns_by_itself_survives_a_loss_that_is_not_finite(name, bad):
+    averages = {baseline: reinforce(baseline=baseline, num_samples=2) for baseline in ("moving_average",)}
+    averages["inclusive_average"] = reinforce(baseline="inclusive_average", num_samples=2)
+    estimator = {**averages, "rebar": rebar(tx=optax.adam(1e-2)), "relax": relax(tx=optax.adam(1e-2))}[name]
+
+    @jax.jit
+    def estimate(state, factor):
+        def scaled(paths, params):
+            return factor * loss_fn(paths, params)[0], None
+
+        return estimator.estimate(KEY, state, LOGITS, scaled, PARAMS)
+
+    state, _ = estimate(estimator.init(KEY, LOGITS), 1.0)
+    after, found = estimate(state, bad)
+    assert not np.isfinite(found.value)  # the caller is told
+    chex.assert_trees_all_equal(after, state)
 
 
 def test_a_temperature_can_be_swept_under_vmap():

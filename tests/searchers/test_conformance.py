@@ -94,7 +94,7 @@ def started(row):
     searcher, traces = row.factory(SPACE), []
 
     def once(key, state, batch):
-        traces.append(key)
+        traces.append(None)
         assert len(traces) == 1, f"{row.name} was traced {len(traces)} times"
         return searcher.step(key, state, batch)
 
@@ -147,6 +147,46 @@ def test_scan_equals_a_loop_and_repeats_do_not_trace_again(row):
         state, info = step(jax.random.fold_in(KEY, state.step), state, batch(i))
         close(jax.tree.map(lambda leaf, i=i: leaf[i], infos), info)
     close(last, state)
+
+
+def spoiled(kind):
+    """The first batch with a mistake in it, and which searchers see that one."""
+    (x, labels), policy = batch(0)
+    bad = (x.at[0, 0].set(jnp.nan), labels) if kind == "images" else (x, labels.at[0].set(kind))
+    return Batch(bad, policy), Batch((x, labels), bad)
+
+
+@EVERY
+@pytest.mark.parametrize("kind", ["images", 4, -1])
+def test_a_bad_batch_then_thirty_good_ones(row, kind):
+    """Of a rejected step nothing survives but two counts, and the search goes on."""
+    searcher, start, step = started(row)
+    seen = spoiled(kind)[:1] if row.name.startswith("snas") else spoiled(kind)
+    for bad in seen:
+        state, info = step(KEY, start, bad)
+        assert info.nonfinite == 1
+        chex.assert_trees_all_equal(state, start._replace(step=state.step, bad=state.bad))
+        for i in range(30):
+            state, info = step(jax.random.fold_in(KEY, i), state, batch(i % 3))
+            assert info.nonfinite == 0
+        assert (state.step, state.bad, state.policy_steps) == (31, 1, 30)
+        chex.assert_tree_all_finite(state)
+        for field in ("params", "policy_params"):
+            moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), getattr(start, field), getattr(state, field))
+            assert all(jax.tree.leaves(moved)), moved
+
+
+@EVERY
+def test_a_policy_of_nan_decodes_to_no_operation(row):
+    searcher, state, _ = started(row)
+    for bad, ruled_out in ((jnp.nan, False), (jnp.inf, False), (-jnp.inf, True)):
+        logits = state.policy_params["edges"].at[0, 1].set(bad)
+        arch = jax.jit(searcher.decode)(state._replace(policy_params={"edges": logits}))
+        if ruled_out:
+            arch_like(SPACE.choices, arch)
+        else:
+            with pytest.raises(ValueError, match=r"operations must lie in 0..2, got \[-1, -1\]"):
+                arch_like(SPACE.choices, arch)
 
 
 @EVERY

@@ -47,18 +47,9 @@ def search(searcher, key, length, state=None):
     return jax.lax.scan(body, searcher.init(key, batch()) if state is None else state, length=length)
 
 
-def is_counter(leaf):
-    return jnp.issubdtype(leaf.dtype, jnp.integer)
-
-
-def frozen(state):
-    """All of a state but its counters."""
-    return [leaf for leaf in jax.tree.leaves(state) if not is_counter(leaf)]
-
-
-def counted_on(state):
-    """The state with every counter one further."""
-    return jax.tree.map(lambda leaf: leaf + 1 if is_counter(leaf) else leaf, state)
+def rejected(state):
+    """The state after a step that was rejected: two counts are one further, and nothing else has moved."""
+    return state._replace(step=state.step + 1, bad=state.bad + 1)
 
 
 # Which data moves what
@@ -128,16 +119,15 @@ def test_penalty_is_added_to_the_policy_only():
 
 @EVERY
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_bad_batch_changes_nothing_but_counters(factory, bad):
+def test_a_bad_batch_changes_nothing_but_two_counts(factory, bad):
     _, state, step = start(factory)
     state, _ = step(KEY, state, batch())
     halves = [batch(weights=bad)] if factory is snas else [batch(weights=bad), batch(policy=bad)]
     for half in halves:
         stopped, info = step(KEY, state, half)
         assert info.nonfinite == 1
-        chex.assert_trees_all_equal(frozen(stopped), frozen(state))
-        chex.assert_trees_all_equal(stopped, counted_on(state))  # the schedules keep to the step
-        assert any(map(is_counter, jax.tree.leaves(stopped.policy_opt)))
+        chex.assert_trees_all_equal(stopped, rejected(state))  # the counts of schedules too
+        assert any(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in jax.tree.leaves(stopped.policy_opt))
         after, info = step(KEY, stopped, batch())
         assert info.nonfinite == 0
         assert after.step == state.step + 2
@@ -151,7 +141,66 @@ def test_a_bad_penalty_is_counted_too():
     state = searcher.init(KEY, batch())
     new, info = jax.jit(searcher.step)(KEY, state, batch())
     assert info.nonfinite == 1
-    chex.assert_trees_all_equal(frozen(new), frozen(state))
+    chex.assert_trees_all_equal(new, rejected(state))
+    assert new.policy_steps == 0  # which tells whoever concludes from the search that nothing was found
+
+
+@pytest.mark.parametrize("level", ["joint", "bilevel"])
+@pytest.mark.parametrize(
+    ("weight_tx", "policy_tx"),
+    [
+        (optax.sgd(3e38), optax.sgd(0.1)),  # weights beyond the floating numbers
+        (optax.sgd(jnp.nan), optax.sgd(0.1)),
+        (optax.sgd(0.1), optax.chain(optax.scale(1e38), optax.scale(1e38))),  # logits
+        (optax.sgd(0.1), optax.chain(optax.scale(1e25), optax.adam(0.1))),  # a moment: the logits would stand still
+    ],
+)
+def test_what_comes_out_of_a_step_is_checked_too(level, weight_tx, policy_tx):
+    """The gradients that go in are finite; the state that comes out is not, and the search goes on from the one before."""
+    searcher = gradient_search(SPACE, categorical(SPACE.choices), exact(), weight_tx, policy_tx, loss=loss, level=level)
+    state = searcher.init(KEY, batch())
+    for _ in range(2):
+        after, info = jax.jit(searcher.step)(KEY, state, batch())
+        assert info.nonfinite == 1
+        assert np.isfinite(info.policy_norm)
+        chex.assert_trees_all_equal(after, rejected(state))
+        state = after
+
+
+def test_a_logit_of_minus_infinity_rules_an_operation_out_and_the_search_goes_on():
+    searcher = gradient_search(SPACE, categorical(SPACE.choices), exact(), optax.sgd(0.1), optax.sgd(0.1), loss=loss)
+    state = searcher.init(KEY, batch())
+    logits = jnp.array([[-jnp.inf, 0.0, 0.0], [0.0, 0.0, 0.0]])[:, : state.policy_params["edges"].shape[1]]
+    state = state._replace(policy_params={"edges": logits})
+    new, info = jax.jit(searcher.step)(KEY, state, batch())
+    assert info.nonfinite == 0
+    assert new.policy_params["edges"][0, 0] == -jnp.inf
+    assert new.policy_params["edges"][1, 0] != 0
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    "labels", [jnp.zeros((4, 1), jnp.int32), jnp.zeros(4), jnp.zeros(3, jnp.int32), jnp.zeros(4, bool)]
+)
+def test_labels_of_another_form_are_refused_when_traced(labels):
+    space = SPACE._replace(apply=lambda params, paths, x, *, key=None: x)
+    shape = str(labels.shape).replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(
+        ValueError, match=rf"labels must be integers of shape \(4,\), got {labels.dtype} of shape {shape}"
+    ):
+        jax.eval_shape(lambda y: classification_loss(space)(dense_paths({}), {}, (jnp.zeros((4, 3)), y)), labels)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 7])
+def test_a_label_outside_of_the_classes_is_nan(label):
+    space = SPACE._replace(apply=lambda params, paths, x, *, key=None: x)
+    for smoothing in (0.0, 0.1):
+        loss_fn = classification_loss(space, label_smoothing=smoothing)
+        value, aux = jax.jit(loss_fn)(dense_paths({}), {}, (jnp.eye(3), jnp.array([0, label, 2])))
+        assert np.isnan(value)
+        assert np.isnan(aux["accuracy"])  # of which `reward_loss` makes a reward
 
 
 # Scans and seeds
