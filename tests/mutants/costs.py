@@ -3,7 +3,6 @@
 from tests.mutants.mutant import Mutant
 
 TABLES = ("tests/costs/test_tables.py",)
-LATENCY = ("tests/costs/test_latency.py",)
 RESOURCES = ("tests/costs/test_snas_resources.py",)
 PROXYLESS = ("tests/searchers/test_first_steps_proxyless.py",)
 
@@ -54,7 +53,7 @@ MUTANTS = (
         "jaxnas/costs/latency/measure.py",
         "own = np.median(times[:, ::2] - times[:, 1::2], axis=0)",
         "own = np.median(times[:, ::2], axis=0)",
-        LATENCY,
+        ("tests/costs/test_measurement.py",),
     ),
     Mutant(
         "stride-access",
