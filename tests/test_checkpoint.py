@@ -167,11 +167,12 @@ def test_refused_and_failed_saves_do_not_hang_the_interpreter(tmp_path):
 
 
 def flip(folder: Path) -> None:
-    path = data_file(folder, 6)
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 8] = bytes(byte ^ 0xFF for byte in content[middle : middle + 8])
-    path.write_bytes(content)
+    """Flips the middle half of every file of arrays: where in them an array lies differs from save to save."""
+    for path in [*(folder / "step_6" / "state").rglob("d/*")]:
+        content = bytearray(path.read_bytes())
+        middle = slice(len(content) // 4, -(-3 * len(content) // 4))
+        content[middle] = bytes(byte ^ 0xFF for byte in content[middle])
+        path.write_bytes(content)
 
 
 def flip_meta(folder: Path) -> None:
@@ -180,8 +181,8 @@ def flip_meta(folder: Path) -> None:
 
 
 def truncate(folder: Path) -> None:
-    path = data_file(folder, 6)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for path in [*(folder / "step_6" / "state").rglob("d/*")]:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def truncate_everything(folder: Path) -> None:
