@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["at_least_one", "known_operations"]
+__all__ = ["at_least_one", "known_operations", "reference_examples"]
 
 
 def at_least_one(config: Any, names: Iterable[str]) -> None:
@@ -28,3 +28,13 @@ def known_operations(chosen: Sequence[str], accepted: Sequence[str]) -> None:
     for name in chosen:
         if name not in accepted:
             raise ValueError(f"operations: unknown {name!r}, accepted are {', '.join(accepted)}")
+
+
+def reference_examples(number: int) -> None:
+    """Refuses a number of reference examples, from which a batch takes its statistics, that is below zero.
+
+    Raises:
+      ValueError: that names the number.
+    """
+    if number < 0:
+        raise ValueError(f"reference must be a number of examples, at least 0, got {number}")

@@ -20,6 +20,7 @@ from jaxnas.base import About, Arch, SearchSpace, Tree, arch_like
 from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
 from jaxnas.ops import Classifier, Lowering, Style, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, used_cell
+from jaxnas.spaces.checks import reference_examples
 from jaxnas.spaces.darts_genotype import genotype, parse
 from jaxnas.spaces.darts_network import (
     PRIMITIVES,
@@ -133,6 +134,7 @@ def _graph(plan: CellPlan, config: DartsConfig, style: Style, drop_path: float) 
 
 
 def _space(name, config, derive, size, drop_path, lowering, dtype, reference) -> SearchSpace:
+    reference_examples(reference)
     style = Style(lowering=lowering, reference=reference)
     compute = compute_dtype(dtype)
     if not 0.0 <= drop_path < 1.0:

@@ -20,6 +20,7 @@ from jaxnas.base import About, Params, Paths, SearchSpace, arch_like
 from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
 from jaxnas.ops import Classifier, Lowering, Style, by_hand, from_linen, one_draw
 from jaxnas.spaces.cell import CellGraph, apply_cell, edge_params, group_of, init_cell, used_cell
+from jaxnas.spaces.checks import reference_examples
 from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_network import (
@@ -79,6 +80,7 @@ def nasbench201_space(
       ValueError: a size below one, fewer than two operations or an unknown one, another `dtype` or `lowering`.
     """
     config = NasBench201Config(channels, cells, num_classes, tuple(operations))
+    reference_examples(reference)
     style = Style(lowering=lowering, reference=reference)
     by_hand(lowering)  # refuses an unknown one
     return _space(config, style, compute_dtype(dtype))

@@ -17,6 +17,7 @@ import numpy as np
 from jaxnas.base import About, CostTable, Params, Paths, SearchSpace, arch_like
 from jaxnas.ops import Classifier, ConvNorm, Cost, Style, batch_last, by_hand, from_linen, one_draw, torch_uniform
 from jaxnas.spaces.cell import CellGraph, EdgeGroup, apply_cell, edge_params, init_cell, used_cell
+from jaxnas.spaces.checks import reference_examples
 from jaxnas.spaces.decisions import greatest
 from jaxnas.spaces.inherit import linen_network
 from jaxnas.spaces.nasbench201_edge import Choice, edge, operations
@@ -48,6 +49,7 @@ def nasbench201_small_space(
     for name, value in (("channels", channels), ("num_classes", num_classes)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    reference_examples(reference)
     if choice not in (None, "switch", "kernel"):
         raise ValueError(f"choice must be 'switch', 'kernel' or None, got {choice!r}")
     chosen: Choice = choice or ("switch" if by_hand("auto") else "kernel")

@@ -340,3 +340,9 @@ def test_form_that_a_space_does_not_have_is_refused():
         space = build(name)
         with pytest.raises(ValueError, match=r"network: space .* has no form \{'depth': 3\}"):
             network_costs(space, random_arch(space), SHAPE, depth=3)
+
+
+@pytest.mark.parametrize("name", ["darts", "snas", "nasbench201", "nasbench201-small"])
+def test_a_negative_number_of_reference_examples_is_refused(name):
+    with pytest.raises(ValueError, match="reference must be a number of examples, at least 0, got -1"):
+        registry.build(name, reference=-1)
