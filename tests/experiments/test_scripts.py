@@ -133,13 +133,12 @@ def test_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
     assert essentials(killed) == essentials(whole)
 
 
-@pytest.mark.slow
-def test_bad_losses_are_shown_and_bad_checkpoints_refused(tmp_path, capsys):
+def brief(**search):
+    """A random search of two candidates in the smallest of networks, and how it is started in a directory."""
     config = common.smoke(random_search.PRESETS["digits"])
     network = dataclasses.replace(config.network, cells=1)
-    search = dataclasses.replace(config.search, learning_rate=1e38, candidates=2)  # far outside of the field's range
+    search = dataclasses.replace(config.search, candidates=2, **search)
     config = dataclasses.replace(config, network=network, search=search)
-    path = tmp_path / "run"
 
     def start(path):
         with Run(path, config, writers=()) as run:
@@ -147,7 +146,23 @@ def test_bad_losses_are_shown_and_bad_checkpoints_refused(tmp_path, capsys):
                 random_search.main(run, random_search.prepare(config))
             return run.result
 
-    assert start(path)["bad_losses"] > 0
+    return start
+
+
+@pytest.mark.slow
+def test_bad_losses_are_shown_and_end_in_no_result(tmp_path, capsys):
+    start = brief(learning_rate=1e38)  # far outside of the field's range
+    assert exit_code(lambda: start(tmp_path), packages=("experiments",)) == 2
+    err = capsys.readouterr().err
+    assert "losses were not finite" in err
+    assert err.splitlines()[-1].startswith("error: every candidate gives logits that are not finite")
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_bad_checkpoints_are_refused(tmp_path, capsys):
+    path, start = tmp_path / "run", brief()
+    assert start(path)["bad_losses"] == 0
     (path / "result.json").unlink()
     saved = path / "checkpoints"
     foreign = tmp_path / "foreign"
