@@ -12,7 +12,7 @@ import pytest
 from jaxnas.base import Network, one_hot_paths, sparse_paths
 from jaxnas.searchers import coupled_sgd
 from jaxnas.spaces import darts_space, nasbench201_space
-from jaxnas.train import accuracy, children, cross_entropy, stand_alone
+from jaxnas.train import accuracy, children, cross_entropy, hits, stand_alone
 from tests.population.families import SPACE
 
 KEY = jax.random.key(1)
@@ -108,9 +108,32 @@ def test_a_child_without_a_finite_loss_stands_still():
     kernel = state.params["head"]["kernel"].at[1].set(jnp.nan)
     broken = state._replace(params={**state.params, "head": {"kernel": kernel}})
     (expected, _), (found, info) = step(KEY, state, BATCH), step(KEY, broken, BATCH)
+    stopped = broken._replace(step=state.step + 1, bad=state.bad + 1)
     for i in range(4):
-        chex.assert_trees_all_equal(child(found, i), child(broken if i == 1 else expected, i))
+        chex.assert_trees_all_equal(child(found, i), child(stopped if i == 1 else expected, i))
     np.testing.assert_array_equal(np.isfinite(info["loss"]), [True, False, True, True])
+    np.testing.assert_array_equal(info["nonfinite"], [0, 1, 0, 0])
+    np.testing.assert_array_equal(np.isnan(info["accuracy"]), [False, True, False, False])
+
+
+def test_children_go_on_after_a_bad_batch_which_is_counted_once():
+    _, state, step, _, _ = trained()
+    spoiled, info = step(KEY, state, (BATCH[0].at[0].set(jnp.nan), BATCH[1]))
+    np.testing.assert_array_equal(info["nonfinite"], np.ones(4))
+    chex.assert_trees_all_equal(spoiled, state._replace(step=state.step + 1, bad=state.bad + 1))
+    for i in range(5):
+        spoiled, info = step(jax.random.fold_in(KEY, i), spoiled, BATCH)
+    np.testing.assert_array_equal((spoiled.step, spoiled.bad), ([6] * 4, [1] * 4))
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(*map(jax.tree.leaves, (spoiled.params, state.params))))
+
+
+def test_weights_of_a_child_that_come_out_infinite_are_rejected():
+    trainer = children(SPACE, optax.chain(optax.scale(1e30), optax.sgd(1e30)))
+    state = jax.jit(trainer.init)(KEY, BATCH[0], ARCHS)
+    new, info = jax.jit(trainer.step)(KEY, state, BATCH)
+    assert np.isfinite(info["loss"]).all()
+    np.testing.assert_array_equal(info["nonfinite"], np.ones(4))
+    chex.assert_trees_all_equal(new.params, state.params)
 
 
 def test_architectures_are_data_to_one_program():
@@ -203,7 +226,28 @@ def test_a_step_without_a_finite_loss_changes_only_the_count():
     state, step = trainer.init(KEY, BATCH[0]), jax.jit(trainer.step)
     new, info = step(KEY, state, (BATCH[0].at[0].set(jnp.nan), BATCH[1]))
     assert np.isnan(info["loss"])
-    chex.assert_trees_all_equal(new, state._replace(step=state.step + 1))
+    assert info["nonfinite"] == 1
+    chex.assert_trees_all_equal(new, state._replace(step=state.step + 1, bad=state.bad + 1))
+    for _ in range(3):
+        new, info = step(KEY, new, BATCH)
+    assert (new.step, new.bad, info["nonfinite"]) == (4, 1, 0)
+    assert not np.array_equal(new.variables["params"], state.variables["params"])
+
+
+def test_statistics_that_come_out_infinite_are_rejected():
+    """Loss and gradient do not see them, and a running average never gets rid of an infinity."""
+    network = recorder([])
+
+    def apply(variables, x, *, key=None, train=False, drop_path=None):
+        y, after = network.apply(variables, x, key=key, train=train, drop_path=drop_path)
+        return y, {**after, "batch_stats": {"seen": after["batch_stats"]["seen"] * 3e38 * 1e9}}
+
+    trainer = stand_alone(Network(network.init, apply), SGD())
+    state = trainer.init(KEY, BATCH[0])
+    new, info = jax.jit(trainer.step)(KEY, state, BATCH)
+    assert np.isfinite(info["loss"])
+    assert info["nonfinite"] == 1
+    chex.assert_trees_all_equal(new, state._replace(step=state.step + 1, bad=state.bad + 1))
 
 
 def test_a_network_of_the_darts_space_trains_with_drop_path():
@@ -241,6 +285,49 @@ def test_accuracy_leaves_out_the_copies_that_fill_the_last_batch():
         found = jax.jit(functools.partial(accuracy, predict, batch_size=batch_size))(x, labels)
         assert found == pytest.approx(3 / 7)
         assert seen[-1] == shape
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_accuracy_of_logits_that_are_not_finite_is_nan(bad):
+    x = jnp.eye(4)[jnp.array([0, 1, 2, 3, 0])]
+    labels = jnp.array([0, 1, 0, 0, 1])
+    found = jax.jit(functools.partial(accuracy, lambda images: images, batch_size=3))
+    assert found(x, labels) == pytest.approx(2 / 5)
+    for logits in (x.at[3, 1].set(bad), jnp.full_like(x, bad), jnp.full_like(x, -jnp.inf)):
+        assert np.isnan(found(logits, labels))
+    assert found(x.at[:, 3].set(-jnp.inf), labels) == pytest.approx(3 / 5)  # a class that is ruled out
+
+
+def test_hits_are_one_zero_or_unknown():
+    logits = jnp.array([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [jnp.nan, 1.0]])
+    for dtype in (jnp.int32, jnp.uint8, jnp.int8):
+        labels = jnp.array([0, 1, 2, 0, 0], dtype)
+        np.testing.assert_array_equal(hits(logits, labels), [1, 0, np.nan, 1, np.nan])
+    wide = jnp.zeros((1, 300)).at[0, 256].set(1.0)
+    np.testing.assert_array_equal(hits(wide, jnp.zeros(1, jnp.uint8)), [0])  # class 256 is not class 0 of eight bits
+
+
+@pytest.mark.parametrize(
+    "labels", [jnp.zeros((3, 1), jnp.int32), jnp.zeros(3), jnp.zeros(2, jnp.int32), jnp.zeros((), jnp.int32)]
+)
+def test_labels_of_another_form_are_refused_when_traced(labels):
+    for fn in (cross_entropy, hits):
+        with pytest.raises(ValueError, match=rf"labels must be integers of shape \(3,\), got {labels.dtype} of shape"):
+            jax.eval_shape(fn, jnp.zeros((3, 4)), labels)
+    if labels.ndim:
+        with pytest.raises(ValueError, match="labels must be"):
+            jax.eval_shape(functools.partial(accuracy, lambda images: images), jnp.zeros((3, 4)), labels)
+
+
+def test_a_label_outside_of_the_classes_is_nan_and_no_step_is_taken():
+    for label in (-1, 3):
+        for smoothing in (0.0, 0.1):
+            assert np.isnan(cross_entropy(jnp.zeros((2, 3)), jnp.array([0, label]), smoothing))
+        trainer = stand_alone(recorder([], auxiliary=True), SGD(), label_smoothing=0.1)
+        state = trainer.init(KEY, BATCH[0])
+        new, info = jax.jit(trainer.step)(KEY, state, (BATCH[0], BATCH[1].at[2].set(label)))
+        assert info["nonfinite"] == 1
+        chex.assert_trees_all_equal(new.variables, state.variables)
 
 
 def test_cross_entropy_is_a_mean_in_float32():

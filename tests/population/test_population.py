@@ -125,6 +125,50 @@ def test_calls_are_cut_by_their_seconds_and_end_in_the_same_bits(whole):
     assert cuts == expected[strategy]
 
 
+def test_weights_that_come_out_infinite_mark_their_member_and_it_stands_still():
+    """One step whose loss and gradient are finite; the next one would have been the first to notice."""
+    rates = np.where(np.arange(7) == 2, 1e30, RATES)
+    squared = lambda rate: optax.chain(optax.scale(rate), optax.sgd(rate))  # noqa: E731
+    recipe = RECIPE._replace(tx=squared, steps=1, judge_at=())
+    found = trained(recipe=recipe, strategy="map", chunk=4, rates=rates)
+    np.testing.assert_array_equal(found.good, np.arange(7) != 2)
+    np.testing.assert_array_equal(np.isnan(found.accuracy["test"][:, 0]), np.arange(7) == 2)
+    np.testing.assert_array_equal(np.isnan(found.loss[:, 0]), np.arange(7) == 2)
+    chex.assert_tree_all_finite(found.params)
+
+
+def test_a_member_that_has_gone_bad_never_shows_a_plausible_number_again():
+    """Its first batch is spoiled; all others would train it well."""
+    recipe = RECIPE._replace(steps=30, judge_at=(2,))
+    images, labels = DATA.train
+    data = DATA._replace(train=(images, labels.at[:50].set(3)))  # no class: in every batch but few
+    found = train_population(KEY, FAMILY, ARCHS, data, recipe, rates=RATES, strategy="map", chunk=7, keep_params=True)
+    assert not found.good.any()
+    assert np.isnan(found.loss).all()
+    assert all(np.isnan(part).all() for part in found.accuracy.values())
+
+
+def test_a_member_whose_logits_are_not_finite_has_no_accuracy():
+    spoiled = FAMILY._replace(judge=lambda params, arch, x: FAMILY.apply(params, arch, x) * jnp.inf)
+    found = train_population(KEY, spoiled, ARCHS, DATA, RECIPE._replace(steps=2, judge_at=()), rates=RATES, chunk=4)
+    assert found.good.all()
+    assert np.isnan(found.accuracy["test"]).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (jnp.zeros((100, 1), jnp.int32), "labels must be integers of shape"),
+        (jnp.zeros(100), "labels must be integers of shape"),
+        (jnp.zeros(50, jnp.int32), "labels must be one for each of the 100 training images, got 50"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_when_traced(labels, message):
+    data = DATA._replace(train=(DATA.train[0], labels))
+    with pytest.raises(ValueError, match=message):
+        train_population(KEY, FAMILY, ARCHS, data, RECIPE, rates=RATES, strategy="map", chunk=4)
+
+
 def test_a_stopped_population_goes_on_from_its_last_chunk(tmp_path):
     class Stop(Exception):
         pass

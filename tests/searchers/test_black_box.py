@@ -172,6 +172,62 @@ def test_what_is_not_finite_never_wins(row):
 
 
 @EVERY
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_a_bad_generation_then_good_ones(row, bad):
+    """It is counted, nothing of it stays, nothing has been found until something was good, and the search goes on."""
+    searcher, step = programs(row)
+    key_ask, key_tell = jax.random.split(KEY)
+    start, archs = searcher.ask(key_ask, searcher.init(KEY))
+    count = len(archs["normal"])
+    state, info = jax.jit(searcher.tell)(key_tell, start, archs, jnp.full((count, row.objectives), bad))
+    assert (int(info.bad), float(info.best)) == (count, np.inf)
+    assert not any(bool(jnp.isnan(leaf).any()) for leaf in jax.tree.leaves(state))
+    with pytest.raises(ValueError, match="operations must lie in 0"):
+        arch_like(CHOICES, searcher.decode(state))
+    if hasattr(state, "policy_params"):
+        learned = [(one.policy_params, one.opt, one.total, one.weight) for one in (state, start)]
+        chex.assert_trees_all_equal(*learned)
+    told = []
+    for i in range(STEPS):
+        state, (archs, info) = step(jax.random.fold_in(KEY, i), state)
+        assert int(info.bad) == 0
+        told.append(np.asarray(fitness_of(archs, 1))[:, 0])
+    assert min(told[0].min(), told[-1].min()) < np.inf
+    assert float(info.best) == np.concatenate(told).min()
+    assert float(info.best) <= 4  # of at most 13, and 6.5 on average
+    assert float(fitness_of(jax.tree.map(lambda leaf: leaf[None], searcher.decode(state)), 1)[0, 0]) == float(info.best)
+
+
+def test_a_policy_step_that_is_not_finite_is_not_taken_and_counted():
+    searcher = policy_search(CHOICES, categorical(CHOICES), optax.sgd(3e38), batch_size=2)
+    start = searcher.init(KEY)
+    state, archs = searcher.ask(KEY, start)
+    state, info = jax.jit(searcher.tell)(KEY, state, archs, jnp.array([[1e3], [-1e3]]))
+    assert (int(info.bad), float(info.best)) == (2, -1e3)  # the best is data, whatever becomes of the policy
+    chex.assert_trees_all_equal(state._replace(best=start.best), start)
+    big = jnp.array([[3e38], [3e38]])  # finite, but their sum is not
+    state, info = jax.jit(searcher.tell)(KEY, start, archs, big)
+    assert int(info.bad) == 2
+    chex.assert_trees_all_equal((state.total, state.weight), (start.total, start.weight))
+
+
+def test_nsga2_descends_from_nobody_as_long_as_nothing_is_finite():
+    """Otherwise the first generation of a failing evaluation would breed from rows that stand for nothing."""
+    searcher = nsga2(CHOICES, population_size=40, mutation=lambda key, row: row, crossover_rate=0.0, attempts=1)
+    state = searcher.init(KEY)
+    for i in range(3):
+        key_ask, key_tell = jax.random.split(jax.random.fold_in(KEY, i))
+        state, archs = searcher.ask(key_ask, state)
+        assert len({tuple(row) for row in np.asarray(archs["normal"]).tolist()}) > 20  # of 64
+        state, _ = searcher.tell(key_tell, state, archs, jnp.full((40, 2), jnp.nan))
+    fitness = jnp.full((40, 2), jnp.nan).at[0].set(1.0)
+    state, _ = searcher.tell(KEY, state, archs, fitness)
+    children = np.asarray(searcher.ask(KEY, state)[1]["normal"])
+    assert len({tuple(row) for row in children.tolist()}) > 5  # what fills up the population is no single architecture
+    assert (children == np.asarray(archs["normal"])[0]).all(1).any()
+
+
+@EVERY
 def test_objectives_are_checked(row):
     searcher, _ = programs(row)
     state = searcher.init(KEY)

@@ -160,7 +160,7 @@ def spoiled(kind):
 @pytest.mark.parametrize("kind", ["images", 4, -1])
 def test_a_bad_batch_then_thirty_good_ones(row, kind):
     """Of a rejected step nothing survives but two counts, and the search goes on."""
-    searcher, start, step = started(row)
+    _, start, step = started(row)
     seen = spoiled(kind)[:1] if row.name.startswith("snas") else spoiled(kind)
     for bad in seen:
         state, info = step(KEY, start, bad)

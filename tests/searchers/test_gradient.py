@@ -156,7 +156,7 @@ def test_a_bad_penalty_is_counted_too():
     ],
 )
 def test_what_comes_out_of_a_step_is_checked_too(level, weight_tx, policy_tx):
-    """The gradients that go in are finite; the state that comes out is not, and the search goes on from the one before."""
+    """The gradients are finite, and the state that comes out is not: the search goes on from the one before."""
     searcher = gradient_search(SPACE, categorical(SPACE.choices), exact(), weight_tx, policy_tx, loss=loss, level=level)
     state = searcher.init(KEY, batch())
     for _ in range(2):
