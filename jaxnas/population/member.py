@@ -192,9 +192,10 @@ def _step(family, recipe, tx, arch, data, key_order, key_noise) -> Callable[[jax
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         updates, opt = tx.update(grads, state.opt, state.params)
         moved = optax.apply_updates(state.params, updates), opt
-        kept, good = guarded(moved, (state.params, state.opt), loss, optax.tree.norm(grads), alive=state.good)
+        before = state.params, state.opt
+        (params, opt), good = guarded(moved, before, loss, optax.tree.norm(grads), alive=state.good)
         seen = jnp.where(good, loss.astype(state.total.dtype), jnp.nan)
-        return _State(*kept, order, state.total + seen, good)
+        return _State(params, opt, order, state.total + seen, good)
 
     return step
 

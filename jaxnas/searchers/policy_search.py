@@ -88,9 +88,10 @@ def policy_search(
         updates, opt = tx.update(jax.grad(surrogate)(state.policy_params), state.opt, state.policy_params)
         moved = optax.apply_updates(state.policy_params, updates), opt, total, weight
         before = state.policy_params, state.opt, state.total, state.weight
-        learned, taught = guarded(moved, before, alive=good.any())
+        (policy_params, opt, total, weight), taught = guarded(moved, before, alive=good.any())
         best = better(state.best, flat.join(archs), values)
         # A batch whose step is rejected has taught nothing, so that all of it counts as bad.
-        return PolicySearchState(*learned, best), BlackBoxInfo(best.fitness, jnp.where(taught, bad, len(values)))
+        state = PolicySearchState(policy_params, opt, total, weight, best)
+        return state, BlackBoxInfo(best.fitness, jnp.where(taught, bad, len(values)))
 
     return BlackBox(init, ask, tell, lambda state: flat.split(state.best.row))
