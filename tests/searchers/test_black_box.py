@@ -27,6 +27,8 @@ from jaxnas.searchers import (
     regularized_evolution,
 )
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 
 class Row(NamedTuple):
     name: str
@@ -104,6 +106,7 @@ def test_parameter_names(row):
     assert found == names
 
 
+@pytest.mark.leaks
 @EVERY
 def test_state_is_a_fixed_point_and_architectures_belong_to_the_space(row):
     searcher, step = programs(row)

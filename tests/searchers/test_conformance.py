@@ -21,6 +21,8 @@ from jaxnas.relaxations import annealed
 from jaxnas.searchers import SearchInfo, SearchState, darts, proxyless, snas
 from jaxnas.spaces import gates
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 
 class Row(NamedTuple):
     name: str
@@ -112,6 +114,7 @@ def test_parameter_names(row):
     assert {name: list(inspect.signature(getattr(searcher, name)).parameters) for name in names} == names
 
 
+@pytest.mark.leaks
 @EVERY
 def test_state_is_a_fixed_point_and_info_is_scalars(row):
     searcher, state, _ = started(row)

@@ -71,10 +71,11 @@ def test_what_did_not_run_keeps_weights_and_momentum_bit_for_bit(mode):
     assert all(flags.any() for flags in moved_operations(started(mode)[1].params, state.params).values())
 
 
-def test_full_and_full_v2_are_one_gradient_with_other_memory():
+@pytest.mark.parametrize("skips", [True, False])
+def test_full_and_full_v2_are_one_gradient_with_other_memory(skips):
     results = []
     for mode in ("full_v2", "full"):
-        _, state, step = started(mode, skip_zero_sampled=False)
+        _, state, step = started(mode, skip_zero_sampled=skips)
         results.append(step(KEY, spread(state), BATCH))
     (one, info), (other, shown) = results
     chex.assert_trees_all_close(one.policy_params, other.policy_params, atol=1e-5)
@@ -95,12 +96,13 @@ def test_two_paths_leave_the_probabilities_of_the_others_alone():
         state = new
 
 
-def test_a_sampled_zero_learns_nothing_and_its_optimiser_stands_still():
+@pytest.mark.parametrize("mode", ["full_v2", "full", "two"])
+def test_a_sampled_zero_learns_nothing_and_its_optimiser_stands_still(mode):
     """With nearly all weight on zero it is drawn everywhere; latency alone would move the logits."""
     objective = latency_objective(TABLE, 10.0, "add#linear", weight=5.0)
     for skips in (True, False):
-        searcher, state, _ = started("full_v2", skip_zero_sampled=skips)
-        searcher = proxyless(SPACE, policy_every=1, objective=objective, skip_zero_sampled=skips)
+        searcher = proxyless(SPACE, mode=mode, policy_every=1, objective=objective, skip_zero_sampled=skips)
+        state = jax.jit(searcher.init)(KEY, BATCH)
         logits = jnp.array([[0.0, 12.0, 0.0]] + [[0.0, 0.0, 12.0]] * 3)
         new, _ = jax.jit(searcher.step)(KEY, state._replace(policy_params={"chain": logits}), BATCH)
         still = np.array_equal(new.policy_params["chain"][1:], logits[1:])
