@@ -51,9 +51,6 @@ MUTANTS = (
         "jaxnas/population/chunks.py",
         "jax.tree.leaves((jax.random.key_data(key), entries, data))",
         "jax.tree.leaves((jax.random.key_data(key), entries))",
-        (
-            "tests/population/test_population.py::test_a_stopped_population_goes_on_from_its_last_chunk",
-            "tests/population/test_population.py",
-        ),
+        ("tests/population/test_identity.py",),
     ),
 )

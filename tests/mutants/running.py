@@ -1,4 +1,4 @@
-"""Mistakes in `jaxnas/run` and `jaxnas/checkpoint`."""
+"""Mistakes in `jaxnas/run`, in `jaxnas/checkpoint` and around the guard of steps."""
 
 from tests.mutants.mutant import Mutant
 
@@ -6,7 +6,33 @@ DRIVER = ("tests/run/test_driver.py",)
 PHASES = ("tests/run/test_phases.py",)
 CHECKPOINT = ("tests/test_checkpoint.py",)
 
+GRADIENT = "tests/searchers/test_gradient.py::"
+
 MUTANTS = (
+    Mutant(
+        "estimator-kept",
+        "the estimator's state of a rejected step goes on",
+        "jaxnas/searchers/gradient.py",
+        "new = new._replace(step=state.step + 1, bad=",
+        "new = new._replace(estimator=moved[0].estimator, step=state.step + 1, bad=",
+        (GRADIENT + "test_a_bad_batch_changes_nothing_but_two_counts",),
+    ),
+    Mutant(
+        "bad-uncounted",
+        "rejected steps are not counted",
+        "jaxnas/searchers/gradient.py",
+        "bad=state.bad + (~good).astype(jnp.int32)",
+        "bad=state.bad",
+        (GRADIENT + "test_a_bad_batch_changes_nothing_but_two_counts",),
+    ),
+    Mutant(
+        "outcome-unseen",
+        "the guard looks at losses and gradients alone, not at what comes out",
+        "jaxnas/guard.py",
+        "good = jnp.all(sound & good)",
+        "good = jnp.all(good)",
+        (GRADIENT + "test_what_comes_out_of_a_step_is_checked_too",),
+    ),
     Mutant(
         "oldest-kept",
         "the oldest checkpoints stay instead of the newest",

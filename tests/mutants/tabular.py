@@ -12,7 +12,7 @@ MUTANTS = (
         "jaxnas/tabular/simulate.py",
         "done = ends <= budget",
         "done = ends < budget",
-        ("tests/tabular/test_table.py::test_the_clock_adds_up_what_evaluations_cost_and_stops_at_the_budget",),
+        ("tests/tabular/test_table.py::test_batches_and_several_objectives",),
     ),
     Mutant(
         "future-incumbent",
