@@ -9,6 +9,8 @@ import pytest
 
 from jaxnas.data import cutout, random_crop, random_flip
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 KEY = jax.random.key(0)
 
 

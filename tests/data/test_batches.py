@@ -22,6 +22,8 @@ from jaxnas.data import (
     to_float,
 )
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 KEY = jax.random.key(0)
 BOTH = pytest.mark.parametrize("draw", [batch, batch_with_replacement])
 

@@ -133,6 +133,7 @@ ESTIMATES = {name: functools.partial(build, name) for name, entry in ESTIMATORS.
 }
 
 
+@pytest.mark.leaks
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_estimators_give_what_they_get(name, dtype):
@@ -189,6 +190,7 @@ SEARCHERS = {
 }
 
 
+@pytest.mark.leaks
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_gradient_searches_keep_their_state(name, dtype):
@@ -221,6 +223,7 @@ def table():
     return from_arrays({"edges": jax.ShapeDtypeStruct((2, 3), jnp.float32)}, TABLE)
 
 
+@pytest.mark.leaks
 @pytest.mark.parametrize("name", BLACK_BOXES)
 def test_black_boxes_and_a_simulated_search_keep_their_types(name):
     searcher = BLACK_BOXES[name](CHOICES)
@@ -249,6 +252,7 @@ def test_a_simulated_search_is_that_of_32_bits():
     chex.assert_trees_all_close(wide, narrow, rtol=1e-6)
 
 
+@pytest.mark.leaks
 def test_costs_and_volumes_keep_their_types():
     macs = CostTable(5, {"edges": np.arange(6).reshape(2, 3)})
     archs = {"edges": jax.ShapeDtypeStruct((2,), jnp.int32)}
@@ -306,6 +310,7 @@ def test_a_member_of_a_population_keeps_float32():
     assert narrow.dtype == jnp.float32
 
 
+@pytest.mark.leaks
 def test_the_loop_of_a_run_takes_states_as_they_are():
     state = {"count": np.zeros((), np.int32), "narrow": np.ones(3, np.float32), "wide": np.ones(3, np.float64)}
 

@@ -53,6 +53,8 @@ from jaxnas.relaxations import (
 from jaxnas.searchers import gradient_search
 from jaxnas.spaces import gates
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 ANNEALED = annealed(1.0, 0.5, epochs=4)
 
 
@@ -154,6 +156,7 @@ def test_parameter_names(row):
     assert list(inspect.signature(estimator.estimate).parameters) == names
 
 
+@pytest.mark.leaks
 @EVERY
 def test_state_is_a_fixed_point_and_gradients_look_like_what_they_are_of(row):
     state = start(row)

@@ -10,6 +10,8 @@ import pytest
 from jaxnas import ops
 from jaxnas.ops import batch_last
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.standard_normal((5, 6, 8, 3)), jnp.float32)
 

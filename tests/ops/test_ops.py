@@ -28,6 +28,8 @@ from jaxnas.ops import (
     normalise,
 )
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 POOLS = {"max": max_pool, "avg": avg_pool}
 
 

@@ -57,6 +57,8 @@ def test_strategies_agree_to_rounding(whole):
     assert apart.mean() < np.sqrt(0.25 / 37)
 
 
+@pytest.mark.leaks
+@pytest.mark.x64
 def test_a_member_is_what_a_plain_loop_trains():
     found = trained(strategy="map", chunk=4)
     i, (images, labels) = 3, DATA.train

@@ -13,6 +13,8 @@ from jaxnas.run import (
 )
 from tests.run.toy import digest, init_fn, make_data, step_fn
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 
 def advance_of(state, **options):
     return compiled_steps(step_fn, jax.random.key(3), state, make_data(), **options)

@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def reinforce(choices, **settings):
-    # With the usual eps of 1e-8 a gradient of one rounding error moves a logit as far as any other.
+    # With the usual eps of 1e-8 one rounding error would move a logit as far as any other gradient.
     return policy_search(choices, categorical(choices), optax.adam(0.3, eps=1e-3), **settings)
 
 
@@ -141,7 +141,9 @@ def test_jit_equals_eager_and_a_loop_equals_scan_and_vmap(row):
     seeds = jax.random.split(KEY, 2)
     many = jax.jit(jax.vmap(lambda key: one_step(searcher, row.objectives, key, searcher.init(key))))(seeds)
     alone = [step(key, searcher.init(key)) for key in seeds]
-    chex.assert_trees_all_close(many, jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), rtol=1e-6)
+    # Two programs: where the gradient of a logit is zero, Adam divides a rounding error of 1e-7 by its eps.
+    alone = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
+    chex.assert_trees_all_close(many, alone, rtol=1e-6, atol=1e-4)
 
 
 @EVERY

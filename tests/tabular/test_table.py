@@ -26,6 +26,8 @@ from jaxnas.tabular import (
 )
 from jaxnas.tabular.__main__ import _described
 
+pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
+
 CHOICES = {"a": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((1, 2), jnp.float32)}
 ARCHS = np.array(list(itertools.product(range(3), range(3), range(2))))
 VALUES = np.arange(18.0) ** 2
