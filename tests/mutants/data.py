@@ -24,11 +24,11 @@ MUTANTS = (
         BATCHES,
     ),
     Mutant(
-        "mean-after-std",
-        "divided by the standard deviation before the mean is taken off",
+        "grey-levels",
+        "pixels in units of 256 levels",
         "jaxnas/data/batches.py",
-        "values = values - jnp.asarray(mean, jnp.float32).reshape(*ones, -1)",
-        "values = values - jnp.asarray(mean, jnp.float32).reshape(*ones, -1) * (1 if std is None else std)",
+        "values = jnp.asarray(images, jnp.float32) / 255",
+        "values = jnp.asarray(images, jnp.float32) / 256",
         BATCHES,
     ),
     Mutant(
@@ -56,8 +56,8 @@ MUTANTS = (
         AUGMENT,
     ),
     Mutant(
-        "statistics-ddof",
-        "grey levels numbered from one in the mean of a channel",
+        "statistics-levels",
+        "the statistics of a channel in units of 256 levels",
         "jaxnas/data/splits.py",
         "values = np.arange(256) / 255",
         "values = np.arange(256) / 256",

@@ -50,6 +50,7 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> dict[str, Any]:
     """
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "1000"}
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+    environment.pop("JAXNAS_DATA", None)  # a mistake has to be caught without real data
     options = ("-x", "-q", "-p", "no:cacheprovider", "-n", "0", "-m", "not slow")
     begin = time.monotonic()
     try:

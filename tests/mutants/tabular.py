@@ -3,7 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 TABLE = ("tests/tabular/test_table.py",)
-BENCHMARKS = ("tests/tabular/test_benchmarks.py",)
+WRITTEN = ("tests/tabular/test_written_files.py",)
 
 MUTANTS = (
     Mutant(
@@ -52,7 +52,7 @@ MUTANTS = (
         "jaxnas/tabular/benchmarks.py",
         "np.where(there, runs, 0).sum(1) / np.maximum(number, 1)",
         "np.where(there, runs, 0).sum(1) / runs.shape[1]",
-        BENCHMARKS,
+        WRITTEN,
     ),
     Mutant(
         "validation-time",
@@ -60,6 +60,6 @@ MUTANTS = (
         "jaxnas/tabular/benchmarks.py",
         'cost = 12 * trained * arrays["train_s_epoch"] + validated * arrays["valid_s_pass_est"]',
         'cost = 12 * trained * arrays["train_s_epoch"]',
-        BENCHMARKS,
+        WRITTEN,
     ),
 )
