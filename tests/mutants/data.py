@@ -104,6 +104,6 @@ MUTANTS = (
         "jaxnas/plot/curves.py",
         "rests = name in RESTING and value == 0",
         "rests = False",
-        ("tests/test_plot.py",),
+        ("tests/test_plot_series.py",),
     ),
 )
