@@ -45,3 +45,19 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"JAXNAS_DATA={name} is not a folder: this test needs real data")
     return path
+
+
+LONG = 10.0  # seconds, above which a test should carry the mark `slow`
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Lists long tests without the mark `slow`; on a busy machine more appear, and none of them fails for it."""
+    seconds: dict[str, float] = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if hasattr(report, "duration") and "slow" not in getattr(report, "keywords", ()):
+            seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
+    long = sorted(((spent, name) for name, spent in seconds.items() if spent > LONG), reverse=True)
+    if long:
+        terminalreporter.section(f"over {LONG:.0f} seconds without the mark slow")
+        for spent, name in long:
+            terminalreporter.write_line(f"{spent:6.1f} s  {name}")
