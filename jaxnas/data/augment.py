@@ -7,6 +7,7 @@ order.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 __all__ = ["cutout", "random_crop", "random_flip"]
@@ -36,7 +37,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arra
 
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-        return lax.dynamic_slice(padded, (*offset, jnp.int32(0)), image.shape)
+        return lax.dynamic_slice(padded, (*offset, np.int32(0)), image.shape)
 
     return jax.vmap(crop)(images, offsets)
 

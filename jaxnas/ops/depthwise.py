@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxnas.dtypes import wide_dtype
@@ -150,7 +151,7 @@ def _tap_sums(plan: _Plan, phases: jax.Array, g: jax.Array) -> jax.Array:
 
     def one(tap):
         row, column, top, left = tap
-        start = (row, column, jnp.zeros_like(row), top, left * channels)
+        start = (row, column, np.int32(0), top, left * channels)
         window = lax.dynamic_slice(phases, start, (1, 1, *g.shape))[0, 0]
         return partial_sums(lambda a, b: a.astype(wide) * b.astype(wide), window, g)
 
