@@ -47,7 +47,7 @@ MUTANTS = (
         "jaxnas/checkpoint/__init__.py",
         'if is_stored(record) and checksum(arrays[record["path"]]) != record["crc32"]:',
         'if is_stored(record) and arrays.get(record["path"]) is None:',
-        ("tests/test_checkpoint.py::test_damage_costs_one_line_and_a_step",),
+        ("tests/test_checkpoint_seal.py",),
     ),
     Mutant(
         "oldest-first",
@@ -57,7 +57,7 @@ MUTANTS = (
         "for step in steps:\n            try:",
         (
             "tests/test_checkpoint.py::test_saving_again_replaces_the_step_and_what_came_later",
-            "tests/test_checkpoint.py::test_damage_costs_one_line_and_a_step",
+            "tests/test_checkpoint.py::test_keep_and_the_last_good_step",
         ),
     ),
     Mutant(
