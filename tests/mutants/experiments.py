@@ -141,7 +141,7 @@ MUTANTS = (
         "jaxnas/train.py",
         "jnp.where(_is_class(labels, logits), losses, jnp.nan)",
         "losses",
-        ("tests/test_train.py",),
+        ("tests/searchers/test_gradient.py::test_a_label_outside_of_the_classes_is_nan",),
     ),
     Mutant(
         "drop-path-step",

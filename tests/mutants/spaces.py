@@ -45,10 +45,7 @@ MUTANTS = (
         FOLDER + "darts_network.py",
         "if drop_rate is not None and not isinstance(block, Identity):",
         "if drop_rate is not None:",
-        (
-            "tests/test_train.py",
-            "tests/spaces/test_agreement.py::test_drop_path_has_mean_one",
-        ),
+        ("tests/spaces/test_drop_path.py",),
     ),
     Mutant(
         "previous-input",
