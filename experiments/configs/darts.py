@@ -26,7 +26,8 @@ class SearchConfig:
     policy_weight_decay: Decay = 1e-3
     """Of the logits, added to the gradient."""
     order: Literal["first", "second", "finite_difference"] = "first"
-    """First order, or second order exactly or by the paper's finite difference."""
+    """First order; or second order exactly (`second`), or by the released finite difference, which is off by a tenth to
+    the whole of the gradient because its radius spans kinks of the ReLUs."""
     last_temperature: Rate = 1.0
     """Below 1, the temperature of the softmax falls to this value, linearly over the epochs; the paper has 1."""
     evaluate_epochs: Count = 5

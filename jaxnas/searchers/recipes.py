@@ -99,7 +99,9 @@ def darts(
       policy_learning_rate: of Adam, betas `(0.5, 0.999)`, on the logits.
       policy_weight_decay: added to the logits' gradient.
       order: `"first"` holds the weights fixed in the policy's step; `"second"` differentiates through one step of
-        the weights exactly; `"finite_difference"` does so as the paper approximates it.
+        the weights exactly; `"finite_difference"` approximates that as the released code does, to repeat it. In a
+        network with ReLUs the two differ by a tenth to the whole of the gradient, more than the second-order term is
+        itself; the exact one is right (`unrolled_gradient` says why).
       temperature: of the softmax; 1 in the paper. Annealed, it separates the effect of a falling temperature from that
         of sampling.
       loss: see `gradient_search`.

@@ -192,3 +192,10 @@ def test_children_that_are_there_already_are_replaced():
         assert len(set(asked)) == 12
         assert not before & set(asked)
         state, _ = tell(key, state, archs, two_sums(archs))
+
+
+def test_of_equal_rows_the_two_ends_are_infinite_and_those_between_are_nothing():
+    for count in (1, 2, 3, 5):
+        rows = jnp.ones((count, 2))
+        found = np.sort(crowding_distance(rows, pareto_ranks(rows)))
+        np.testing.assert_array_equal(found, [0.0] * (count - 2) + [np.inf] * min(count, 2))
