@@ -249,4 +249,5 @@ def test_images_of_the_training_data_stand_before_those_that_are_judged():
     found = train_population(KEY, family, ARCHS, DATA, RECIPE, rates=RATES, strategy="map", chunk=4)
     assert set(seen) == {(60, 4), (47, 4)}
     plain = trained(strategy="map", chunk=4)
-    np.testing.assert_array_equal(found.accuracy["test"], plain.accuracy["test"])
+    apart = np.abs(found.accuracy["test"] - plain.accuracy["test"])  # of two programs: a rounding may turn one over
+    assert apart.mean() < 0.01
