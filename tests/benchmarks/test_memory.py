@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from benchmarks import memory
 
 
+@pytest.mark.slow
 def test_a_row_of_every_form_and_one_path_beside_the_others(capsys):
     memory.main(["--counts", "3", "--blocks", "3", "--width", "8", "--size", "8", "--batch", "16"])
     names, _, row, where = capsys.readouterr().out.strip().splitlines()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]  # it makes its own devices
 SMALL = ("--steps", "2", "--channels", "2", "--batch", "8")
@@ -22,6 +24,7 @@ def run(*options):
     )
 
 
+@pytest.mark.slow
 def test_a_row_for_each_case_beside_another_program(tmp_path):
     other = tmp_path / "other.py"
     other.write_text("print('{\"children_per_hour\": 100}')")

@@ -34,6 +34,7 @@ def test_peaks_are_positive():
     assert min(floor.peaks(seconds=0.01)) > 1e6
 
 
+@pytest.mark.slow
 def test_one_path_beside_another_program(capsys):
     other = f"{sys.executable} -c \"print('noise'); print('{{\\\"median_s\\\": 0.5}}')\""
     size = "--space nasbench201 --mode one_path --channels 4 --cells 1 --batch 4 --size 8".split()
@@ -51,7 +52,7 @@ def test_one_path_beside_another_program(capsys):
     ("arguments", "message"),
     [
         (["--space", "nasbench"], "unknown space 'nasbench'"),
-        (["--dtype", "float16"], "dtype must be 'float32' or 'bfloat16'"),
+        (["--dtype", "float16"], "dtype must be 'float32', 'bfloat16' or 'float64'"),
         (["--steps", "0"], "--steps and --pairs must be at least 1"),
         (["--mode", "both"], "invalid choice: 'both'"),
     ],

@@ -68,6 +68,7 @@ def await_checkpoint(directory, process):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path, alone):
     together = {"processes": 2, "address": address(), "chunk": 8, "directory": tmp_path / "saved"}
     outs = [tmp_path / f"{i}.npz" for i in range(2)]
@@ -76,6 +77,7 @@ def test_two_processes_train_what_one_does(tmp_path, alone):
         assert_same(out, alone, 4)
 
 
+@pytest.mark.slow
 def test_the_rest_goes_on_when_a_process_dies(tmp_path, alone):
     together = {"processes": 2, "address": address(), "chunk": 8, "directory": tmp_path / "saved"}
     first = start(tmp_path / "0.npz", process=0, **together)

@@ -155,6 +155,7 @@ def launch(tmp_path_factory):
     server.wait(10)
 
 
+@pytest.mark.slow
 def test_kills_and_signals_end_in_the_same_bits(tmp_path, launch):
     code, output = launch(tmp_path / "whole")
     assert code == 0, output

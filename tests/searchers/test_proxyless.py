@@ -157,6 +157,7 @@ def test_the_reward_is_accuracy_times_a_power_of_latency():
     assert float(value) == pytest.approx(-float(aux["accuracy"]) * (10 / 14) ** 0.5, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_opposite_tables_flip_the_kernels():
     """Two places of the same network: where 7x7 is dear 3x3 is chosen, and the other way round."""
     sizes = {"stem_channels": 4, "stem_stride": 1, "first_channels": 4, "last_channels": 8, "num_classes": 3}
