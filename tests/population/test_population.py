@@ -150,6 +150,21 @@ def test_a_member_that_has_gone_bad_never_shows_a_plausible_number_again():
     assert all(np.isnan(part).all() for part in found.accuracy.values())
 
 
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_a_member_stands_still_although_later_batches_are_good(strategy):
+    def prepare(key, images):
+        return images if key is None else jnp.where(jax.random.uniform(key) < 0.3, jnp.nan, images)
+
+    short, long = (
+        trained(recipe=RECIPE._replace(prepare=prepare, steps=steps, judge_at=()), strategy=strategy, chunk=7)
+        for steps in (20, 40)
+    )
+    for found in (short, long):
+        assert not found.good.any()
+        assert np.isnan(found.loss).all()
+    chex.assert_trees_all_close(long.params, short.params, rtol=1e-6)
+
+
 def test_a_member_whose_logits_are_not_finite_has_no_accuracy():
     spoiled = FAMILY._replace(judge=lambda params, arch, x: FAMILY.apply(params, arch, x) * jnp.inf)
     found = train_population(KEY, spoiled, ARCHS, DATA, RECIPE._replace(steps=2, judge_at=()), rates=RATES, chunk=4)

@@ -145,6 +145,27 @@ def test_a_bad_penalty_is_counted_too():
     assert new.policy_steps == 0  # which tells whoever concludes from the search that nothing was found
 
 
+@EVERY
+@pytest.mark.parametrize("half", ["weights", "policy"])
+def test_a_loss_of_infinity_with_finite_gradients_is_a_bad_step(factory, half):
+    """A constant of infinity has a gradient of zero, so that nothing but the loss shows it."""
+
+    def shifted(paths, params, data, key):
+        return SPACE.apply(params, paths) + data[0], {"accuracy": jnp.zeros(())}
+
+    searcher = factory(SPACE, loss=shifted, learning_rate=0.05, policy_learning_rate=0.05)
+    state = searcher.init(KEY, batch(0.0, 0.0))
+    after, info = jax.jit(searcher.step)(KEY, state, batch(0.0, 0.0)._replace(**{half: (jnp.asarray(jnp.inf),)}))
+    seen = half == "weights" or factory is not snas
+    assert (bool(info.nonfinite), bool(np.isfinite(info.weight_norm)), bool(np.isfinite(info.policy_norm))) == (
+        seen,
+        True,
+        True,
+    )
+    if seen:
+        chex.assert_trees_all_equal(after, rejected(state))
+
+
 @pytest.mark.parametrize("level", ["joint", "bilevel"])
 @pytest.mark.parametrize(
     ("weight_tx", "policy_tx"),
