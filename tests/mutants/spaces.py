@@ -85,7 +85,7 @@ MUTANTS = (
         FOLDER + "cell.py",
         "return nodes.at[target].add(y), None",
         "return nodes.at[target].set(y), None",
-        ("tests/spaces/test_agreement.py::test_dense_sparse_and_standing_alone_agree",),
+        ("tests/spaces/test_agreement.py::test_the_network_standing_alone_agrees",),
     ),
     Mutant(
         "counting-order",

@@ -76,7 +76,7 @@ def test_exit_codes(capsys):
 
 
 SCRIPT = """
-    import dataclasses, os, signal, sys, threading
+    import dataclasses, os, signal, sys, threading, time
     import jax, jax.numpy as jnp
     from jaxnas.checkpoint import Checkpoints
     from jaxnas.run import Watch, script
@@ -97,6 +97,8 @@ SCRIPT = """
         if event == "save" and len(saves) == count:
             threading.Timer(argument, os.kill, (os.getpid(), signal.SIGKILL)).start()
         save(self, *args, **kwargs)
+        if event == "save" and len(saves) == count:
+            time.sleep(600)  # until the kill, which comes within the save or right after it
 
     Checkpoints.save = stopping_save
 
