@@ -124,14 +124,16 @@ def make_plan(config: Config, num_classes: int, examples: data.Examples) -> Plan
     recipe, form = recipe_of(name, config.recipe), FORMS.get(name, {})
     extra = {part: getattr(recipe, part) for part in ("auxiliary", "dropout") if name in PARTS[part]}
     network = space.about.network(arch, **form, **extra)
+    schedule = batches.schedule("recipe.", recipe, examples)
     trainer = train.stand_alone(
         network,
-        optimiser(recipe, **batches.schedule("recipe.", recipe, examples)),
-        drop_path=drop_path(recipe, **batches.schedule("recipe.", recipe, examples)),
+        optimiser(recipe, **schedule),
+        drop_path=drop_path(recipe, **schedule),
         auxiliary_weight=recipe.auxiliary_weight,
         label_smoothing=recipe.label_smoothing,
     )
-    return Plan(space, arch, form, recipe, batches.num_steps("recipe.", recipe, examples), network, trainer)
+    steps = schedule["epochs"] * schedule["steps_per_epoch"]
+    return Plan(space, arch, form, recipe, steps, network, trainer)
 
 
 def optimiser(recipe: RecipeConfig, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:

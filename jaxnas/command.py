@@ -5,10 +5,11 @@ Commands are the modules that run with `python -m jaxnas...`; the scripts of exp
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+from jaxnas.standard_error import say
 
 __all__ = ["Parser", "answer", "check_out"]
 
@@ -61,6 +62,5 @@ def check_out(path: str | Path) -> None:
 
 def _refuse(what: object) -> int:
     """Prints the one line."""
-    if sys.stderr is not None:
-        print(f"error: {' '.join(str(what).split())}", file=sys.stderr)
+    say(f"error: {' '.join(str(what).split())}")
     return 2

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each part of the library and the parts right below it. A part may import these, what they may import, and itself.
 BELOW = {
-    "command": (),
+    "standard_error": (),
+    "command": ("standard_error",),
     "dtypes": (),
     "base": ("dtypes",),
     "guard": ("base",),
@@ -32,8 +33,8 @@ BELOW = {
     "population": ("morphisms",),
     "searchers": ("estimators", "morphisms", "tabular"),
     "run": ("searchers", "describe"),
-    "checkpoint": ("base",),
-    "data": ("base",),
+    "checkpoint": ("base", "standard_error"),
+    "data": ("base", "standard_error"),
     "export": ("describe", "train"),
     "plot": ("describe", "searchers"),
     "": ("run", "population"),  # jaxnas/__init__.py

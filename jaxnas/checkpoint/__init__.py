@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checkpoint.broken import Broken, breaking, first_line, quiet, tell
+from jaxnas.checkpoint.broken import Broken, breaking, first_line, quiet
 from jaxnas.checkpoint.leaves import NOTHING, checksum, decode, encode, is_stored, named_leaves, type_name
 from jaxnas.checkpoint.owner import Owner, is_writer
 from jaxnas.checkpoint.sealed import Damaged, digest, sealed, unsealed
+from jaxnas.standard_error import say
 
 __all__ = ["CheckpointError", "Checkpoints", "Damaged", "Owner", "digest", "is_writer", "sealed", "unsealed"]
 
@@ -195,7 +196,7 @@ class Checkpoints:
 
     def _skip(self, step: int, reason: Exception) -> None:
         self._broken.add(step)
-        tell(f"jaxnas: skipped checkpoint {self._path(step)}: {reason}")
+        say(f"jaxnas: skipped checkpoint {self._path(step)}: {reason}")
 
     def _sweep(self) -> None:
         """Deletes what killed and failed saves have left."""

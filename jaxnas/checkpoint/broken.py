@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxnas.checkpoint.sealed import Damaged
 
-__all__ = ["Broken", "breaking", "first_line", "quiet", "tell"]
+__all__ = ["Broken", "breaking", "first_line", "quiet"]
 
 
 class Broken(Exception):
@@ -49,13 +49,6 @@ def breaking() -> Iterator[None]:
     except Exception as error:
         time.sleep(0.2)  # the reads of the other leaves end after the loop that asked for them is closed
         raise Broken(first_line(error)) from None
-
-
-def tell(text: str) -> None:
-    """Prints a line on stderr, where there is one."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)
 
 
 def first_line(error: Exception) -> str:

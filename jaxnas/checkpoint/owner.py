@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxnas.checkpoint.broken import tell
+from jaxnas.standard_error import say
 
 __all__ = ["Owner", "is_writer"]
 
@@ -60,7 +60,7 @@ class Owner:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise ValueError(f"{place} cannot be written to: {error.strerror}") from None
-            tell(f"{place} cannot be locked ({error.strerror}): nothing else may write there")
+            say(f"{place} cannot be locked ({error.strerror}): nothing else may write there")
         self._lock = lock
 
     def release(self) -> None:

@@ -1,8 +1,9 @@
 """One line on standard error for what the user of a data set should know and no run has to stop for."""
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from jaxnas.standard_error import say
 
 __all__ = ["expanded", "listed", "note"]
 
@@ -16,8 +17,7 @@ def note(name: str, text: str) -> None:
       name: what the data are called.
       text: what happened, and to which of them.
     """
-    if sys.stderr is not None:
-        print(f"jaxnas: {name}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    say(f"jaxnas: {name}: {' '.join(text.split())}")
 
 
 def listed(names: Iterable[object]) -> str:

@@ -57,11 +57,7 @@ def lift(train: Callable[[Any, Any], Any], strategy: Strategy, mesh: Mesh | None
         return jax.vmap(train, (0, None))
     if strategy == "map":
         return lambda members, data: jax.lax.map(lambda member: train(member, data), members)
-    assert mesh is not None
-    own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-    return jax.shard_map(
-        lift(train, _alone(), None), mesh=mesh, in_specs=(own, all_of_it), out_specs=own, check_vma=False
-    )
+    return _over(mesh, lift(train, _alone(), None), shared=1)
 
 
 def in_turn(strategy: Strategy) -> bool:
@@ -86,10 +82,14 @@ def lift_some(train: Callable[[Any, Any], Any], strategy: Strategy, mesh: Mesh |
         return lambda members, data, count: lifted(members, data)
     if strategy == "map":
         return lambda members, data, count: _first(train, members, data, count)
+    return _over(mesh, functools.partial(_first, train), shared=2)
+
+
+def _over(mesh: Mesh | None, run: Callable[..., Tree], *, shared: int) -> Callable[..., Tree]:
+    """`run` on every device of a mesh with its own part of the members, and with the `shared` arguments that follow."""
     assert mesh is not None
     own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-    first = functools.partial(_first, train)
-    return jax.shard_map(first, mesh=mesh, in_specs=(own, all_of_it, all_of_it), out_specs=own, check_vma=False)
+    return jax.shard_map(run, mesh=mesh, in_specs=(own, *[all_of_it] * shared), out_specs=own, check_vma=False)
 
 
 def _first(train: Callable[[Any, Any], Any], members: Tree, data: Tree, count: jax.Array) -> Tree:

@@ -16,13 +16,14 @@ from jaxnas.run.environment import (
 )
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Saving, Watch
-from jaxnas.run.progress import Progress, Ticker, say
+from jaxnas.run.progress import Progress, Ticker
 from jaxnas.run.ranges import Option, check_ranges, options_of, ranged
 from jaxnas.run.records import JsonLines
 from jaxnas.run.runner import Run
 from jaxnas.run.script import Launch, exit_code, parse, script
 from jaxnas.run.signals import Interrupted, StopSignals
 from jaxnas.run.workdir import plain, read_json, write_json
+from jaxnas.standard_error import say
 
 __all__ = [
     "Advance",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxnas.run.progress import say
+from jaxnas.standard_error import say
 
 __all__ = ["TensorBoard"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jaxlib
 
-from jaxnas.run.progress import say
+from jaxnas.standard_error import say
 
 _DAMAGED = re.compile(r"Error (read|writ)ing persistent compilation cache entry for '(.*?)': (.*)", re.DOTALL)
 

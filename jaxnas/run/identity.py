@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxnas.checkpoint import digest
-from jaxnas.run.progress import say
 from jaxnas.run.settings import read_settings, settings_of, settings_text
 from jaxnas.run.workdir import read_sealed, write_sealed, write_text
+from jaxnas.standard_error import say
 
 __all__ = ["IDENTITY", "STATE", "Identity", "differences", "refuse", "tie"]
 

@@ -14,9 +14,10 @@ from jaxnas.run.driver import Advance, drive
 from jaxnas.run.environment import conditions
 from jaxnas.run.identity import differences
 from jaxnas.run.metrics import Row, Writer, has_bad_loss
-from jaxnas.run.progress import Progress, Ticker, say
+from jaxnas.run.progress import Progress, Ticker
 from jaxnas.run.records import Clock, JsonLines
 from jaxnas.run.signals import StopSignals
+from jaxnas.standard_error import say
 
 __all__ = ["Phase", "Saving", "Services", "Watch"]
 

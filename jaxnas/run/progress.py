@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
@@ -10,15 +9,9 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "Ticker", "say"]
+from jaxnas.standard_error import say
 
-
-def say(text: str, *, end: str = "\n") -> None:
-    """Prints a line on stderr, or nothing in a process that has none or has closed it."""
-    if sys.stderr is None:
-        return
-    with contextlib.suppress(OSError, ValueError):
-        print(text, end=end, file=sys.stderr, flush=True)
+__all__ = ["Progress", "Ticker"]
 
 
 def _is_terminal() -> bool:

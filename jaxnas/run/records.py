@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxnas.run.progress import say
 from jaxnas.run.workdir import plain, write_text, writing
+from jaxnas.standard_error import say
 
 __all__ = ["Clock", "JsonLines"]
 

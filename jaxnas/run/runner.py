@@ -20,11 +20,11 @@ from jaxnas.run.environment import environment
 from jaxnas.run.identity import Identity, differences, refuse, tie
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Phase, Saving, Services, Watch
-from jaxnas.run.progress import say
 from jaxnas.run.records import Clock, JsonLines
 from jaxnas.run.seals import checked_outcome, close_run, outcome, sealed_identity
 from jaxnas.run.signals import StopSignals
 from jaxnas.run.workdir import is_full, json_text, make_workdir, plain, read_sealed, reason, write_json, write_sealed
+from jaxnas.standard_error import say
 
 __all__ = ["Run"]
 

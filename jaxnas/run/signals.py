@@ -10,7 +10,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from jaxnas.run.progress import say
+from jaxnas.standard_error import say
 
 __all__ = ["Interrupted", "StopSignals"]
 

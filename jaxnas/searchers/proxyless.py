@@ -14,6 +14,7 @@ from jaxnas.policies import categorical
 from jaxnas.relaxations import st_softmax
 from jaxnas.searchers.gradient import gradient_search
 from jaxnas.searchers.masked import masked
+from jaxnas.searchers.recipes import coupled_sgd
 from jaxnas.searchers.state import Objective, SearchLoss, classification_loss
 
 __all__ = ["Mode", "proxyless", "reward_loss"]
@@ -104,7 +105,7 @@ def proxyless(
         space,
         categorical(space.choices),
         estimators[mode](),
-        masked(_nesterov(learning_rate, momentum, weight_decay)),
+        masked(coupled_sgd(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=None, nesterov=True)),
         masked(_policy_adam(policy_learning_rate, rescale=mode == "two")),
         loss=classification_loss(space, label_smoothing=label_smoothing),
         policy_loss=classification_loss(space) if reward is None else reward,
@@ -138,14 +139,6 @@ def reward_loss(space: SearchSpace, table: CostTable, reference: float, *, expon
         return -aux["accuracy"] * (reference / latency) ** exponent, aux
 
     return loss
-
-
-def _nesterov(learning_rate, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.trace(momentum, nesterov=True),
-        optax.scale_by_learning_rate(learning_rate),
-    )
 
 
 def _policy_adam(learning_rate: float, *, rescale: bool) -> optax.GradientTransformation:

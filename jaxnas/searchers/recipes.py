@@ -50,7 +50,7 @@ def coupled_sgd(
       decayed: `(params) -> tree` of bools: the weights that decay. All of them by default.
     """
     return optax.chain(
-        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        _clipped(clip),
         optax.add_decayed_weights(weight_decay, decayed),
         optax.trace(momentum, nesterov=nesterov),
         optax.scale_by_learning_rate(learning_rate),
@@ -66,13 +66,16 @@ def coupled_adam(
     clip: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam whose weight decay is added to the gradient before the moments, not decoupled as in AdamW."""
-    first = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
     return optax.chain(
-        first,
+        _clipped(clip),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_adam(b1, b2),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _clipped(clip: float | None) -> optax.GradientTransformation:
+    return optax.identity() if clip is None else optax.clip_by_global_norm(clip)
 
 
 def darts(
