@@ -34,30 +34,17 @@ from jaxnas.searchers import (
     regularized_evolution,
 )
 from jaxnas.spaces import (
-    darts_space,
     gates,
-    nasbench201_small_space,
-    nasbench201_space,
-    proxyless_space,
-    proxyless_tree_space,
 )
 from jaxnas.tabular import best_at, from_arrays, simulate, table_task
 from jaxnas.train import children, stand_alone
+from tests.dtypes.spaces import SPACES
 
 CHOICES = {"edges": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
 LABELS = (np.arange(12) % 3).astype(np.int32)
 FLOATS = IMAGES.astype(np.float32) / 255
 TABLE = {"error": np.arange(9.0), "seconds": 1 + np.arange(9.0) % 3, "macs": 1000 + np.arange(9)}
-SPACES = {
-    "darts": functools.partial(darts_space, 4, 3, 3),
-    "nasbench201": functools.partial(nasbench201_space, 4, 1, 3),
-    "nasbench201-small": functools.partial(nasbench201_small_space, 4, 3),
-    "tree": functools.partial(proxyless_tree_space, 1, 1, stem_channels=4, alpha=4, num_classes=3),
-    "proxyless": functools.partial(
-        proxyless_space, (4, 8), (1, 2), (1, 2), stem_channels=4, first_channels=4, last_channels=8, num_classes=3
-    ),
-}
 HEAVY, SLOW = ("darts", "tree", "proxyless"), pytest.mark.slow
 SGD = functools.partial(optax.sgd, 0.1, momentum=0.9)
 
