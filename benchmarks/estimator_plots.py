@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnas.plot.graph import COLOURS
 from jaxnas.policies import entropy
-from jaxnas.run.environment import environment
+from jaxnas.run._environment import environment
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # x and y of every estimator
 DASHES: dict[bool, tuple[Any, ...]] = {False: ("-", (0, (9, 1.5))), True: ((0, (4, 1.5)), (0, (1, 1)))}  # unbiased

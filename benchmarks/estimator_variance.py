@@ -43,8 +43,9 @@ from benchmarks.estimator_plots import Result, Tally
 from benchmarks.problems import PROBLEMS, Problem, find_problem, obstacle
 from benchmarks.truth import Case
 from jaxnas.base import Estimator, Tree
+from jaxnas.errors import UserError
 from jaxnas.estimators import ESTIMATORS, build
-from jaxnas.run.environment import compiler_options, enable_compilation_cache
+from jaxnas.run._environment import compiler_options, enable_compilation_cache
 
 CHUNK = {True: 20_000, False: 50}  # draws of one compiled call, vmapped or one after the other
 WARM_UP = 100  # estimates before a moving average is frozen
@@ -186,14 +187,14 @@ def parse_spec(text: str) -> Spec:
     """Reads `name:setting=value:...`; values that are not Python literals stay text.
 
     Raises:
-      ValueError: an unknown estimator or setting, or a form other than this.
+      UserError: an unknown estimator or setting, or a form other than this.
     """
     name, *parts = text.split(":")
     settings: dict[str, Any] = {}
     for part in parts:
         setting, equals, value = part.partition("=")
         if not equals or not setting:
-            raise ValueError(f"estimator {text!r}: {part!r} is not of the form setting=value")
+            raise UserError(f"estimator {text!r}: {part!r} is not of the form setting=value")
         try:
             settings[setting] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -208,7 +209,7 @@ def chosen(texts: str | None, name: str, problem: Problem) -> list[Spec]:
     specs = [parse_spec(text) for text in (texts.split(",") if texts else ESTIMATORS)]
     reasons = [obstacle(spec.name, name, problem) for spec in specs]
     if texts and any(reasons):
-        raise ValueError(next(filter(None, reasons)))
+        raise UserError(next(filter(None, reasons)))
     for reason in filter(None, reasons):
         print(f"left out: {reason}", file=sys.stderr)
     return [spec for spec, reason in zip(specs, reasons) if reason is None]
@@ -255,11 +256,11 @@ def main(argv=None) -> None:
         draws = problem.draws if args.draws is None else args.draws
         specs = chosen(args.estimators, args.problem, problem)
         if draws < 2:
-            raise ValueError(f"--draws must be at least 2, got {draws}")
+            raise UserError(f"--draws must be at least 2, got {draws}")
         levels = args.sweep if args.sweep is not None else "" if problem.supernet else TEMPERATURES
         temperatures = sorted(float(level) for level in levels.split(",") if level)
         if not all(level > 0 for level in temperatures):
-            raise ValueError(f"--sweep: temperatures must be above 0, got {levels}")
+            raise UserError(f"--sweep: temperatures must be above 0, got {levels}")
         folder = args.out or Path("runs/estimator_variance") / args.problem.replace(":", "-")
         folder.mkdir(parents=True, exist_ok=True)
         importlib.import_module("matplotlib")

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from scipy.stats import spearmanr
 
+from jaxnas.architectures import decisions
 from jaxnas.base import Arch, SearchSpace
 from jaxnas.costs import cost
 from jaxnas.costs.latency import (
@@ -33,9 +34,9 @@ from jaxnas.costs.latency import (
     space_parts,
     write_latency,
 )
+from jaxnas.errors import UserError
 from jaxnas.run import Progress, environment, write_json
 from jaxnas.spaces import proxyless_space
-from jaxnas.spaces.decisions import decisions
 
 SPACE = {
     "widths": (16, 24, 40),
@@ -119,7 +120,7 @@ def main(argv=None) -> None:
     try:
         table = read_latency(args.table) if args.table else _measured_table(space, shape, args)
         costs = latency_cost(table, space, shape)
-    except (ValueError, KeyError) as error:
+    except UserError as error:
         parser.error(str(error))
     predicted = np.array([float(cost(costs, arch)) for arch in archs])
     times = _measured_networks(space, shape, archs, args)

@@ -24,11 +24,11 @@ from jaxnas.base import SearchSpace, dense_paths, sparse_paths
 from jaxnas.costs.latency import median_milliseconds
 from jaxnas.estimators import binary_gate, two_path_gate
 from jaxnas.ops import Classifier, Style, from_linen
-from jaxnas.run.environment import compiler_options, environment
+from jaxnas.run._environment import compiler_options, environment
 from jaxnas.searchers import classification_loss
 from jaxnas.spaces import proxyless_space
-from jaxnas.spaces.proxyless import block_runs
-from jaxnas.spaces.proxyless_network import ProxylessConfig, first_block, last_conv, stem
+from jaxnas.spaces.proxyless.network import ProxylessConfig, first_block, last_conv, stem
+from jaxnas.spaces.proxyless.space import block_runs
 from jaxnas.train import cross_entropy
 
 # Kernels and expansions that make so many candidates, `zero` included.

@@ -25,7 +25,7 @@ import optax
 from sklearn.datasets import load_digits
 
 from jaxnas.population import Family, PopulationData, Recipe, family_of, train_population
-from jaxnas.run.environment import compiler_options, cores, environment, split_cpu
+from jaxnas.run._environment import compiler_options, cores, environment, split_cpu
 from jaxnas.spaces import nasbench201_small_space
 
 TRAINING = 1400  # of 1,797 images

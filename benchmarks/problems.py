@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.supernets import gated, supernet
 from benchmarks.truth import Case, all_losses, closed_form
 from jaxnas.base import SearchSpace
+from jaxnas.errors import UserError
 from jaxnas.estimators import ESTIMATORS
 from jaxnas.spaces import function_space, quadratic_space
 
@@ -91,7 +92,7 @@ def own(name: str, shape: tuple[int, int], logits_seed: int | None) -> Problem:
     """A user's `loss(gates[E, K]) -> scalar`, given as `module:function`.
 
     Raises:
-      ValueError: it cannot be imported, or does not give a scalar of gates of this shape.
+      UserError: it cannot be imported, or does not give a scalar of gates of this shape.
     """
     module, _, attribute = name.partition(":")
     try:
@@ -99,9 +100,9 @@ def own(name: str, shape: tuple[int, int], logits_seed: int | None) -> Problem:
         found = jax.eval_shape(loss, jax.ShapeDtypeStruct(shape, jnp.float32))
     except Exception as error:  # whatever a user's file may raise
         reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"problem {name!r}: {type(error).__name__}: {reason}") from None
+        raise UserError(f"problem {name!r}: {type(error).__name__}: {reason}") from None
     if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
-        raise ValueError(f"problem {name!r}: expected a float scalar of gates of shape {shape}, got {found}")
+        raise UserError(f"problem {name!r}: expected a float scalar of gates of shape {shape}, got {found}")
     logits = np.zeros(shape) if logits_seed is None else np.random.default_rng(logits_seed).normal(size=shape)
     cases = toy(name, function_space(lambda params, gates: loss(gates), *shape), logits)
     return Problem(lambda folder: cases, (lambda folder: cases) if shape[1] == 2 else None)
@@ -121,13 +122,13 @@ def find_problem(name: str, shape: str | None, logits_seed: int | None) -> Probl
     """A problem by name, or a user's own loss."""
     if ":" not in name:
         if name not in PROBLEMS:
-            raise ValueError(f"unknown problem {name!r}, accepted are {', '.join(PROBLEMS)} and MODULE:FUNCTION")
+            raise UserError(f"unknown problem {name!r}, accepted are {', '.join(PROBLEMS)} and MODULE:FUNCTION")
         if shape is not None or logits_seed is not None:
-            raise ValueError("--shape and --logits-seed belong to a loss of your own, MODULE:FUNCTION")
+            raise UserError("--shape and --logits-seed belong to a loss of your own, MODULE:FUNCTION")
         return PROBLEMS[name]
     decisions, _, options = (shape or "").partition("x")
     if not (decisions.isdecimal() and options.isdecimal() and int(decisions) >= 1 and int(options) >= 2):
-        raise ValueError(f"--shape must be DECISIONSxOPTIONS such as 3x4, at least 1x2, got {shape!r}")
+        raise UserError(f"--shape must be DECISIONSxOPTIONS such as 3x4, at least 1x2, got {shape!r}")
     return own(name, (int(decisions), int(options)), logits_seed)
 
 

@@ -29,9 +29,9 @@ import optax
 from benchmarks.floor import count, peaks
 from jaxnas.base import Batch, SearchSpace, sparse_paths
 from jaxnas.policies import categorical
-from jaxnas.run.environment import compiler_options, enable_compilation_cache, environment
+from jaxnas.run._environment import compiler_options, enable_compilation_cache, environment
 from jaxnas.searchers import classification_loss, darts, snas
-from jaxnas.searchers.recipes import coupled_sgd
+from jaxnas.searchers.recipes import sgd_l2
 from jaxnas.spaces.registry import build, defaults
 
 MODES = ("bilevel", "joint", "second_order", "finite_difference", "one_path")
@@ -75,7 +75,7 @@ def step_of(case: Case) -> tuple[Callable, Any, tuple]:
 
 def _one_path(space, key, data):
     """Single-path one-shot training: a uniformly drawn architecture a step, only its operations run."""
-    loss, tx = classification_loss(space), coupled_sgd(0.025)
+    loss, tx = classification_loss(space), sgd_l2(0.025)
     params = jax.jit(space.init)(key, data.weights[0])
     policy, uniform = categorical(space.choices), jax.tree.map(lambda c: jnp.zeros(c.shape), space.choices)
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.architectures import enumerate_architectures
 from jaxnas.base import LossFn, Params, Tree, sparse_paths
-from jaxnas.estimators import enumerate_architectures
 
 
 class Case(NamedTuple):

@@ -34,8 +34,8 @@ napoleon_use_rtype = False
 
 # The order in which a newcomer meets the library. A module that is not named here comes after these.
 ORDER = (
-    "base ops spaces relaxations policies estimators searchers costs derive train tabular morphisms population "
-    "data run checkpoint export plot describe"
+    "base architectures ops spaces relaxations policies estimators searchers costs derive train tabular morphisms "
+    "population data run checkpoint export plot describe"
 ).split()
 
 
@@ -46,7 +46,7 @@ def public_modules() -> list[str]:
 
 
 def page(name: str) -> str:
-    """Return the page of one module: itself, and the modules inside it when it lists no public names of its own.
+    """Return the page of one module: itself, the packages inside it, and all modules if it lists no public names.
 
     Nothing is imported here. A module that fails to import is a warning of autodoc, hence an error of the build.
     """
@@ -55,9 +55,8 @@ def page(name: str) -> str:
     origin = Path(spec.origin) if spec is not None and spec.origin else None
     if spec is not None and spec.submodule_search_locations is not None:
         lists_names = origin is not None and "__all__" in origin.read_text(encoding="utf-8")
-        if not lists_names:
-            inside = pkgutil.iter_modules(spec.submodule_search_locations)
-            modules += [f"{name}.{module.name}" for module in inside if not module.name.startswith("_")]
+        inside = [m for m in pkgutil.iter_modules(spec.submodule_search_locations) if not m.name.startswith("_")]
+        modules += [f"{name}.{module.name}" for module in inside if module.ispkg or not lists_names]
     lines = [name, "=" * len(name), ""]
     for module in modules:
         if module != name:

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from experiments.configs.parts import DataConfig
 from jaxnas import data
 from jaxnas.base import Batch
+from jaxnas.errors import UserError
 
 
 def load_data(config: DataConfig) -> data.Data:
     """The data set, shrunk if asked."""
     if config.data_dir is not None and not Path(config.data_dir).expanduser().is_dir():
-        raise ValueError(f"data.data_dir is {config.data_dir}, which is no folder")
+        raise UserError(f"data.data_dir is {config.data_dir}, which is no folder")
     shrinking = config.pad_to is not None or config.shrink != 1
 
     def transform(images):
@@ -31,12 +32,12 @@ def split_data(loaded: data.Data, config: DataConfig, seed: int) -> data.SearchD
     """
     side = min(loaded.image_shape[:2])
     if config.crop > side:
-        raise ValueError(f"data.crop is {config.crop}, expected at most the {side} pixels of an image's side")
+        raise UserError(f"data.crop is {config.crop}, expected at most the {side} pixels of an image's side")
     sizes: Any = (float(config.weights), float(config.policy))
     if max(sizes) > 1:
         for field, size in zip(("weights", "policy"), sizes, strict=True):
             if size < 1 or not size.is_integer():
-                raise ValueError(f"data.{field} is {size:g}, expected a count of at least 1, or two fractions below 1")
+                raise UserError(f"data.{field} is {size:g}, expected a count of at least 1, or two fractions below 1")
         sizes = tuple(int(size) for size in sizes)
     known = {"mean": data.CIFAR10_MEAN, "std": data.CIFAR10_STD} if config.name == "cifar10" else {}
     return data.split(loaded, sizes=sizes, seed=seed, **known)
@@ -50,7 +51,7 @@ def all_training(images: data.SearchData) -> data.Examples:
 def steps_per_epoch(examples: data.Examples, batch_size: int) -> int:
     """Full batches in one pass; a batch larger than the data is refused."""
     if not 1 <= batch_size <= len(examples.labels):
-        raise ValueError(f"batch_size is {batch_size}, expected 1 to the {len(examples.labels)} examples there are")
+        raise UserError(f"batch_size is {batch_size}, expected 1 to the {len(examples.labels)} examples there are")
     return len(examples.labels) // batch_size
 
 
@@ -59,9 +60,9 @@ def num_steps(prefix: str, recipe: Any, examples: data.Examples) -> int:
     try:
         steps = recipe.epochs * steps_per_epoch(examples, recipe.batch_size)
     except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from None
+        raise UserError(f"{prefix}{error}") from None
     if not 0 < steps < 2**31:
-        raise ValueError(f"{prefix}epochs is {recipe.epochs}, which makes {steps} steps, expected 1 to {2**31 - 1}")
+        raise UserError(f"{prefix}epochs is {recipe.epochs}, which makes {steps} steps, expected 1 to {2**31 - 1}")
     return steps
 
 

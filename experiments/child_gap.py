@@ -17,13 +17,14 @@ import jax
 from experiments import batches, common, outcome
 from experiments.configs.child_gap import PRESETS, Config
 from jaxnas import data, derive, train
+from jaxnas.architectures import greatest
 from jaxnas.base import Searcher, dense_paths, sparse_paths
+from jaxnas.errors import UserError
 from jaxnas.policies import entropy, split_like
 from jaxnas.relaxations import annealed, gumbel_softmax
 from jaxnas.run import Run, Watch, script
 from jaxnas.searchers import cosine_by_epoch, darts, snas
 from jaxnas.spaces import darts_space, snas_space
-from jaxnas.spaces.decisions import greatest
 
 COLUMNS = ("search", "own rule, batch", "own rule, re-estimated", "argmax, batch", "argmax, re-estimated", "entropy")
 
@@ -100,7 +101,7 @@ def prepare(config: Config) -> common.Study:
     loaded = batches.load_data(config.data)
     for method in config.methods:
         if method not in ("snas", "darts", "darts_annealed"):
-            raise ValueError(f"methods: unknown {method!r}, accepted are snas, darts, darts_annealed")
+            raise UserError(f"methods: unknown {method!r}, accepted are snas, darts, darts_annealed")
         common.rehearse_search(*search(config, loaded, method, config.seeds[0]), config)
     return common.Study(config, loaded)
 

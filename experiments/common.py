@@ -15,7 +15,7 @@ from experiments import batches
 from experiments.configs.parts import NetworkConfig, SizeConfig
 from jaxnas import data, train
 from jaxnas.base import Arch, Batch, Params, Paths, Searcher, SearchSpace, sparse_paths
-from jaxnas.policies import categorical
+from jaxnas.errors import UserError
 from jaxnas.run import Run, Watch, compiler_options, memory
 
 REFERENCE = 256  # training examples from which a judged network takes its normalisation statistics
@@ -78,7 +78,7 @@ def prepare(config: Any, build: Callable[..., SearchSpace], *, loaded: data.Data
     """Loads and splits the data and builds the space, `changes` being of the search alone and not of the judge.
 
     Raises:
-      ValueError: settings that one of the later parts could not use.
+      UserError: settings that one of the later parts could not use.
     """
     loaded = batches.load_data(config.data) if loaded is None else loaded
     images = batches.split_data(loaded, config.data, config.seed)
@@ -117,7 +117,7 @@ def rehearse(setting: Setting, init: Callable[..., Any], recipe: Any, *, copies:
       copies: how many such states there will be at a time.
 
     Raises:
-      ValueError: a space that does not fit the images, or a state that does not fit into memory.
+      UserError: a space that does not fit the images, or a state that does not fit into memory.
     """
     x = jax.ShapeDtypeStruct((recipe.batch_size, *setting.images.image_shape), jnp.float32)
     y = jax.ShapeDtypeStruct((recipe.batch_size,), jnp.int32)
@@ -126,14 +126,14 @@ def rehearse(setting: Setting, init: Callable[..., Any], recipe: Any, *, copies:
     needed, available = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), memory()
     if available is not None and needed > available:
         sizes = f"{needed / 2**30:.1f} GiB, and the device has {available / 2**30:.1f}"
-        raise ValueError(f"network: weights and moments take {sizes}; a smaller network is needed")
+        raise UserError(f"network: weights and moments take {sizes}; a smaller network is needed")
 
 
 def run_search(run: Run, setting: Setting, name: str, searcher: Searcher, recipe: Any, watch: Watch) -> Any:
     """Runs a gradient search of `recipe.epochs` as a phase of that name and returns its last state.
 
     Raises:
-      ValueError: every step in which the policy should have descended was rejected, so that nothing was found.
+      UserError: every step in which the policy should have descended was rejected, so that nothing was found.
     """
     augment = setting.config.data
 
@@ -152,7 +152,7 @@ def run_search(run: Run, setting: Setting, name: str, searcher: Searcher, recipe
     meta = {"space": setting.space.about.name}
     state = run.phase(name, init, step, steps, data=loop_data, watch=watch, meta=meta)
     if state.bad and not state.policy_steps:
-        raise ValueError(f"{name}: nothing was found, {state.bad} of {steps} steps were not finite and rejected")
+        raise UserError(f"{name}: nothing was found, {state.bad} of {steps} steps were not finite and rejected")
     return state
 
 
@@ -204,12 +204,6 @@ def judge_children(setting: Setting, children: train.ChildrenState, examples: da
         setting.judge(params, sparse_paths(arch), examples) if learned else math.nan
         for (params, arch), learned in zip(members, taught)
     ]
-
-
-def random_archs(key: jax.Array, space: SearchSpace, count: int) -> Arch:
-    """Architectures of the space drawn uniformly over every edge's operations, read by the space's own rule."""
-    policy = categorical(space.choices, scale=1.0)
-    return jax.vmap(lambda k: space.derive(policy.init(k)))(jax.random.split(key, count))
 
 
 def child(tree: Any, number: int) -> Any:

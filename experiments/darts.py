@@ -39,8 +39,8 @@ def prepare(config: Config) -> outcome.Search:
 
     def evaluate(key, state):
         del key  # the mixture draws nothing
-        level = temperature_at(temperature, state.step - 1)
-        mixture = jax.tree.map(lambda leaf: softmax(None, leaf, level), state.policy_params)
+        tau = temperature_at(temperature, state.step - 1)
+        mixture = jax.tree.map(lambda leaf: softmax(None, leaf, tau), state.policy_params)
         arch = searcher.decode(state)
         skips = sum(
             int((leaf == space.about.operations["normal"].index("skip_connect")).sum()) for leaf in arch.values()

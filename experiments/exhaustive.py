@@ -2,7 +2,7 @@
 
   python -m experiments.exhaustive [digits | fashion-mnist] [--smoke]
 
-The 15,625 cells make 5,653 different functions (`jaxnas.spaces.nasbench201_forms`); the first cell of each class is
+The 15,625 cells make 5,653 different functions (`jaxnas.spaces.nasbench201.forms`); the first cell of each class is
 trained and stands for all of it. A subset is trained with several seeds, which measures the noise of a single run.
 Leaves `table.npz`, described in `jaxnas/tabular/data/README.md`. Stopped, it goes on from the last chunk.
 """
@@ -21,11 +21,12 @@ from scipy.optimize import nnls
 from experiments import batches, common
 from experiments.configs.exhaustive import PRESETS, Config
 from jaxnas import costs, data
+from jaxnas.errors import UserError
 from jaxnas.population import Population, PopulationData, Recipe, family_of, train_population
 from jaxnas.run import Progress, Run, compiler_options, environment, script, split_cpu
-from jaxnas.searchers import coupled_sgd
-from jaxnas.spaces import all_cells, live_operations, nasbench201_small_space, representatives
-from jaxnas.spaces.nasbench201_network import EDGES, OPERATIONS
+from jaxnas.searchers import sgd_l2
+from jaxnas.spaces import nasbench201_small_space
+from jaxnas.spaces.nasbench201 import EDGES, OPERATIONS, all_cells, live_operations, representatives
 from jaxnas.tabular.benchmarks import MISSING
 
 
@@ -80,7 +81,7 @@ def make_recipe(config: Config, images: data.SearchData) -> Recipe:
         return data.to_float(x, images.mean, images.std)
 
     judge_at = tuple(epoch * per_epoch for epoch in config.judge_epochs)
-    tx = coupled_sgd(rate, weight_decay=config.weight_decay, nesterov=True)
+    tx = sgd_l2(rate, weight_decay=config.weight_decay, nesterov=True)
     return Recipe(tx, steps, config.batch_size, judge_at, prepare)
 
 
@@ -98,10 +99,10 @@ def prepare(config: Config) -> Study:
     """The plan, the data and the recipe."""
     split_cpu(config.devices)
     if config.chunk % jax.device_count():
-        raise ValueError(f"chunk is {config.chunk}, expected a multiple of the {jax.device_count()} devices")
+        raise UserError(f"chunk is {config.chunk}, expected a multiple of the {jax.device_count()} devices")
     late = [epoch for epoch in config.judge_epochs if epoch > config.epochs]
     if late:
-        raise ValueError(f"judge_epochs has {late[0]}, expected at most the {config.epochs} of epochs")
+        raise UserError(f"judge_epochs has {late[0]}, expected at most the {config.epochs} of epochs")
     loaded = batches.load_data(config.data)
     images = batches.split_data(loaded, config.data, config.seed)
     space = nasbench201_small_space(config.channels, loaded.num_classes)

@@ -21,6 +21,7 @@ from experiments.configs.fronts import PRESETS, Config
 from experiments.tabular import markdown, refuse_too_many
 from jaxnas import plot
 from jaxnas.base import BlackBox
+from jaxnas.errors import UserError
 from jaxnas.run import Run, script
 from jaxnas.searchers import hypervolume, nsga2, pareto_front, random_search
 from jaxnas.tabular import Table, floats, load, metric_of, simulate, table_task, with_metrics
@@ -74,7 +75,7 @@ def prepare(config: Config) -> Study:
     """The table, after a look at every objective and method."""
     if config.evaluations < config.population_size:
         least = f"at least the {config.population_size} of population_size"
-        raise ValueError(f"evaluations is {config.evaluations}, expected {least}")
+        raise UserError(f"evaluations is {config.evaluations}, expected {least}")
     refuse_too_many("evaluations", config.evaluations, "evaluations", config.seeds)
     refuse_too_many("population_size", config.population_size**2, "pairs of members", config.seeds)
     table = load(os.path.expandvars(config.table))

@@ -20,7 +20,7 @@ from experiments.configs.latency_sweep import PRESETS, Config
 from jaxnas import costs, data, plot
 from jaxnas.costs import latency
 from jaxnas.run import Run, Watch, script
-from jaxnas.searchers import coupled_sgd
+from jaxnas.searchers import sgd_l2
 from jaxnas.spaces import proxyless_space
 
 COLUMNS = ("expected_ms", "table_ms", "test_accuracy", "macs")
@@ -46,14 +46,14 @@ def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -
     setting = setting_of(config, loaded, weight, seed)
     own = setting.config
     table = proxyless.latency_table(run, setting)
-    searcher = proxyless.make_searcher(setting, table, proxyless.reference_of(setting, table))
+    searcher = proxyless.make_searcher(setting, table, proxyless.target_of(setting, table))
     name = f"{weight:g}/{seed}"
     watch = Watch(show=("loss", "accuracy"))
     state = common.run_search(run, setting, f"search/{name}", searcher, own.search, watch)
     arch = jax.device_get(searcher.decode(state))
 
     def tx(steps):
-        return coupled_sgd(optax.cosine_decay_schedule(own.retrain.learning_rate, steps))
+        return sgd_l2(optax.cosine_decay_schedule(own.retrain.learning_rate, steps))
 
     archs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], arch)
     everything = batches.all_training(setting.images)

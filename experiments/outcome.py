@@ -13,17 +13,19 @@ import optax
 
 from experiments import batches, common, pictures
 from jaxnas import data, derive, export, plot
+from jaxnas.architectures import random_archs
 from jaxnas.base import Arch, Params, Searcher
 from jaxnas.describe import network_costs
+from jaxnas.errors import UserError
 from jaxnas.policies import entropy
 from jaxnas.run import Run, Watch
-from jaxnas.searchers import coupled_sgd
+from jaxnas.searchers import sgd_l2
 
 
 def refuse_nan(what: str, value: float) -> None:
-    """Raises `ValueError` for an accuracy of NaN or infinity: a result made of those is no result."""
+    """Raises `UserError` for an accuracy of NaN or infinity: a result made of those is no result."""
     if not math.isfinite(value):
-        raise ValueError(f"{what} gives logits that are not finite, or learned from no step: accuracy {value}")
+        raise UserError(f"{what} gives logits that are not finite, or learned from no step: accuracy {value}")
 
 
 def compare(run: Run, setting: common.Setting, arch: Arch) -> tuple[dict[str, Any], dict[str, Any], Params]:
@@ -33,15 +35,15 @@ def compare(run: Run, setting: common.Setting, arch: Arch) -> tuple[dict[str, An
       The parts `child` and `baseline` of the result, and the found network's weights.
 
     Raises:
-      ValueError: the found network has no accuracy, because its logits or all of its steps are not finite.
+      UserError: the found network has no accuracy, because its logits or all of its steps are not finite.
     """
     space, recipe = setting.space, setting.config.retrain
-    others = common.random_archs(run.key("random"), space, recipe.random_children)
+    others = random_archs(run.key("random"), space, recipe.random_children)
     archs = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), arch, others)
 
     def tx(steps):
         rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
-        return coupled_sgd(rate, weight_decay=recipe.weight_decay, clip=recipe.clip)
+        return sgd_l2(rate, weight_decay=recipe.weight_decay, clip=recipe.clip)
 
     trained = common.train_children(run, setting, "retrain", archs, batches.all_training(setting.images), recipe, tx)
     test = data.Examples(*map(jnp.asarray, setting.loaded.test))

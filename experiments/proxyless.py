@@ -23,6 +23,7 @@ from experiments.configs.proxyless import PRESETS, Config, NetworkConfig, TreeNe
 from jaxnas import costs
 from jaxnas.base import CostTable, SearchSpace, sparse_paths
 from jaxnas.costs import latency
+from jaxnas.errors import UserError
 from jaxnas.policies import categorical
 from jaxnas.run import Run, script
 from jaxnas.searchers import proxyless, reward_loss
@@ -38,18 +39,18 @@ def check(setting: common.Setting) -> None:
     """Refuses settings that the search or its latency could not use.
 
     Raises:
-      ValueError: latency in the loss of the space of trees, which does not name its blocks; a table that does not fit;
+      UserError: latency in the loss of the space of trees, which does not name its blocks; a table that does not fit;
         an architecture that would never move.
     """
     search, form, about = setting.config.search, setting.config.latency.form, setting.space.about
     table = setting.config.latency.table
     if about.parts is None and (form != "none" or table is not None):
         kept = f"latency.form must be none and latency.table not given for the space {about.name}"
-        raise ValueError(f"{kept}, got {form} and {table}")
+        raise UserError(f"{kept}, got {form} and {table}")
     given_table(setting)
     if search.warmup_epochs + search.rest_epochs >= search.epochs:
         still = f"search.warmup_epochs and search.rest_epochs are {search.warmup_epochs} and {search.rest_epochs}"
-        raise ValueError(f"{still}, expected less than the {search.epochs} of search.epochs together")
+        raise UserError(f"{still}, expected less than the {search.epochs} of search.epochs together")
     common.rehearse_search(setting, make_searcher(setting, None, 0.0), search)
 
 
@@ -76,15 +77,15 @@ def latency_table(run: Run, setting: common.Setting) -> CostTable | None:
     return latency.latency_cost(latency.read_latency(path), setting.space, shape)
 
 
-def reference_of(setting: common.Setting, table: CostTable | None) -> float:
-    """The reference latency: as configured, else the expectation over uniform choices; 0 without a table."""
+def target_of(setting: common.Setting, table: CostTable | None) -> float:
+    """The target latency: as configured, else the expectation over uniform choices; 0 without a table."""
     if table is None:
         return 0.0
     uniform = jax.tree.map(lambda c: jnp.full(c.shape, 1 / c.shape[-1]), setting.space.choices)
-    return setting.config.latency.reference or float(costs.expected_cost(table, uniform))
+    return setting.config.latency.target or float(costs.expected_cost(table, uniform))
 
 
-def make_searcher(setting: common.Setting, table: CostTable | None, reference: float):
+def make_searcher(setting: common.Setting, table: CostTable | None, target: float):
     """The searcher with its schedule and its objective."""
     config = setting.config
     search = config.search
@@ -94,10 +95,10 @@ def make_searcher(setting: common.Setting, table: CostTable | None, reference: f
     if table is None or config.latency.form == "none":
         pass
     elif search.mode == "reinforce":
-        settings["reward"] = reward_loss(setting.space, table, reference)
+        settings["reward"] = reward_loss(setting.space, table, target)
     else:
         form, weight = config.latency.form, config.latency.weight
-        settings["objective"] = latency.latency_objective(table, reference, form, weight=weight)
+        settings["objective"] = latency.latency_objective(table, target, form, weight=weight)
     return proxyless(
         setting.space,
         mode=search.mode,
@@ -125,8 +126,8 @@ def prepare(config: Config) -> common.Setting:
 def main(run: Run, setting: common.Setting) -> None:
     """Measure, search, retrain, compare, write."""
     table = latency_table(run, setting)
-    reference = reference_of(setting, table)
-    searcher = make_searcher(setting, table, reference)
+    target = target_of(setting, table)
+    searcher = make_searcher(setting, table, target)
     judge, images = setting.judge, setting.images
 
     def evaluate(key, state):
@@ -151,7 +152,7 @@ def main(run: Run, setting: common.Setting) -> None:
             return None
         shape, size = images.image_shape, setting.config.latency.batch_size
         return {
-            "reference_ms": reference,
+            "target_ms": target,
             "table_ms": float(costs.cost(table, arch)),
             "measured_ms": float(np.median(latency.measure_networks(setting.space, [arch], shape, batch_size=size))),
         }

@@ -13,8 +13,9 @@ import optax
 
 from experiments import batches, common, outcome
 from experiments.configs.random_search import PRESETS, Config
+from jaxnas.architectures import random_archs
 from jaxnas.run import Run, script
-from jaxnas.searchers import coupled_sgd
+from jaxnas.searchers import sgd_l2
 from jaxnas.spaces import registry
 
 
@@ -29,10 +30,10 @@ def prepare(config: Config) -> common.Setting:
 def main(run: Run, setting: common.Setting) -> None:
     """Draw, train, choose, retrain, compare, write."""
     search = setting.config.search
-    archs = common.random_archs(run.key("candidates"), setting.space, search.candidates)
+    archs = random_archs(run.key("candidates"), setting.space, search.candidates)
 
     def tx(steps):
-        return coupled_sgd(optax.cosine_decay_schedule(search.learning_rate, steps))
+        return sgd_l2(optax.cosine_decay_schedule(search.learning_rate, steps))
 
     candidates = common.train_children(run, setting, "search", archs, setting.images.weights, search, tx)
 

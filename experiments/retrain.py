@@ -21,8 +21,9 @@ from experiments.configs.retrain import PRESETS, RECIPES, Config, RecipeConfig
 from jaxnas import data, export, plot, train
 from jaxnas.architecture_files import build_space, read_architecture, read_source
 from jaxnas.base import Arch, Network, SearchSpace
+from jaxnas.errors import UserError
 from jaxnas.run import Run, Watch, script
-from jaxnas.searchers import cosine_by_epoch, coupled_sgd
+from jaxnas.searchers import cosine_by_epoch, sgd_l2
 from jaxnas.spaces import registry
 
 # The form of a paper's final network. SNAS normalises after pooling, DARTS does so in its search alone.
@@ -83,12 +84,12 @@ def read(config: Config, num_classes: int) -> tuple[SearchSpace, Arch]:
     """The space and the architecture of a configuration.
 
     Raises:
-      ValueError: an architecture that cannot be read, or of a space without a recipe.
+      UserError: an architecture that cannot be read, or of a space without a recipe.
     """
     source = read_source(config.architecture)
     name = config.space or source.space or build_space(source).about.name
     if name not in RECIPES:
-        raise ValueError(f"architecture: space {name!r} has no recipe, only {', '.join(RECIPES)} have one")
+        raise UserError(f"architecture: space {name!r} has no recipe, only {', '.join(RECIPES)} have one")
     size = dataclasses.asdict(config.network) if name in ("darts", "snas") else {}
     settings = {**size, **registry.settings_from_text(name, config.settings), "num_classes": num_classes}
     space = build_space(source, name, **settings)
@@ -99,12 +100,12 @@ def recipe_of(name: str, given: RecipeConfig) -> RecipeConfig:
     """The recipe of a space's paper with the given values in place of its own.
 
     Raises:
-      ValueError: a part that the networks of the space do not have.
+      UserError: a part that the networks of the space do not have.
     """
     values = {field: value for field, value in dataclasses.asdict(given).items() if value is not None}
     for part, spaces in PARTS.items():
         if values.get(part) and name not in spaces:
-            raise ValueError(f"recipe.{part}: networks of {name!r} have none, only those of {', '.join(spaces)}")
+            raise UserError(f"recipe.{part}: networks of {name!r} have none, only those of {', '.join(spaces)}")
     return dataclasses.replace(RECIPES[name], **values)
 
 
@@ -117,7 +118,7 @@ def make_plan(config: Config, num_classes: int, examples: data.Examples) -> Plan
       examples: those to train on.
 
     Raises:
-      ValueError: what `read` and `recipe_of` refuse, or a schedule that does not fit the examples.
+      UserError: what `read` and `recipe_of` refuse, or a schedule that does not fit the examples.
     """
     space, arch = read(config, num_classes)
     name = space.about.name
@@ -140,7 +141,7 @@ def optimiser(recipe: RecipeConfig, epochs: int, steps_per_epoch: int) -> optax.
     """SGD with momentum along a cosine to zero."""
     by_epoch = cosine_by_epoch(recipe.learning_rate, 0.0, epochs=epochs, steps_per_epoch=steps_per_epoch)
     by_step = optax.cosine_decay_schedule(recipe.learning_rate, epochs * steps_per_epoch)
-    return coupled_sgd(
+    return sgd_l2(
         by_epoch if recipe.schedule == "epoch" else by_step,
         weight_decay=recipe.weight_decay,
         clip=recipe.clip or None,
@@ -170,7 +171,7 @@ def prepare(config: Config) -> Training:
     """The data, the network and one rehearsed step.
 
     Raises:
-      ValueError: what `make_plan` refuses, or a network that does not fit the images or the memory.
+      UserError: what `make_plan` refuses, or a network that does not fit the images or the memory.
     """
     loaded = batches.load_data(config.data)
     images = batches.split_data(loaded, config.data, config.seed)

@@ -17,6 +17,7 @@ from jaxnas.relaxations import annealed, gumbel_softmax, temperature_at
 from jaxnas.run import Run, script
 from jaxnas.searchers import cosine_by_epoch, snas
 from jaxnas.spaces import snas_space
+from jaxnas.spaces.darts import resource_penalty
 
 
 def prepare(config: Config) -> outcome.Search:
@@ -28,7 +29,7 @@ def prepare(config: Config) -> outcome.Search:
     temperature = annealed(search.first_temperature, search.last_temperature, **schedule)
     resource = None
     if search.resource_weight:
-        resource = costs.resource_penalty(space, images.image_shape[0], kind=search.resource)
+        resource = resource_penalty(space, images.image_shape[0], kind=search.resource)
     searcher = snas(
         space,
         learning_rate=cosine_by_epoch(search.learning_rate, search.last_learning_rate, **schedule),
@@ -44,9 +45,9 @@ def prepare(config: Config) -> outcome.Search:
 
     def evaluate(key, state):
         logits = state.policy_params
-        level = temperature_at(temperature, state.step - 1)
+        tau = temperature_at(temperature, state.step - 1)
         keys = split_like(jax.random.fold_in(key, state.step), logits)
-        sampled = jax.tree.map(lambda k, leaf: gumbel_softmax(k, leaf, level), keys, logits)
+        sampled = jax.tree.map(lambda k, leaf: gumbel_softmax(k, leaf, tau), keys, logits)
         probabilities = jax.tree.map(jax.nn.softmax, logits)
         return {
             "val_accuracy_sampled": judge(state.params, dense_paths(sampled), images.policy),

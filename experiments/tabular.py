@@ -23,6 +23,7 @@ from experiments import pictures
 from experiments.configs.tabular import PRESETS, Config
 from jaxnas import plot
 from jaxnas.base import BlackBox
+from jaxnas.errors import UserError
 from jaxnas.policies import categorical
 from jaxnas.run import Run, script
 from jaxnas.searchers import local_search, policy_search, random_search, regularized_evolution
@@ -54,7 +55,7 @@ POINTS = 200  # of the clock, at which the incumbents are looked up
 def make_searcher(name: str, table: Table, config: Config) -> BlackBox:
     """A search by name."""
     if name not in METHODS:
-        raise ValueError(f"methods: unknown {name!r}, there are {', '.join(METHODS)}")
+        raise UserError(f"methods: unknown {name!r}, there are {', '.join(METHODS)}")
     return METHODS[name](table.choices, config)
 
 
@@ -91,7 +92,7 @@ def refuse_too_many(field: str, count: float, of_what: str, seeds: int) -> None:
     """Refuses more than one call, which does all seeds, has memory for."""
     if count * seeds > MOST:
         wanted = f"{count:.0f} {of_what} for each of {seeds} seeds"
-        raise ValueError(f"{field} makes {wanted}, expected at most {MOST} in all")
+        raise UserError(f"{field} makes {wanted}, expected at most {MOST} in all")
 
 
 def search(run: Run, study: Study, name: str):

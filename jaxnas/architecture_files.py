@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnas.base import Arch, SearchSpace, arch_like
+from jaxnas.architectures import arch_like, check_architecture, same
+from jaxnas.base import Arch, SearchSpace
+from jaxnas.errors import UserError
 from jaxnas.spaces import registry
-from jaxnas.spaces.literals import read_literal
-from jaxnas.spaces.published import PUBLISHED
+from jaxnas.spaces.darts import PUBLISHED
+from jaxnas.spaces.parts.literals import read_literal
 
-__all__ = ["Source", "build_space", "check_architecture", "decode", "read_architecture", "read_source"]
+__all__ = ["Source", "build_space", "decode", "read_architecture", "read_source"]
 
 NAMES = ("arch", "architecture", "genotype")
 FILE = "architecture.json"
@@ -79,7 +81,7 @@ def read_source(source: str | Path) -> Source:
       What it holds.
 
     Raises:
-      ValueError: a source that cannot be read, or text that is neither JSON nor in a released form.
+      UserError: a source that cannot be read, or text that is neither JSON nor in a released form.
     """
     name = str(source)
     if not _exists(name) and name in PUBLISHED:
@@ -89,7 +91,7 @@ def read_source(source: str | Path) -> Source:
     try:
         return _source(name, _plain_data(text.strip()))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
 def decode(space: SearchSpace, source: Source) -> Arch:
@@ -99,20 +101,20 @@ def decode(space: SearchSpace, source: Source) -> Arch:
       Leaves `[E]`, int32.
 
     Raises:
-      ValueError: a source of another space; neither integers that fit the choices nor a genotype of the space;
+      UserError: a source of another space; neither integers that fit the choices nor a genotype of the space;
         integers and a genotype side by side that do not agree.
     """
     try:
         if source.space not in (None, space.about.name):
-            raise ValueError(f"architecture: of space {source.space!r}, not of {space.about.name!r}")
+            raise UserError(f"architecture: of space {source.space!r}, not of {space.about.name!r}")
         arch = _arch(space, source.content)
         beside = source.record.get("genotype")
         if beside is not None and beside is not source.content and space.about.parse is not None:
-            if not _equal(arch, _parse(space, beside)):
-                raise ValueError("architecture: its integers and its genotype are two different architectures")
+            if not same(arch, _parse(space, beside)):
+                raise UserError("architecture: its integers and its genotype are two different architectures")
         return arch
     except ValueError as error:
-        raise ValueError(f"{source.name}: {error}") from None
+        raise UserError(f"{source.name}: {error}") from None
 
 
 def read_architecture(space: SearchSpace, source: str | Path | Source) -> Arch:
@@ -126,14 +128,14 @@ def read_architecture(space: SearchSpace, source: str | Path | Source) -> Arch:
       The architecture, leaves `[E]` of int32.
 
     Raises:
-      ValueError: a source that cannot be read or understood, of another space, or with an architecture outside of this.
+      UserError: a source that cannot be read or understood, of another space, or with an architecture outside of this.
     """
     found = source if isinstance(source, Source) else read_source(source)
     arch = decode(space, found)
     try:
         return check_architecture(space, arch)
     except ValueError as error:
-        raise ValueError(f"{found.name}: {error}") from None
+        raise UserError(f"{found.name}: {error}") from None
 
 
 def build_space(source: Source, name: str | None = None, **settings: Any) -> SearchSpace:
@@ -146,32 +148,15 @@ def build_space(source: Source, name: str | None = None, **settings: Any) -> Sea
       **settings: of the space, above those of the source.
 
     Raises:
-      ValueError: a source of another space; settings that no space can be built with; no space that fits.
+      UserError: a source of another space; settings that no space can be built with; no space that fits.
     """
     if name is not None and source.space not in (None, name):
-        raise ValueError(f"{source.name}: architecture of space {source.space!r}, not of {name!r}")
+        raise UserError(f"{source.name}: architecture of space {source.space!r}, not of {name!r}")
     known = name or source.space or _guess(source)
     try:
         return registry.build(known, **{**source.settings, **settings})
     except (TypeError, AttributeError, OverflowError) as error:  # values of a type that no factory expects
-        raise ValueError(f"{source.name}: settings do not build space {known!r}: {error}") from None
-
-
-def check_architecture(space: SearchSpace, arch: Any) -> Arch:
-    """Returns `arch` as int32 arrays if it is one of those that the space counts: one that `derive` can return.
-
-    Raises:
-      ValueError: another structure, an operation that does not exist, or decisions that `derive` never takes, as of
-        three edges into one node in the space of DARTS.
-    """
-    arch = arch_like(space.choices, arch)
-    # One-hot scores ask for this architecture as clearly as scores can.
-    scores = jax.tree.map(lambda c, leaf: 20.0 * jax.nn.one_hot(leaf, c.shape[-1]), space.choices, arch)
-    derived = jax.tree.map(np.asarray, jax.jit(space.derive)(scores))
-    if not _equal(arch, derived):
-        plain = json.dumps(jax.tree.map(np.ndarray.tolist, derived))
-        raise ValueError(f"architecture: outside of space {space.about.name}, whose rule would derive {plain}")
-    return arch
+        raise UserError(f"{source.name}: settings do not build space {known!r}: {error}") from None
 
 
 def _exists(name: str) -> bool:
@@ -185,7 +170,7 @@ def _file(path: Path) -> tuple[str, str]:
     """The name and the text of a file, or of the record in a work directory."""
     if path.is_dir():
         if not (path / FILE).is_file():
-            raise ValueError(f"{path}: the directory has no {FILE}: the run is not finished, or of a kind without one")
+            raise UserError(f"{path}: the directory has no {FILE}: the run is not finished, or of a kind without one")
         path = path / FILE
     try:
         return str(path), path.read_text(encoding="utf-8")
@@ -193,7 +178,7 @@ def _file(path: Path) -> tuple[str, str]:
         reason = getattr(error, "strerror", None) or "it is not text"
         published = ", ".join(PUBLISHED)
         hint = "" if path.exists() else f"; published cells are {published}"
-        raise ValueError(f"{path}: cannot be read: {reason}{hint}") from None
+        raise UserError(f"{path}: cannot be read: {reason}{hint}") from None
 
 
 def _plain_data(text: str) -> Any:
@@ -207,7 +192,7 @@ def _plain_data(text: str) -> Any:
             return read_literal(text)
         except ValueError:
             if not text or text[0] in "[{":
-                raise ValueError(f"not valid JSON: {error}") from None
+                raise UserError(f"not valid JSON: {error}") from None
             return text  # a genotype that is a line of text
 
 
@@ -215,10 +200,10 @@ def _source(name: str, data: Any) -> Source:
     record = data if isinstance(data, dict) and set(NAMES) & set(data) else {}
     for entry, kind in TYPES.items():
         if record.get(entry) is not None and not isinstance(record[entry], kind):
-            raise ValueError(f"{entry} must be a {kind.__name__}, got {record[entry]!r}")
+            raise UserError(f"{entry} must be a {kind.__name__}, got {record[entry]!r}")
     shape = record.get("image_shape")
     if shape is not None and not (len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)):
-        raise ValueError(f"image_shape must be [height, width, channels], each at least 1, got {shape}")
+        raise UserError(f"image_shape must be [height, width, channels], each at least 1, got {shape}")
     content = next((record[entry] for entry in NAMES if record.get(entry) is not None), None) if record else data
     return Source(name, content, record)
 
@@ -238,26 +223,22 @@ def _with_names(space: SearchSpace, integers: list[Any]) -> Any:
     lengths = [leaf.shape[0] for leaf in leaves]
     if all(isinstance(entry, int) for entry in integers):
         if len(integers) != sum(lengths):
-            raise ValueError(f"architecture: expected {sum(lengths)} integers, got {len(integers)}")
+            raise UserError(f"architecture: expected {sum(lengths)} integers, got {len(integers)}")
         ends = np.cumsum([0, *lengths]).tolist()
         integers = [integers[start:end] for start, end in itertools.pairwise(ends)]
     elif not all(isinstance(entry, list | tuple) for entry in integers) or list(map(len, integers)) != lengths:
-        raise ValueError(f"architecture: expected lists of {lengths} integers, got {integers}")
+        raise UserError(f"architecture: expected lists of {lengths} integers, got {integers}")
     return jax.tree.unflatten(treedef, [list(entry) for entry in integers])
 
 
 def _parse(space: SearchSpace, genotype: Any) -> Arch:
     if space.about.parse is None:
-        raise ValueError(f"neither integers nor, for space {space.about.name!r}, a genotype that can be parsed")
+        raise UserError(f"neither integers nor, for space {space.about.name!r}, a genotype that can be parsed")
     try:
         return space.about.parse(genotype)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = f": {error}" if isinstance(error, ValueError) else ""
-        raise ValueError(f"neither integers nor a genotype of space {space.about.name!r}{reason}") from None
-
-
-def _equal(arch: Arch, other: Arch) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), arch, other)))
+        raise UserError(f"neither integers nor a genotype of space {space.about.name!r}{reason}") from None
 
 
 def _guess(source: Source) -> str:
@@ -269,7 +250,7 @@ def _guess(source: Source) -> str:
             continue
         return space.about.name
     names = ", ".join(space.about.name for space in _standing_alone())
-    raise ValueError(f"{source.name}: of no space with its default settings; name the space and settings of {names}")
+    raise UserError(f"{source.name}: of no space with its default settings; name the space and settings of {names}")
 
 
 def _standing_alone() -> Iterator[SearchSpace]:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 __all__ = [
     "About",
@@ -32,7 +31,6 @@ __all__ = [
     "SearchSpace",
     "Searcher",
     "Tree",
-    "arch_like",
     "dense_paths",
     "one_hot_paths",
     "sparse_paths",
@@ -291,32 +289,3 @@ class Relaxation(Protocol):
     def __call__(self, key: Key, logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
         """Returns weights that sum to one over the last axis."""
         ...
-
-
-def arch_like(choices: Tree, values: Any) -> Arch:
-    """Checks `values` against a space and returns them as an architecture of int32 numpy arrays.
-
-    Args:
-      choices: `SearchSpace.choices`.
-      values: pytree of integers structured like `choices`, lists allowed at the leaves.
-
-    Returns:
-      The architecture, leaves of shape `[E]`.
-
-    Raises:
-      ValueError: another structure, another number of decisions, or an operation outside `0..K-1`.
-    """
-    leaves, treedef = jax.tree.flatten(choices)
-    try:
-        found = treedef.flatten_up_to(values)  # type: ignore[attr-defined]
-    except ValueError as error:
-        raise ValueError(f"architecture does not have the structure of the space's choices: {error}") from None
-    checked = []
-    for choice, value in zip(leaves, found, strict=True):
-        array = np.asarray(value)
-        if array.shape != choice.shape[:-1] or not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"architecture: expected integers of shape {choice.shape[:-1]}, got {value!r}")
-        if array.size and (array.min() < 0 or array.max() >= choice.shape[-1]):
-            raise ValueError(f"architecture: operations must lie in 0..{choice.shape[-1] - 1}, got {array.tolist()}")
-        checked.append(array.astype(np.int32))
-    return jax.tree.unflatten(treedef, checked)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from jaxnas.errors import UserError
 from jaxnas.standard_error import say
 
 __all__ = ["Parser", "answer", "check_out"]
@@ -31,8 +32,8 @@ def answer(work: Callable[[], object]) -> int:
     """
     try:
         work()
-    except (ValueError, KeyError, OSError, ImportError) as error:
-        return _refuse(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    except (UserError, OSError, ImportError) as error:
+        return _refuse(error)
     except (OverflowError, MemoryError) as error:
         return _refuse(f"a number is too large: {error}")
     except RuntimeError as error:
@@ -49,15 +50,15 @@ def check_out(path: str | Path) -> None:
       path: of the file; one that is there will be replaced.
 
     Raises:
-      ValueError: if `path` is empty or a folder, or its folder cannot be written to.
+      UserError: if `path` is empty or a folder, or its folder cannot be written to.
       OSError: if its folder cannot be made.
     """
     file = Path(path)
     if not os.fspath(path) or file.is_dir():
-        raise ValueError(f"the file to write is {os.fspath(path)!r}, which is {'a folder' if path else 'no name'}")
+        raise UserError(f"the file to write is {os.fspath(path)!r}, which is {'a folder' if path else 'no name'}")
     file.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(file.parent, os.W_OK):
-        raise ValueError(f"the file to write is {os.fspath(path)!r}, whose folder cannot be written to")
+        raise UserError(f"the file to write is {os.fspath(path)!r}, whose folder cannot be written to")
 
 
 def _refuse(what: object) -> int:

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.base import Arch, Network, Params, SearchSpace, Tree, arch_like, sparse_paths
+from jaxnas.architectures import arch_like
+from jaxnas.base import Arch, Network, Params, SearchSpace, Tree, sparse_paths
+from jaxnas.errors import UserError
 
 __all__ = ["network", "recalibrate", "supernet_changes"]
 
@@ -43,7 +45,7 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
       The network and its variables.
 
     Raises:
-      ValueError: an architecture of another space, changes that alter the shape of a weight, or changes to a space
+      UserError: an architecture of another space, changes that alter the shape of a weight, or changes to a space
         that has no stand-alone network.
 
     Example:
@@ -61,7 +63,7 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
         if child.inherit is not None:
             return child, child.inherit(params)
     if changes:
-        raise ValueError(f"space {space.about.name!r} has no network to inherit weights, cannot change {list(changes)}")
+        raise UserError(f"space {space.about.name!r} has no network to inherit weights, cannot change {list(changes)}")
     child = _within_supernet(space, arch)
     return child, {"params": params}
 
@@ -120,7 +122,7 @@ def recalibrate(network: Network, variables: Tree, batches: jax.Array | Iterable
       The variables with new `batch_stats`; everything else as it was.
 
     Raises:
-      ValueError: no batch, or a layer that keeps running averages and does not report its batch as `jaxnas.ops.Norm`
+      UserError: no batch, or a layer that keeps running averages and does not report its batch as `jaxnas.ops.Norm`
         does.
 
     References:
@@ -147,7 +149,7 @@ def _layers(batch_stats: Tree) -> _Stats:
     flat = traverse.flatten_dict(batch_stats)
     for path in flat:
         if path[-1] not in ("mean", "var"):
-            raise ValueError(f"layer {'/'.join(path[:-1])} keeps {path[-1]!r}, expected only 'mean' and 'var'")
+            raise UserError(f"layer {'/'.join(path[:-1])} keeps {path[-1]!r}, expected only 'mean' and 'var'")
     return {path[:-1]: (leaf, flat[*path[:-1], "var"]) for path, leaf in flat.items() if path[-1] == "mean"}
 
 
@@ -155,13 +157,13 @@ def _fold(step: Callable[..., Any], variables: Tree, carry: Any, batches: Any) -
     """Applies `carry = step(variables, carry, x)` to every batch."""
     if isinstance(batches, jax.Array | np.ndarray):
         if batches.ndim < 3 or not len(batches):
-            raise ValueError(f"batches must have shape [N, B, ...] with N >= 1, got {batches.shape}")
+            raise UserError(f"batches must have shape [N, B, ...] with N >= 1, got {batches.shape}")
         return lax.scan(lambda carry, x: (step(variables, carry, x), None), carry, jnp.asarray(batches))[0]
     compiled, first = jax.jit(step), carry
     for x in batches:
         carry = compiled(variables, carry, x)
     if carry is first:
-        raise ValueError("batches must hold at least one batch, got none")
+        raise UserError("batches must hold at least one batch, got none")
     return carry
 
 
@@ -171,7 +173,7 @@ def _moments(sown: Tree, stats: _Stats) -> _Stats:
     found = {}
     for layer in stats:
         if (*layer, "mean") not in flat:
-            raise ValueError(f"layer {'/'.join(layer)} keeps running averages and sows no 'batch_moments'")
+            raise UserError(f"layer {'/'.join(layer)} keeps running averages and sows no 'batch_moments'")
         calls = list(zip(flat[*layer, "mean"], flat[*layer, "var"], strict=True))
         found[layer] = calls[0]
         for number, call in enumerate(calls[1:], start=2):

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.architecture_files import build_space, read_architecture, read_source
-from jaxnas.base import Arch, SearchSpace, arch_like
+from jaxnas.architectures import arch_like
+from jaxnas.base import Arch, SearchSpace
 from jaxnas.command import Parser, answer
 from jaxnas.costs import cost, count_parameters, space_tables
+from jaxnas.errors import UserError
 from jaxnas.spaces import registry
 
 __all__ = ["IMAGE_SHAPE", "architecture_summary", "main", "network_costs", "space_summary"]
@@ -70,7 +72,7 @@ def network_costs(
       without stand-alone networks, `parameters` are those of the supernet, which takes their place.
 
     Raises:
-      ValueError: an architecture outside of the space, or a form that the space does not have.
+      UserError: an architecture outside of the space, or a form that the space does not have.
     """
     arch, about = arch_like(space.choices, arch), space.about
     costs: dict[str, Any] = {"parameters": None, "macs": None}
@@ -81,7 +83,7 @@ def network_costs(
             }
         init = space.init if about.network is None else about.network(arch, **changes).init
     except TypeError as error:
-        raise ValueError(f"network: space {about.name!r} has no form {changes}: {error}") from None
+        raise UserError(f"network: space {about.name!r} has no form {changes}: {error}") from None
     shapes = jax.eval_shape(init, jax.random.key(0), _batch(image_shape))
     if about.network is not None:
         shapes = shapes.get("params", shapes)
@@ -110,7 +112,7 @@ def architecture_summary(
       form that is trained from scratch.
 
     Raises:
-      ValueError: an architecture outside of the space, or a form that the space does not have.
+      UserError: an architecture outside of the space, or a form that the space does not have.
     """
     arch, about = arch_like(space.choices, arch), space.about
     costs = network_costs(space, arch, image_shape, **(network or {}))
@@ -142,7 +144,7 @@ def _batch(image_shape: Sequence[int]) -> jax.ShapeDtypeStruct:
 def _image_shape(text: str) -> tuple[int, ...]:
     sides = text.lower().split("x")
     if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise ValueError(f"--image {text}: expected HEIGHTxWIDTHxCHANNELS, as 32x32x3")
+        raise UserError(f"--image {text}: expected HEIGHTxWIDTHxCHANNELS, as 32x32x3")
     return tuple(int(side) for side in sides)
 
 

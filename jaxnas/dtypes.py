@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.errors import UserError
+
 __all__ = ["compute_dtype", "in_weight_dtype", "wide_dtype", "wide_dtype_of"]
 
 
@@ -40,12 +42,12 @@ def compute_dtype(name: str) -> np.dtype:
         `"float64"`, for checking gradients or another implementation, where weights and logits are float64 too.
 
     Raises:
-      ValueError: another name, or `"float64"` while JAX is restricted to 32 bits.
+      UserError: another name, or `"float64"` while JAX is restricted to 32 bits.
     """
     if name not in ("float32", "bfloat16", "float64"):
-        raise ValueError(f"dtype must be 'float32', 'bfloat16' or 'float64', got {name!r}")
+        raise UserError(f"dtype must be 'float32', 'bfloat16' or 'float64', got {name!r}")
     if name == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        raise ValueError("dtype 'float64' needs 64-bit JAX: set JAX_ENABLE_X64=1 in the environment")
+        raise UserError("dtype 'float64' needs 64-bit JAX: set JAX_ENABLE_X64=1 in the environment")
     return jnp.dtype(name)
 
 

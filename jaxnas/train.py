@@ -9,6 +9,7 @@ import optax
 
 from jaxnas.base import Arch, Network, Params, SearchSpace, Tree, sparse_paths
 from jaxnas.dtypes import wide_dtype
+from jaxnas.errors import UserError
 from jaxnas.guard import guarded
 
 __all__ = ["ChildrenState", "NetworkState", "Trainer", "accuracy", "children", "cross_entropy", "hits", "stand_alone"]
@@ -69,7 +70,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
       label_smoothing: share of a target that is spread evenly over all classes.
 
     Raises:
-      ValueError: labels that are no integers, or that are not one for each row of logits.
+      UserError: labels that are no integers, or that are not one for each row of logits.
     """
     labels = _checked(labels, logits)
     logits = logits.astype(wide_dtype(logits.dtype))
@@ -89,7 +90,7 @@ def hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
       labels: `[B]` integers.
 
     Raises:
-      ValueError: as in `cross_entropy`.
+      UserError: as in `cross_entropy`.
     """
     labels = _checked(labels, logits)
     greatest = jnp.argmax(logits, -1)
@@ -100,7 +101,7 @@ def hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def _checked(labels: jax.Array, logits: jax.Array) -> jax.Array:
     shape, dtype = jnp.shape(labels), jnp.result_type(labels)
     if shape != logits.shape[:-1] or not jnp.issubdtype(dtype, jnp.integer):
-        raise ValueError(f"labels must be integers of shape {logits.shape[:-1]}, got {dtype} of shape {shape}")
+        raise UserError(f"labels must be integers of shape {logits.shape[:-1]}, got {dtype} of shape {shape}")
     return jnp.asarray(labels)
 
 
@@ -220,11 +221,11 @@ def accuracy(
       batch_size: examples at a time; the last batch is filled up with copies that do not count.
 
     Raises:
-      ValueError: another number of images than of labels, or what `hits` refuses.
+      UserError: another number of images than of labels, or what `hits` refuses.
     """
     count = len(labels)
     if len(images) != count:
-        raise ValueError(f"labels must be one for each of the {len(images)} images, got {count}")
+        raise UserError(f"labels must be one for each of the {len(images)} images, got {count}")
     batch_size = min(batch_size, count)
     index = jnp.arange(-(-count // batch_size) * batch_size, dtype=jnp.int32).reshape(-1, batch_size)
 

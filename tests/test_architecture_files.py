@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnas.architecture_files import build_space, check_architecture, read_architecture, read_source
+from jaxnas.architecture_files import build_space, read_architecture, read_source
+from jaxnas.architectures import check_architecture
 from jaxnas.describe import architecture_summary
 from jaxnas.spaces import registry
-from jaxnas.spaces.darts import darts_space, snas_space
-from jaxnas.spaces.literals import read_literal
-from jaxnas.spaces.published import PUBLISHED
+from jaxnas.spaces.darts import PUBLISHED, darts_space, snas_space
+from jaxnas.spaces.parts.literals import read_literal
 
 KINDS = ("normal", "reduce")
 CONCAT = {f"{kind}_concat": [2, 3, 4, 5] for kind in KINDS}

@@ -14,7 +14,7 @@ from jaxnas import derive
 from jaxnas.base import About, Network, SearchSpace, one_hot_paths
 from jaxnas.ops import Norm
 from jaxnas.spaces import registry
-from jaxnas.spaces.inherit import linen_network
+from jaxnas.spaces.parts.inherit import linen_network
 
 OPERATIONS = ("none", "avg_pool_3x3", "skip_connect")
 SETTINGS = {

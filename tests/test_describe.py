@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.architecture_files import check_architecture, read_architecture
+from jaxnas.architecture_files import read_architecture
+from jaxnas.architectures import check_architecture
 from jaxnas.describe import architecture_summary, main, network_costs, space_summary
 from jaxnas.spaces import registry
-from jaxnas.spaces.darts import darts_space, snas_space
-from jaxnas.spaces.published import PUBLISHED
+from jaxnas.spaces.darts import PUBLISHED, darts_space, snas_space
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--set", "channels=4", "--set", "cells=2", "--set", "lowering=lax"]

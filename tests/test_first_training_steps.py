@@ -12,7 +12,7 @@ from experiments.configs.exhaustive import PRESETS
 from jaxnas import data
 from jaxnas.base import Network
 from jaxnas.population import Family, PopulationData, train_population
-from jaxnas.searchers import coupled_sgd
+from jaxnas.searchers import sgd_l2
 from jaxnas.train import children, stand_alone
 from tests.by_hand import Sgd, cross_entropy
 from tests.linear_toy import NAMES, SPACE, W, X, Y, by_hand
@@ -32,7 +32,7 @@ def close(found, expected, tolerance=3e-5):
 
 def test_children():
     """Each is clipped by its own norm; what a child does not have is moved by decay and momentum."""
-    tx = coupled_sgd(rate_at, momentum=0.6, weight_decay=0.3, clip=0.05, nesterov=True)
+    tx = sgd_l2(rate_at, momentum=0.6, weight_decay=0.3, clip=0.05, nesterov=True)
     trainer = children(SPACE, tx)
     state = trainer.init(KEY, BATCH[0], {"chain": jnp.array([[1], [0]])})
     step = jax.jit(trainer.step)
@@ -71,7 +71,7 @@ def test_stand_alone(auxiliary):
     """Smoothed labels in both losses, a factor for the auxiliary one, drop path that rises with the step."""
     trainer = stand_alone(
         headed(auxiliary),
-        coupled_sgd(rate_at, momentum=0.6, weight_decay=0.3, clip=0.05),
+        sgd_l2(rate_at, momentum=0.6, weight_decay=0.3, clip=0.05),
         drop_path=lambda step: 0.1 + 0.2 * step,
         auxiliary_weight=0.7,
         label_smoothing=0.35,

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.base import arch_like
-from jaxnas.estimators import enumerate_architectures
+from jaxnas.architectures import arch_like, enumerate_architectures
 from jaxnas.policies import categorical, entropy, split_like
 
 CHOICES = {"a": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((1, 2), jnp.float32)}

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxnas.base import Network, one_hot_paths, sparse_paths
-from jaxnas.searchers import coupled_sgd
+from jaxnas.searchers import sgd_l2
 from jaxnas.spaces import darts_space, nasbench201_space
 from jaxnas.train import accuracy, children, cross_entropy, hits, stand_alone
 from tests.population.families import SPACE
@@ -18,7 +18,7 @@ from tests.population.families import SPACE
 KEY = jax.random.key(1)
 ARCHS = {"chain": jnp.array([[0, 1], [2, 0], [1, 1], [0, 2]])}
 BATCH = jax.random.normal(KEY, (8, 4)), jax.random.randint(KEY, (8,), 0, 3)
-SGD = functools.partial(coupled_sgd, 0.1, clip=1.0)
+SGD = functools.partial(sgd_l2, 0.1, clip=1.0)
 
 
 def child(tree, i):

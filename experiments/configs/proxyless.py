@@ -113,7 +113,7 @@ class LatencyConfig:
     """How latency enters the loss; none leaves it out."""
     weight: Factor = 0.1
     """Of the latency term: 0.1 for add#linear and 0.2 for mul#log in the released code."""
-    reference: Positive | None = None
+    target: Positive | None = None
     """Milliseconds that the term is relative to; the expectation over uniform choices if not given."""
 
 
@@ -158,7 +158,7 @@ PRESETS = {
         data=DataConfig("tfds:imagenet2012", weights=1_231_167, policy=50_000, flip=True),
         network=IMAGENET,
         search=SearchConfig(warmup_epochs=40, epochs=160, batch_size=256, policy_learning_rate=1e-3),
-        latency=LatencyConfig(form="mul#log", weight=0.2, batch_size=1, reference=80.0),
+        latency=LatencyConfig(form="mul#log", weight=0.2, batch_size=1, target=80.0),
         retrain=TrainConfig(epochs=300, batch_size=256, weight_decay=4e-5),
     ),
 }

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.checkpoint._sealed import Damaged, digest, sealed, unsealed
 from jaxnas.checkpoint.broken import Broken, breaking, first_line, quiet
 from jaxnas.checkpoint.leaves import NOTHING, checksum, decode, encode, is_stored, named_leaves, type_name
 from jaxnas.checkpoint.owner import Owner, is_writer
-from jaxnas.checkpoint.sealed import Damaged, digest, sealed, unsealed
+from jaxnas.errors import FileError, UserError
 from jaxnas.standard_error import say
 
 __all__ = ["CheckpointError", "Checkpoints", "Damaged", "Owner", "digest", "is_writer", "sealed", "unsealed"]
@@ -30,7 +31,7 @@ __all__ = ["CheckpointError", "Checkpoints", "Damaged", "Owner", "digest", "is_w
 _STEP = re.compile(r"step_(\d+)")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """Checkpoints exist and none of them can be read and verified."""
 
 
@@ -49,7 +50,7 @@ class Checkpoints:
       keep: how many of the newest steps stay, at least 1. The newest step saved with `good=True` stays as well.
 
     Raises:
-      ValueError: `keep` is below 1.
+      UserError: `keep` is below 1.
 
     Example:
       >>> import tempfile
@@ -63,7 +64,7 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, *, keep: int = 2):
         if keep < 1:
-            raise ValueError(f"keep is {keep}, expected at least 1")
+            raise UserError(f"keep is {keep}, expected at least 1")
         self._directory = Path(directory).absolute()
         self._keep = keep
         self._broken: set[int] = set()
@@ -93,7 +94,7 @@ class Checkpoints:
         """Becomes the owner of the directory now instead of at the first save; only the owner saves.
 
         Raises:
-          ValueError: another one owns it, or has saved there since this object was made or has restored.
+          UserError: another one owns it, or has saved there since this object was made or has restored.
         """
         if self._owner.held or not is_writer():
             return
@@ -101,7 +102,7 @@ class Checkpoints:
         new = sorted(set(self.steps()) - self._known)
         if new:
             self._owner.release()
-            raise ValueError(f"checkpoint folder {self._directory} has got step {new[-1]} from another run meanwhile")
+            raise UserError(f"checkpoint folder {self._directory} has got step {new[-1]} from another run meanwhile")
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any] | None = None, *, good: bool = True) -> None:
         """Writes `state` as checkpoint `step`; replaces that step and everything later than it.
@@ -113,7 +114,7 @@ class Checkpoints:
           good: False when the state is suspect (the loss is NaN): it then never pushes the last good step out.
 
         Raises:
-          ValueError: a leaf cannot be stored (named by its path), `meta` is not JSON, or the directory belongs to
+          UserError: a leaf cannot be stored (named by its path), `meta` is not JSON, or the directory belongs to
             another owner.
           OSError: the disk does not take it; what was saved before is still there.
         """
@@ -121,7 +122,7 @@ class Checkpoints:
         try:
             item = sealed({"step": step, "meta": dict(meta or {}), "leaves": records, "good": good})
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the meta of a checkpoint must be JSON data: {error}") from None
+            raise UserError(f"the meta of a checkpoint must be JSON data: {error}") from None
         self.own()
         for stale in self.steps():
             if stale >= step or stale in self._broken:
@@ -137,7 +138,7 @@ class Checkpoints:
                 checkpoints.wait_until_finished()
         except Exception as error:
             self._sweep()
-            raise OSError(f"checkpoint {self._path(step)} cannot be written: {first_line(error)}") from error
+            raise FileError(f"checkpoint {self._path(step)} cannot be written: {first_line(error)}") from error
         self._prune()
 
     def restore(
@@ -161,7 +162,7 @@ class Checkpoints:
 
         Raises:
           CheckpointError: there are checkpoints and none verifies.
-          ValueError: the newest readable checkpoint has another `meta` or a state of another form.
+          UserError: the newest readable checkpoint has another `meta` or a state of another form.
         """
         steps = self.steps()
         self._known |= set(steps)
@@ -264,7 +265,7 @@ class Checkpoints:
             if isinstance(value, Mapping) and isinstance(saved, Mapping):
                 self._check(step, saved, value, f"{prefix}{name}.")
             elif saved != json.loads(json.dumps(value)):
-                raise ValueError(f"checkpoint {self._path(step)}: {prefix}{name} is {saved!r}, expected {value!r}")
+                raise UserError(f"checkpoint {self._path(step)}: {prefix}{name} is {saved!r}, expected {value!r}")
 
     def _compare(self, step: int, records: list[dict[str, Any]], target: Any) -> None:
         """Raises when the saved leaves have other paths, shapes or dtypes than `target`."""
@@ -275,4 +276,4 @@ class Checkpoints:
             path = differing[0]
             more = f" ({len(differing) - 1} more leaves differ)" if len(differing) > 1 else ""
             was, expected = saved.get(path, "missing"), wanted.get(path, "no such leaf")
-            raise ValueError(f"checkpoint {self._path(step)}: leaf {path} is {was}, expected {expected}{more}")
+            raise UserError(f"checkpoint {self._path(step)}: leaf {path} is {was}, expected {expected}{more}")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnas.checkpoint.sealed import Damaged
+from jaxnas.checkpoint._sealed import Damaged
 
 __all__ = ["Broken", "breaking", "first_line", "quiet"]
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.errors import UserError
+
 __all__ = ["NOTHING", "checksum", "decode", "encode", "is_stored", "named_leaves", "type_name"]
 
 NOTHING = {"nothing": np.zeros(1, np.uint8)}  # Orbax refuses an item without leaves
@@ -35,13 +37,13 @@ def type_name(path: str, leaf: Any) -> str:
     """What a leaf is, in the words of an error message: `float32[3,4]`, `key<fry>[]`, `int`.
 
     Raises:
-      ValueError: a state cannot hold it.
+      UserError: a state cannot hold it.
     """
     if type(leaf) in (bool, int, float, complex):
         return type(leaf).__name__
     if not _is_key(leaf) and not _is_numeric(leaf):
         kind = getattr(leaf, "dtype", type(leaf).__name__)
-        raise ValueError(f"leaf {path} is a {kind}: a state holds numeric arrays and Python numbers, text goes to meta")
+        raise UserError(f"leaf {path} is a {kind}: a state holds numeric arrays and Python numbers, text goes to meta")
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 
 

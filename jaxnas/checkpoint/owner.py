@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxnas.errors import UserError
 from jaxnas.standard_error import say
 
 __all__ = ["Owner", "is_writer"]
@@ -44,7 +45,7 @@ class Owner:
         """Takes the directory; does nothing when it is held already, or in a process that writes no files.
 
         Raises:
-          ValueError: another object or process owns the directory, or it cannot be written to.
+          UserError: another object or process owns the directory, or it cannot be written to.
         """
         if self.held or not is_writer():
             return
@@ -56,10 +57,10 @@ class Owner:
             self._directory.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(f"{place} is in use by another run: wait until that one ends, or use another") from None
+            raise UserError(f"{place} is in use by another run: wait until that one ends, or use another") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise ValueError(f"{place} cannot be written to: {error.strerror}") from None
+                raise UserError(f"{place} cannot be written to: {error.strerror}") from None
             say(f"{place} cannot be locked ({error.strerror}): nothing else may write there")
         self._lock = lock
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxnas.base import Arch, CostTable, SearchSpace, Tree
 from jaxnas.dtypes import wide_dtype
+from jaxnas.errors import UserError
 
 __all__ = ["cost", "count_parameters", "expected_cost", "space_tables"]
 
@@ -41,7 +42,7 @@ def cost(table: CostTable, arch: Arch) -> Any:
       The cost `[...]` in the unit of the table: `numpy.int64` (or `float64`) for concrete architectures.
 
     Raises:
-      ValueError: an architecture of another structure or another number of decisions; an operation that does not exist.
+      UserError: an architecture of another structure or another number of decisions; an operation that does not exist.
 
     Example:
       >>> table = CostTable(10, {"cell": np.array([[0, 1, 2], [0, 3, 5]])})
@@ -51,7 +52,7 @@ def cost(table: CostTable, arch: Arch) -> Any:
     try:
         pairs = jax.tree.leaves(jax.tree.map(_Pair, table.table, arch), is_leaf=lambda node: isinstance(node, _Pair))
     except ValueError as error:
-        raise ValueError(f"arch does not have the structure of the cost table: {error}") from None
+        raise UserError(f"arch does not have the structure of the cost table: {error}") from None
     if any(isinstance(leaf, jax.core.Tracer) for _, leaf in pairs):
         return _traced_cost(table, pairs)
     total: Any = np.asarray(table.fixed)[()]
@@ -62,9 +63,9 @@ def cost(table: CostTable, arch: Arch) -> Any:
 
 def _checked(row: np.ndarray, leaf: np.ndarray) -> np.ndarray:
     if leaf.shape[-1:] != (len(row),) or not np.issubdtype(leaf.dtype, np.integer):
-        raise ValueError(f"arch: expected integers [..., {len(row)}], got {leaf.dtype} {list(leaf.shape)}")
+        raise UserError(f"arch: expected integers [..., {len(row)}], got {leaf.dtype} {list(leaf.shape)}")
     if leaf.size and (leaf.min() < 0 or leaf.max() >= row.shape[1]):
-        raise ValueError(f"arch: operations must lie in 0..{row.shape[1] - 1}, got {leaf.tolist()}")
+        raise UserError(f"arch: operations must lie in 0..{row.shape[1] - 1}, got {leaf.tolist()}")
     return leaf
 
 
@@ -73,7 +74,7 @@ def _traced_cost(table: CostTable, pairs: list[_Pair]) -> jax.Array:
     total = jnp.asarray(table.fixed, dtype)
     for row, leaf in pairs:
         if leaf.shape[-1:] != (len(row),):
-            raise ValueError(f"arch: expected integers [..., {len(row)}], got {leaf.dtype} {list(leaf.shape)}")
+            raise UserError(f"arch: expected integers [..., {len(row)}], got {leaf.dtype} {list(leaf.shape)}")
         costs = jnp.asarray(row, dtype).reshape((1,) * (leaf.ndim - 1) + row.shape)
         terms = jnp.take_along_axis(costs, jnp.clip(leaf, 0, row.shape[1] - 1)[..., None], axis=-1)
         total = total + jnp.sum(terms, (-2, -1), dtype=dtype)
@@ -146,11 +147,11 @@ def space_tables(space: SearchSpace, image_shape: Sequence[int], **changes: Any)
       Tables by name, among them `parameters` (a count) and `macs` (multiply-adds of one image).
 
     Raises:
-      ValueError: a space without cost tables, or an image shape that is not three sizes above zero.
+      UserError: a space without cost tables, or an image shape that is not three sizes above zero.
     """
     shape = tuple(image_shape)
     if len(shape) != 3 or any(not isinstance(side, int | np.integer) or side < 1 for side in shape):
-        raise ValueError(f"image_shape must be (height, width, channels), each at least 1, got {image_shape}")
+        raise UserError(f"image_shape must be (height, width, channels), each at least 1, got {image_shape}")
     if space.about.costs is None:
-        raise ValueError(f"space {space.about.name!r} has no cost tables: its about.costs is None")
+        raise UserError(f"space {space.about.name!r} has no cost tables: its about.costs is None")
     return space.about.costs(shape, **changes)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.errors import UserError
+
 __all__ = ["cutout", "random_crop", "random_flip"]
 
 
@@ -25,14 +27,14 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arra
       `[B, H, W, C]` of the same dtype.
 
     Raises:
-      ValueError: if `padding` is negative.
+      UserError: if `padding` is negative.
 
     Example:
       >>> random_crop(jax.random.key(0), jnp.ones([2, 8, 8, 1]), padding=1).shape
       (2, 8, 8, 1)
     """
     if padding < 0:
-        raise ValueError(f"padding is {padding}, expected at least 0")
+        raise UserError(f"padding is {padding}, expected at least 0")
     offsets = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1, jnp.int32)
 
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
@@ -54,10 +56,10 @@ def random_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> 
       `[B, H, W, C]` of the same dtype.
 
     Raises:
-      ValueError: if `probability` is not between 0 and 1.
+      UserError: if `probability` is not between 0 and 1.
     """
     if not 0 <= probability <= 1:
-        raise ValueError(f"probability is {probability}, expected 0 to 1")
+        raise UserError(f"probability is {probability}, expected 0 to 1")
     flips = jax.random.bernoulli(key, jnp.float32(probability), (len(images),))
     return jax.vmap(lambda image, flip: jnp.where(flip, image[:, ::-1], image))(images, flips)
 
@@ -76,14 +78,14 @@ def cutout(key: jax.Array, images: jax.Array, length: int = 16) -> jax.Array:
       `[B, H, W, C]` of the same dtype.
 
     Raises:
-      ValueError: if `length` is negative.
+      UserError: if `length` is negative.
 
     References:
       DeVries, Taylor (2017), Improved Regularization of Convolutional Neural Networks with Cutout, arXiv:1708.04552,
       section 3.2.
     """
     if length < 0:
-        raise ValueError(f"length is {length}, expected at least 0")
+        raise UserError(f"length is {length}, expected at least 0")
     height, width = images.shape[1:3]
     centres = jax.random.randint(key, (len(images), 2), 0, jnp.array([[height, width]], jnp.int32), jnp.int32)
 

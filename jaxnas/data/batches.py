@@ -14,6 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnas.data.examples import Examples
+from jaxnas.errors import UserError
 
 __all__ = ["batch", "batch_indices", "batch_with_replacement", "random_indices", "to_float"]
 
@@ -45,7 +46,7 @@ def batch(
       float32 images `[B, H, W, C]` and int32 labels `[B]`.
 
     Raises:
-      ValueError: if `batch_size` is not between 1 and `N`.
+      UserError: if `batch_size` is not between 1 and `N`.
 
     Example:
       >>> from jaxnas.data import load, split
@@ -84,7 +85,7 @@ def batch_with_replacement(
       float32 images `[B, H, W, C]` and int32 labels `[B]`.
 
     Raises:
-      ValueError: if `batch_size` is below 1.
+      UserError: if `batch_size` is below 1.
     """
     return _take(examples, random_indices(key, len(examples.labels), step, batch_size), mean, std)
 
@@ -105,13 +106,13 @@ def batch_indices(key: jax.Array, num_examples: int, step: ArrayLike, batch_size
       int32 `[B]`, all different.
 
     Raises:
-      ValueError: if `batch_size` is not between 1 and `N`.
+      UserError: if `batch_size` is not between 1 and `N`.
 
     References:
       Hoang, Morris, Rogaway (2012), An Enciphering Scheme Based on a Card Shuffle, arXiv:1208.1176, figure 1.
     """
     if not 1 <= batch_size <= num_examples:
-        raise ValueError(f"batch_size is {batch_size}, expected 1 to {num_examples}, the number of examples")
+        raise UserError(f"batch_size is {batch_size}, expected 1 to {num_examples}, the number of examples")
     epoch, place = jnp.divmod(jnp.asarray(step, jnp.int32), num_examples // batch_size)
     positions = place * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
     return _shuffled(jax.random.fold_in(key, epoch), num_examples, positions)
@@ -130,10 +131,10 @@ def random_indices(key: jax.Array, num_examples: int, step: ArrayLike, batch_siz
       int32 `[B]`.
 
     Raises:
-      ValueError: if `batch_size` or `num_examples` is below 1.
+      UserError: if `batch_size` or `num_examples` is below 1.
     """
     if batch_size < 1 or num_examples < 1:
-        raise ValueError(f"batch_size is {batch_size} and num_examples {num_examples}, expected at least 1 of each")
+        raise UserError(f"batch_size is {batch_size} and num_examples {num_examples}, expected at least 1 of each")
     key = jax.random.fold_in(key, jnp.asarray(step, jnp.int32))
     return jax.random.randint(key, (batch_size,), 0, num_examples, jnp.int32)
 
@@ -150,10 +151,10 @@ def to_float(images: jax.Array, mean: ArrayLike | None = None, std: ArrayLike | 
       float32 `[..., C]`.
 
     Raises:
-      ValueError: if the images are not uint8.
+      UserError: if the images are not uint8.
     """
     if images.dtype != jnp.uint8:
-        raise ValueError(f"images have dtype {images.dtype}, expected uint8")
+        raise UserError(f"images have dtype {images.dtype}, expected uint8")
     ones = (1,) * (images.ndim - 1)
     values = jnp.asarray(images, jnp.float32) / 255
     if mean is not None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnas.data.notes import note
+from jaxnas.errors import UserError
 
 __all__ = ["Data", "Examples", "check_whole", "checked_examples", "hold_out", "is_whole", "shrink"]
 
@@ -43,7 +44,7 @@ class Data:
       name: what `load` was asked for.
 
     Raises:
-      ValueError: if the layout of a part is not that of `Examples`, a part is empty, train and test differ in image
+      UserError: if the layout of a part is not that of `Examples`, a part is empty, train and test differ in image
         shape, a label is out of range, or there are fewer training examples than classes.
     """
 
@@ -55,21 +56,21 @@ class Data:
     def __post_init__(self):
         check_whole(f"{self.name}: num_classes", self.num_classes)
         if self.num_classes < 2:
-            raise ValueError(f"{self.name}: num_classes is {self.num_classes}, expected at least 2")
+            raise UserError(f"{self.name}: num_classes is {self.num_classes}, expected at least 2")
         for part, examples in (("train", self.train), ("test", self.test)):
             if len(examples.labels) == 0:
-                raise ValueError(f"{self.name}: the {part} part has no examples")
+                raise UserError(f"{self.name}: the {part} part has no examples")
             _check_layout(*examples, where=f"{self.name} ({part})")
             shape = examples.images.shape[1:]
             if shape != self.image_shape:
-                raise ValueError(f"{self.name}: {part} images have shape {shape}, train images {self.image_shape}")
+                raise UserError(f"{self.name}: {part} images have shape {shape}, train images {self.image_shape}")
             low, high = int(examples.labels.min()), int(examples.labels.max())
             if low < 0 or high >= self.num_classes:
-                raise ValueError(
+                raise UserError(
                     f"{self.name}: {part} labels range from {low} to {high}, expected 0 to {self.num_classes - 1}"
                 )
         if len(self.train.labels) < self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: {len(self.train.labels)} training examples for {self.num_classes} classes, expected at "
                 "least one for each; classes are numbered from 0 without gaps"
             )
@@ -95,14 +96,14 @@ def checked_examples(images: np.ndarray, labels: np.ndarray, where: str) -> Exam
       The same images with a channel axis, and int32 labels.
 
     Raises:
-      ValueError: if a shape, a dtype, the number of labels or a label is something else.
+      UserError: if a shape, a dtype, the number of labels or a label is something else.
     """
     if images.ndim == 3:
         images = images[..., None]
     _check_layout(images, labels, where)
     _check_channels(images.shape, where)
     if len(labels) and (labels.min() < 0 or labels.max() > LARGEST_LABEL):
-        raise ValueError(
+        raise UserError(
             f"{where}: labels range from {labels.min()} to {labels.max()}, expected 0 to at most {LARGEST_LABEL}"
         )
     return Examples(np.ascontiguousarray(images), labels.astype(np.int32))
@@ -111,17 +112,17 @@ def checked_examples(images: np.ndarray, labels: np.ndarray, where: str) -> Exam
 def _check_layout(images: Array, labels: Array, where: str) -> None:
     """Raises unless the arrays are uint8 images `[N, H, W, C]` and integer labels `[N]`."""
     if images.dtype != np.uint8:
-        raise ValueError(f"{where}: images have dtype {images.dtype}, expected uint8 with values 0 to 255")
+        raise UserError(f"{where}: images have dtype {images.dtype}, expected uint8 with values 0 to 255")
     if images.ndim != 4:
-        raise ValueError(f"{where}: images have shape {images.shape}, expected [N, H, W, C] or [N, H, W]")
+        raise UserError(f"{where}: images have shape {images.shape}, expected [N, H, W, C] or [N, H, W]")
     if 0 in images.shape[1:]:
-        raise ValueError(f"{where}: images have shape {images.shape}, expected at least one pixel and one channel")
+        raise UserError(f"{where}: images have shape {images.shape}, expected at least one pixel and one channel")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
+        raise UserError(
             f"{where}: labels are {labels.dtype} {labels.shape}, expected integers of shape [N]{_label_hint(labels)}"
         )
     if len(images) != len(labels):
-        raise ValueError(f"{where}: {len(images)} images but {len(labels)} labels")
+        raise UserError(f"{where}: {len(images)} images but {len(labels)} labels")
 
 
 def _label_hint(labels: Array) -> str:
@@ -144,7 +145,7 @@ def _check_channels(shape: tuple[int, ...], where: str) -> None:
         return
     hint = "channels-first images must be transposed with images.transpose(0, 2, 3, 1)"
     if rows == columns:
-        raise ValueError(f"{where}: images have shape {shape}, expected [N, H, W, C]; {hint}")
+        raise UserError(f"{where}: images have shape {shape}, expected [N, H, W, C]; {hint}")
     note(where, f"images of shape {shape} are read as {first}x{rows} pixels of {columns} channels; {hint}")
 
 
@@ -154,9 +155,9 @@ def is_whole(value: object) -> bool:
 
 
 def check_whole(what: str, value: object) -> None:
-    """Raises `ValueError` for a size that is no integer; `what` is its name."""
+    """Raises `UserError` for a size that is no integer; `what` is its name."""
     if not is_whole(value):
-        raise ValueError(f"{what} is {value!r}, expected an integer")
+        raise UserError(f"{what} is {value!r}, expected an integer")
 
 
 def hold_out(examples: Examples, *, every: int = 5) -> tuple[Examples, Examples]:
@@ -173,7 +174,7 @@ def hold_out(examples: Examples, *, every: int = 5) -> tuple[Examples, Examples]
       The rest and the held-out examples, both in their original order.
 
     Raises:
-      ValueError: if `every` is below 2, or no class has that many examples.
+      UserError: if `every` is below 2, or no class has that many examples.
 
     Example:
       >>> labels = np.array([0, 0, 1, 0, 1], np.int32)
@@ -183,12 +184,12 @@ def hold_out(examples: Examples, *, every: int = 5) -> tuple[Examples, Examples]
     """
     check_whole("every", every)
     if every < 2:
-        raise ValueError(f"every is {every}, expected at least 2")
+        raise UserError(f"every is {every}, expected at least 2")
     chosen = np.zeros(len(examples.labels), bool)
     for label in np.unique(examples.labels):
         chosen[np.flatnonzero(examples.labels == label)[every - 1 :: every]] = True
     if not chosen.any():
-        raise ValueError(f"no class has {every} examples, so none can be held out: give test examples")
+        raise UserError(f"no class has {every} examples, so none can be held out: give test examples")
     rest = Examples(examples.images[~chosen], examples.labels[~chosen])
     return rest, Examples(examples.images[chosen], examples.labels[chosen])
 
@@ -208,23 +209,23 @@ def shrink(images: np.ndarray, *, pad_to: int, factor: int) -> np.ndarray:
       uint8 `[N, pad_to / factor, pad_to / factor, C]`.
 
     Raises:
-      ValueError: if the images have another layout or are larger than `pad_to`, or `factor` does not divide it.
+      UserError: if the images have another layout or are larger than `pad_to`, or `factor` does not divide it.
 
     Example:
       >>> shrink(np.full([1, 2, 2, 1], 100, np.uint8), pad_to=4, factor=2)[0, :, :, 0].tolist()
       [[25, 25], [25, 25]]
     """
     if images.dtype != np.uint8:
-        raise ValueError(f"images have dtype {images.dtype}, expected uint8")
+        raise UserError(f"images have dtype {images.dtype}, expected uint8")
     if images.ndim != 4:
-        raise ValueError(f"images have shape {images.shape}, expected [N, H, W, C]")
+        raise UserError(f"images have shape {images.shape}, expected [N, H, W, C]")
     num, height, width, channels = images.shape
     check_whole("pad_to", pad_to)
     check_whole("factor", factor)
     if pad_to < max(height, width):
-        raise ValueError(f"pad_to is {pad_to}, expected at least {max(height, width)} for images of {height}x{width}")
+        raise UserError(f"pad_to is {pad_to}, expected at least {max(height, width)} for images of {height}x{width}")
     if factor < 1 or pad_to % factor:
-        raise ValueError(f"factor is {factor}, expected a divisor of pad_to={pad_to}")
+        raise UserError(f"factor is {factor}, expected a divisor of pad_to={pad_to}")
     rows, columns = ((space // 2, space - space // 2) for space in (pad_to - height, pad_to - width))
     padded = np.pad(images, ((0, 0), rows, columns, (0, 0)))
     side = pad_to // factor

@@ -6,6 +6,8 @@ An image that is lost silently changes a result silently, so whatever is passed 
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxnas.errors import UserError
+
 __all__ = ["SUFFIXES", "Left", "described", "identity", "images_below", "pass_over", "scan"]
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -59,14 +61,14 @@ def scan(name: str, folder: Path, left: Left) -> tuple[list[Path], list[Path]]:
       left: receives everything else.
 
     Raises:
-      ValueError: if the folder cannot be read.
+      UserError: if the folder cannot be read.
     """
     folders: list[Path] = []
     images: list[Path] = []
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
-        raise ValueError(f"{name}: {folder} cannot be read: {error.strerror}") from error
+        raise UserError(f"{name}: {folder} cannot be read: {error.strerror}") from error
     for path in paths:
         is_folder = path.is_dir()
         if path.name.startswith(".") or path.name.lower() in SYSTEM:
@@ -95,7 +97,7 @@ def images_below(
       above: device and inode of the folders in which `folder` lies.
 
     Raises:
-      ValueError: if a folder cannot be read.
+      UserError: if a folder cannot be read.
     """
     above = above | {identity(folder)}
     folders, images = scan(name, folder, left)

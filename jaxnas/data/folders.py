@@ -10,6 +10,7 @@ import numpy as np
 from jaxnas.data.examples import Data, checked_examples, hold_out
 from jaxnas.data.files import SUFFIXES, Left, described, identity, images_below, pass_over, scan
 from jaxnas.data.notes import expanded, listed, note
+from jaxnas.errors import UserError
 
 __all__ = ["load"]
 
@@ -42,13 +43,13 @@ def load(name: str, rest: str) -> Data:
       The data.
 
     Raises:
-      ValueError: if a folder is missing or empty, the folders are neither classes nor parts, a file cannot be decoded,
+      UserError: if a folder is missing or empty, the folders are neither classes nor parts, a file cannot be decoded,
         or sizes differ and no size is given.
     """
     directory, size = _address(name, rest)
     root = expanded(name, directory)
     if not root.is_dir():
-        raise ValueError(f"{name}: there is no folder {root}")
+        raise UserError(f"{name}: there is no folder {root}")
     left: Left = {}
     folders = _folders(name, root, left)
     parts = _parts(name, root, [folder.name for folder in folders])
@@ -77,7 +78,7 @@ def _address(name: str, rest: str) -> tuple[str, int | None]:
     if not found:
         return rest, None
     if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
-        raise ValueError(f"{name}: size is {text!r}, expected a whole number of pixels from 1 to 9999")
+        raise UserError(f"{name}: size is {text!r}, expected a whole number of pixels from 1 to 9999")
     return directory, int(text)
 
 
@@ -97,12 +98,12 @@ def _parts(name: str, root: Path, folders: Sequence[str]) -> list[str]:
     found = [[folder for folder in folders if folder.lower() in names] for names in (TRAINING, TEST, VALIDATION)]
     num = sum(map(len, found))
     if not found[0] and 0 < num == len(folders):
-        raise ValueError(f"{name}: {root} has the folders {listed(folders)} but none called train, expected {LAYOUT}")
+        raise UserError(f"{name}: {root} has the folders {listed(folders)} but none called train, expected {LAYOUT}")
     if not found[0] or (num < 2 and len(folders) > 1):
         return []
     for names in found:
         if len(names) > 1:
-            raise ValueError(f"{name}: {root} has the folders {listed(names)}, expected one of them")
+            raise UserError(f"{name}: {root} has the folders {listed(names)}, expected one of them")
     return [names[0] for names in found if names][:2]
 
 
@@ -114,13 +115,13 @@ def _classes(name: str, by_part: dict[Path, list[Path]]) -> list[str]:
     if len(classes) < 2:
         hint = f"; did you mean folder:{folders[0]}?" if folders and len(inner[0][0]) > 1 else ""
         plural = "s" * (len(classes) != 1)
-        raise ValueError(f"{name}: {root} has {len(classes)} folder{plural}, expected {LAYOUT}{hint}")
+        raise UserError(f"{name}: {root} has {len(classes)} folder{plural}, expected {LAYOUT}{hint}")
     for part, part_folders in others:
         unknown = [folder.name for folder in part_folders if folder.name not in classes]
         if unknown:
-            raise ValueError(f"{name}: {part} has classes {unknown} that the training part lacks")
+            raise UserError(f"{name}: {part} has classes {unknown} that the training part lacks")
         if not part_folders:
-            raise ValueError(f"{name}: {part} has 0 folders, expected one for each class with test images")
+            raise UserError(f"{name}: {part} has 0 folders, expected one for each class with test images")
     names = [[folder.name for folder in below] for below, _ in inner]
     if len(names[0]) > 1 and names == names[:1] * len(names) and not any(images for _, images in inner):
         note(
@@ -142,14 +143,14 @@ def _read_part(
         for path in images_below(name, folder, left, frozenset({identity(part)})):
             image = _decode(name, path, size, left)
             if images and image.shape[:2] != images[0].shape[:2]:
-                raise ValueError(
+                raise UserError(
                     f"{name}: {path} has {image.shape[0]}x{image.shape[1]} pixels, files before it "
                     f"{images[0].shape[0]}x{images[0].shape[1]}; add ',size=SIDE' to the name to scale all"
                 )
             images.append(image)
             labels.append(classes.index(folder.name))
         if len(images) == before:
-            raise ValueError(f"{name}: {folder} has no image file; known are {sorted(SUFFIXES)}")
+            raise UserError(f"{name}: {folder} has no image file; known are {sorted(SUFFIXES)}")
     return images, labels
 
 
@@ -163,13 +164,13 @@ def _decode(name: str, path: Path, size: int | None, left: Left) -> np.ndarray:
                 pass_over(left, "animated file", "beyond the first frame", path.name)
             image: Any = ImageOps.exif_transpose(file)
             if image.mode not in GREY_MODES + COLOUR_MODES:
-                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+                raise UserError(f"mode {image.mode} has more than 8 bits a channel")
             image = image.convert("L" if image.mode in GREY_MODES else "RGB")
             if size is not None:
                 image = _centre_square(image).resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(image, np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name}: {path} cannot be decoded: {error}") from error
+        raise UserError(f"{name}: {path} cannot be decoded: {error}") from error
 
 
 def _centre_square(image: Any) -> Any:

@@ -11,6 +11,7 @@ from jaxnas.data import folders, npz, sources, tfds
 from jaxnas.data.classes import lacking
 from jaxnas.data.examples import Data, Examples
 from jaxnas.data.notes import note
+from jaxnas.errors import UserError
 
 __all__ = ["load"]
 
@@ -51,7 +52,7 @@ def load(
       The data.
 
     Raises:
-      ValueError: if the name is unknown, the data are missing or not prepared, or they do not make an image classifier.
+      UserError: if the name is unknown, the data are missing or not prepared, or they do not make an image classifier.
 
     Example:
       >>> data = load("synthetic:n=20,size=8,classes=2")
@@ -62,7 +63,7 @@ def load(
         data = _load(name, data_dir, download)
         data = data if transform is None else _transformed(data, transform)
     except MemoryError as error:
-        raise ValueError(f"{name} does not fit into memory: {error}") from error
+        raise UserError(f"{name} does not fit into memory: {error}") from error
     _note_missing_classes(data)
     return data
 
@@ -80,7 +81,7 @@ def _load(name: str, data_dir: str | os.PathLike | None, download: bool) -> Data
         return npz.load(name, rest)
     if kind == "folder" and rest:
         return folders.load(name, rest)
-    raise ValueError(f"name is {name!r}, expected one of {', '.join(FORMS)}{_suggestion(name)}")
+    raise UserError(f"name is {name!r}, expected one of {', '.join(FORMS)}{_suggestion(name)}")
 
 
 def _note_missing_classes(data: Data) -> None:
@@ -113,7 +114,7 @@ def _transformed(data: Data, transform: Callable[[np.ndarray], np.ndarray]) -> D
     for examples in (data.train, data.test):
         images = np.asarray(transform(examples.images))
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(examples.labels):
-            raise ValueError(
+            raise UserError(
                 f"transform returned {images.dtype} {images.shape}, "
                 f"expected uint8 of shape [{len(examples.labels)}, H, W, C]"
             )

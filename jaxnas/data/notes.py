@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from jaxnas.errors import UserError
 from jaxnas.standard_error import say
 
 __all__ = ["expanded", "listed", "note"]
@@ -40,11 +41,11 @@ def expanded(name: str, text: str) -> Path:
       text: the path as the user wrote it; nothing needs to be there.
 
     Raises:
-      ValueError: if there is no such home directory, or the system cannot look at the path.
+      UserError: if there is no such home directory, or the system cannot look at the path.
     """
     try:
         path = Path(text).expanduser()
         path.exists()
     except (RuntimeError, OSError) as error:
-        raise ValueError(f"{name}: {text} cannot be looked for: {error}") from error
+        raise UserError(f"{name}: {text} cannot be looked for: {error}") from error
     return path

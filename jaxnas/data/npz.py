@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxnas.data.examples import Data, checked_examples, hold_out
 from jaxnas.data.notes import expanded, listed, note
+from jaxnas.errors import UserError
 
 __all__ = ["load"]
 
@@ -29,7 +30,7 @@ def load(name: str, file: str) -> Data:
       The data.
 
     Raises:
-      ValueError: if the file is missing or damaged, lacks an array, or an array has another layout than `Examples`.
+      UserError: if the file is missing or damaged, lacks an array, or an array has another layout than `Examples`.
     """
     path = expanded(name, file)
     arrays, unread = _read(name, path)
@@ -42,7 +43,7 @@ def load(name: str, file: str) -> Data:
     largest = max((int(part.labels.max()) for part in (train, test) if len(part.labels)), default=0)
     num_classes = arrays.get(NUM_CLASSES, np.array(largest + 1))
     if num_classes.shape != () or not np.issubdtype(num_classes.dtype, np.integer):
-        raise ValueError(f"{name}: num_classes is {num_classes.tolist()!r}, expected one integer")
+        raise UserError(f"{name}: num_classes is {num_classes.tolist()!r}, expected one integer")
     data = Data(train, test, num_classes=int(num_classes), name=name)
     if unread:
         note(name, f"not loaded: array{'s' * (len(unread) > 1)} {listed(unread)}")
@@ -52,20 +53,20 @@ def load(name: str, file: str) -> Data:
 def _read(name: str, path: Path) -> tuple[dict[str, Any], list[str]]:
     """Returns the arrays to be loaded, each checked by zip's own checksum, and the names of all others."""
     if not path.is_file():
-        raise ValueError(f"{name}: {path} is a folder" if path.is_dir() else f"{name}: there is no file {path}")
+        raise UserError(f"{name}: {path} is a folder" if path.is_dir() else f"{name}: there is no file {path}")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = sorted(archive.files)
             wanted = _wanted(set(names))
             arrays = {key: archive[key] for key in wanted}
     except Exception as error:  # numpy, zipfile and zlib each have their own for a damaged file
-        raise ValueError(f"{name}: {path} is not a readable .npz file of plain arrays: {error}") from error
+        raise UserError(f"{name}: {path} is not a readable .npz file of plain arrays: {error}") from error
     if not arrays:
         expected = " or ".join(" and ".join(layout[:2]) for layout in LAYOUTS)
-        raise ValueError(f"{name}: {path} has {_having(names)}, expected {expected}")
+        raise UserError(f"{name}: {path} has {_having(names)}, expected {expected}")
     for layout in LAYOUTS:
         if len(set(layout[2:]) & set(names)) == 1 and layout[0] in arrays:
-            raise ValueError(f"{name}: {path} has only one of {' and '.join(layout[2:])}, expected both or neither")
+            raise UserError(f"{name}: {path} has only one of {' and '.join(layout[2:])}, expected both or neither")
     return arrays, [key for key in names if key not in arrays]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxnas.data.notes import expanded
+from jaxnas.errors import UserError
 
 __all__ = ["build", "find_builder", "has_reader", "is_prepared", "prepare"]
 
@@ -44,13 +45,13 @@ def prepare(
       The number of examples of each split.
 
     Raises:
-      ValueError: if the builder is unknown or needs TensorFlow, or a file is missing or is not the original.
+      UserError: if the builder is unknown or needs TensorFlow, or a file is missing or is not the original.
     """
     builder = find_builder(builder_name, data_dir)
     if not is_prepared(builder):
         _check_preparable(builder_name)
         if not builder.url_infos:
-            raise ValueError(f"builder_name is {builder_name!r}, for which TFDS registers no checksums")
+            raise UserError(f"builder_name is {builder_name!r}, for which TFDS registers no checksums")
         _verify(expanded("manual_dir", os.fspath(manual_dir)), list(builder.url_infos.values()))
         builder = build(builder_name, data_dir, manual_dir)
     return {split: info.num_examples for split, info in builder.info.splits.items()}
@@ -61,7 +62,7 @@ def find_builder(builder_name: str, data_dir: str | os.PathLike | None) -> Any:
     import tensorflow_datasets as tfds
 
     if not re.fullmatch(r"[^:]*(:[\d.*]+)?", builder_name):  # TFDS would ask the network for another namespace
-        raise ValueError(f"builder_name is {builder_name!r}, expected BUILDER, BUILDER/CONFIG or either with :VERSION")
+        raise UserError(f"builder_name is {builder_name!r}, expected BUILDER, BUILDER/CONFIG or either with :VERSION")
     data_dir = _text(data_dir)
     try:
         return tfds.builder(builder_name, data_dir=data_dir)
@@ -71,7 +72,7 @@ def find_builder(builder_name: str, data_dir: str | os.PathLike | None) -> Any:
         first = lines[0] if lines else type(error).__name__
         where = "" if data_dir is None else f"(looked in {data_dir})"
         text = " ".join(part for part in (first, hint, where) if part)
-        raise ValueError(f"builder_name is {builder_name!r}: {text}") from error
+        raise UserError(f"builder_name is {builder_name!r}: {text}") from error
 
 
 def is_prepared(builder: Any) -> bool:
@@ -100,7 +101,7 @@ def build(builder_name: str, data_dir: str | os.PathLike | None, manual_dir: str
         builder.download_and_prepare(download_config=config)
     except (OSError, tfds.download.DownloadError, tfds.download.download_manager.NonMatchingChecksumError) as error:
         first = str(error).partition("\n")[0]
-        raise ValueError(f"{builder_name} cannot be prepared in {builder.data_dir}: {first}") from error
+        raise UserError(f"{builder_name} cannot be prepared in {builder.data_dir}: {first}") from error
     return find_builder(builder_name, data_dir)
 
 
@@ -117,7 +118,7 @@ def _base_name(builder_name: str) -> str:
 def _check_preparable(builder_name: str) -> None:
     """Raises if a set cannot be prepared with what is installed."""
     if not has_reader(builder_name) and importlib.util.find_spec("tensorflow") is None:
-        raise ValueError(
+        raise UserError(
             f"builder_name is {builder_name!r}; to prepare it needs TensorFlow (pip install 'jaxnas[tf]'), "
             f"without which only {', '.join(sorted(READERS))} can be prepared"
         )
@@ -127,15 +128,15 @@ def _verify(folder: Path, infos: Sequence[Any]) -> None:
     """Raises unless a folder has all files, each of the registered size and sha256."""
     missing = [str(info.filename) for info in infos if not (folder / str(info.filename)).is_file()]
     if missing:
-        raise ValueError(f"manual_dir is {str(folder)!r}, where {', '.join(missing)} cannot be found")
+        raise UserError(f"manual_dir is {str(folder)!r}, where {', '.join(missing)} cannot be found")
     for info in infos:
         path = folder / str(info.filename)
         if path.stat().st_size != info.size:
-            raise ValueError(f"{path} is not the original file: {path.stat().st_size} bytes, expected {int(info.size)}")
+            raise UserError(f"{path} is not the original file: {path.stat().st_size} bytes, expected {int(info.size)}")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != info.checksum:
-            raise ValueError(f"{path} is not the original file: sha256 {digest}, expected {info.checksum}")
+            raise UserError(f"{path} is not the original file: sha256 {digest}, expected {info.checksum}")
 
 
 def _without_tensorflow(builder_name: str) -> tuple[Any, dict[str, Any]]:
@@ -155,7 +156,7 @@ def _without_tensorflow(builder_name: str) -> tuple[Any, dict[str, Any]]:
                 def fetch(ending: str) -> Path:
                     url = next((url for url in self.url_infos if url.endswith(ending)), None)
                     if url is None:
-                        raise ValueError(f"{builder_name}: TFDS registers no file that ends in {ending}")
+                        raise UserError(f"{builder_name}: TFDS registers no file that ends in {ending}")
                     return Path(dl_manager.download(url))
 
                 return read(self, fetch)
@@ -209,7 +210,7 @@ def _read_cifar(builder: Any, fetch: Fetch) -> dict[str, Rows]:
         def contents(file: str) -> bytes:
             member = archive.extractfile(about.prefix + file)
             if member is None:
-                raise ValueError(f"{about.url} has no file {about.prefix + file}")
+                raise UserError(f"{about.url} has no file {about.prefix + file}")
             return member.read()
 
         for key, file in zip(about.label_keys, about.label_files):

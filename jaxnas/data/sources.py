@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from jaxnas.data.examples import Data, Examples, checked_examples, hold_out
+from jaxnas.errors import UserError
 
 __all__ = ["digits", "synthetic"]
 
@@ -43,7 +44,7 @@ def synthetic(name: str) -> Data:
       The data.
 
     Raises:
-      ValueError: if an option is unknown, given twice, not an integer or out of range, or the training images would
+      UserError: if an option is unknown, given twice, not an integer or out of range, or the training images would
         take more than a gibibyte.
     """
     options = _options(name)
@@ -65,17 +66,17 @@ def _options(name: str) -> dict[str, int]:
     for item in items:
         option, _, value = item.partition("=")
         if option not in SYNTHETIC or not re.fullmatch(r"[0-9]{1,18}", value):
-            raise ValueError(f"name is {name!r}: {item!r} is not OPTION=INTEGER with an option of {list(SYNTHETIC)}")
+            raise UserError(f"name is {name!r}: {item!r} is not OPTION=INTEGER with an option of {list(SYNTHETIC)}")
         options[option] = int(value)
     if len({item.partition("=")[0] for item in items}) < len(items):
-        raise ValueError(f"name is {name!r}: an option is given twice")
+        raise UserError(f"name is {name!r}: an option is given twice")
     least = {"n": options["classes"], "size": 4, "classes": 2, "channels": 1, "seed": 0}
     for option, low in least.items():
         if options[option] < low:
-            raise ValueError(f"name is {name!r}: {option} is {options[option]}, expected at least {low}")
+            raise UserError(f"name is {name!r}: {option} is {options[option]}, expected at least {low}")
     num_bytes = options["n"] * options["size"] ** 2 * options["channels"]
     if num_bytes > MOST_BYTES:
-        raise ValueError(f"name is {name!r}: the images would take {num_bytes} bytes, expected at most {MOST_BYTES}")
+        raise UserError(f"name is {name!r}: the images would take {num_bytes} bytes, expected at most {MOST_BYTES}")
     return options
 
 

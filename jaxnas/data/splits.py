@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxnas.data.classes import lacking, share_out
 from jaxnas.data.examples import Data, Examples, check_whole, is_whole
 from jaxnas.data.notes import note
+from jaxnas.errors import UserError
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "SearchData", "split", "split_at", "statistics"]
 
@@ -68,7 +69,7 @@ def split(
       The two parts.
 
     Raises:
-      ValueError: if the sizes do not fit, `seed` is not an integer of at least 0, or `mean` or `std` does not fit.
+      UserError: if the sizes do not fit, `seed` is not an integer of at least 0, or `mean` or `std` does not fit.
 
     Example:
       >>> from jaxnas.data import load
@@ -79,7 +80,7 @@ def split(
     counts = _counts(sizes, len(data.train.labels))
     check_whole("seed", seed)
     if seed < 0:
-        raise ValueError(f"seed is {seed}, expected at least 0")
+        raise UserError(f"seed is {seed}, expected at least 0")
     order = np.random.default_rng(seed).permutation(len(data.train.labels))
     return split_at(data, *share_out(np.asarray(data.train.labels), order, counts), mean=mean, std=std)
 
@@ -107,19 +108,19 @@ def split_at(
       The two parts, in the order of the positions.
 
     Raises:
-      ValueError: if a position is out of range or occurs twice, a part is empty, only one of `mean` and `std` is given,
+      UserError: if a position is out of range or occurs twice, a part is empty, only one of `mean` and `std` is given,
         or one is out of range.
     """
     chosen = [np.asarray(weights), np.asarray(policy)]
     num = len(data.train.labels)
     for part, positions in zip(("weights", "policy"), chosen):
         if positions.ndim != 1 or not len(positions) or not np.issubdtype(positions.dtype, np.integer):
-            raise ValueError(f"{part} is {positions.dtype} {positions.shape}, expected integers, at least one")
+            raise UserError(f"{part} is {positions.dtype} {positions.shape}, expected integers, at least one")
         if positions.min() < 0 or positions.max() >= num:
-            raise ValueError(f"{part} has positions {positions.min()} to {positions.max()}, expected 0 to {num - 1}")
+            raise UserError(f"{part} has positions {positions.min()} to {positions.max()}, expected 0 to {num - 1}")
     joined = np.concatenate(chosen)
     if len(np.unique(joined)) < len(joined):
-        raise ValueError(f"weights and policy repeat {len(joined) - len(np.unique(joined))} of {len(joined)} positions")
+        raise UserError(f"weights and policy repeat {len(joined) - len(np.unique(joined))} of {len(joined)} positions")
     images, labels = data.train.images, np.asarray(data.train.labels, np.int32)
     lost = [
         lacking(f"examples for the {part}", labels[positions], np.unique(labels))
@@ -166,7 +167,7 @@ def _counts(sizes: Sequence[int] | Sequence[float], num: int) -> tuple[int, int]
         counts = (int(pair[0] * num + 1e-6), int(pair[1] * num + 1e-6))
         fit = sum(pair) <= 1 + 1e-9 and min(counts) >= 1
     if not fit:
-        raise ValueError(
+        raise UserError(
             f"sizes is {sizes}, expected two counts of at least 1 that add up to at most {num}, "
             "or two fractions that add up to at most 1.0 and leave neither part empty"
         )
@@ -176,14 +177,14 @@ def _counts(sizes: Sequence[int] | Sequence[float], num: int) -> tuple[int, int]
 def _normalisation(train: Examples, mean: ArrayLike | None, std: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
     """Returns the constants given, or the statistics of the training examples."""
     if (mean is None) != (std is None):
-        raise ValueError(f"mean is {mean} and std is {std}, expected both or neither")
+        raise UserError(f"mean is {mean} and std is {std}, expected both or neither")
     pair = statistics(train) if mean is None or std is None else (np.asarray(mean), np.asarray(std))
     channels = train.images.shape[-1]
     for name, values in zip(("mean", "std"), pair):
         if values.shape != (channels,):
-            raise ValueError(f"{name} has shape {values.shape}, expected ({channels},), one value for each channel")
+            raise UserError(f"{name} has shape {values.shape}, expected ({channels},), one value for each channel")
     if not np.all((pair[0] >= 0) & (pair[0] <= 1)):
-        raise ValueError(f"mean is {pair[0]}, expected values of pixel / 255 between 0 and 1")
+        raise UserError(f"mean is {pair[0]}, expected values of pixel / 255 between 0 and 1")
     if not np.all((pair[1] > 0) & np.isfinite(pair[1])):
-        raise ValueError(f"std is {pair[1]}, expected values above 0, all finite")
+        raise UserError(f"std is {pair[1]}, expected values above 0, all finite")
     return jnp.asarray(pair[0], jnp.float32), jnp.asarray(pair[1], jnp.float32)

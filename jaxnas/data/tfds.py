@@ -20,6 +20,7 @@ import numpy as np
 from jaxnas.data import originals
 from jaxnas.data.examples import Data, Examples, checked_examples, hold_out
 from jaxnas.data.notes import listed, note
+from jaxnas.errors import UserError
 
 __all__ = ["builder_names", "load"]
 
@@ -46,13 +47,13 @@ def load(name: str, builder_name: str, *, data_dir: str | os.PathLike | None, do
       The data.
 
     Raises:
-      ValueError: if the builder is unknown, not prepared and not to be downloaded, no classifier of images of equal
+      UserError: if the builder is unknown, not prepared and not to be downloaded, no classifier of images of equal
         size, or cannot be read here.
     """
     builder = originals.find_builder(builder_name, data_dir)
     if not originals.is_prepared(builder):
         if not download:
-            raise ValueError(_not_prepared(name, builder_name, builder, data_dir))
+            raise UserError(_not_prepared(name, builder_name, builder, data_dir))
         builder = originals.build(builder_name, data_dir, manual_dir=None)
     num_classes = _check_features(name, builder)
     cache = Path(builder.data_dir) / CACHE
@@ -92,18 +93,18 @@ def _check_features(name: str, builder: Any) -> int:
 
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
-        raise ValueError(f"{name} has the feature {features}, expected an image classifier with image and label")
+        raise UserError(f"{name} has the feature {features}, expected an image classifier with image and label")
     if not {"image", "label"} <= set(features):
-        raise ValueError(f"{name} has features {sorted(features)}, expected an image classifier with image and label")
+        raise UserError(f"{name} has features {sorted(features)}, expected an image classifier with image and label")
     image, label = features["image"], features["label"]
     if not isinstance(image, tfds.features.Image | tfds.features.Tensor) or image.np_dtype != np.uint8:
-        raise ValueError(f"{name}: feature image is {image}, expected an Image of uint8")
+        raise UserError(f"{name}: feature image is {image}, expected an Image of uint8")
     if not isinstance(label, tfds.features.ClassLabel):
-        raise ValueError(f"{name}: feature label is {label}, expected a ClassLabel")
+        raise UserError(f"{name}: feature label is {label}, expected a ClassLabel")
     if label.num_classes is None:
-        raise ValueError(f"{name}: feature label is a ClassLabel that does not say how many classes there are")
+        raise UserError(f"{name}: feature label is a ClassLabel that does not say how many classes there are")
     if "train" not in builder.info.splits:
-        raise ValueError(f"{name} has splits {sorted(builder.info.splits)}, expected one called train")
+        raise UserError(f"{name} has splits {sorted(builder.info.splits)}, expected one called train")
     return label.num_classes
 
 
@@ -124,7 +125,7 @@ def _read_split(name: str, builder: Any, split: str) -> Examples:
     """Reads one split whole."""
     num = builder.info.splits[split].num_examples
     if num == 0:
-        raise ValueError(f"{name}: split {split} has no examples")
+        raise UserError(f"{name}: split {split} has no examples")
     images, labels = None, np.empty(num, np.int64)
     position = -1
     for position, row in enumerate(_rows(name, builder, split)):
@@ -132,13 +133,13 @@ def _read_split(name: str, builder: Any, split: str) -> Examples:
         if images is None:
             images = np.empty((num, *image.shape), np.uint8)
         if image.shape != images.shape[1:]:
-            raise ValueError(
+            raise UserError(
                 f"{name}: images differ in size, {images.shape[1:]} and {image.shape} in {split}; "
                 "write them to files and load those with folder:DIR,size=SIDE"
             )
         images[position], labels[position] = image, row["label"]
     if images is None or position + 1 != num:
-        raise ValueError(f"{name}: split {split} gave {position + 1} examples, expected {num}; prepare it again")
+        raise UserError(f"{name}: split {split} gave {position + 1} examples, expected {num}; prepare it again")
     return checked_examples(images, labels, name)
 
 
@@ -157,12 +158,12 @@ def _rows(name: str, builder: Any, split: str) -> Iterator[dict[str, Any]]:
                 if encoded:
                     rows = [{**row, "image": _decode_image(row["image"], feature.shape[-1])} for row in rows]
             except Exception as error:  # array_record, protobuf and pillow each have their own for damaged records
-                raise ValueError(f"{name}: records in {builder.data_dir} cannot be read: {error}") from error
+                raise UserError(f"{name}: records in {builder.data_dir} cannot be read: {error}") from error
             yield from rows
     elif importlib.util.find_spec("tensorflow"):
         yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
     else:
-        raise ValueError(
+        raise UserError(
             f"{name} is prepared in {builder.data_dir} as {sorted(formats)}, which needs TensorFlow "
             "(pip install 'jaxnas[tf]'); without it, prepare the set as array_record in another data_dir"
         )

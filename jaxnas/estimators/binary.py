@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Estimator, Tree
+from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import estimate_of, evaluate, no_state, stacked, wide
 from jaxnas.policies import split_like
 
@@ -26,7 +27,7 @@ def arm(*, dense: bool = False) -> Estimator:
       second evaluation.
 
     Raises:
-      ValueError: at the first call, a decision with more than two options.
+      UserError: at the first call, a decision with more than two options.
 
     References:
       Yin and Zhou, 2019, "ARM: Augment-REINFORCE-merge gradient for stochastic binary networks", arXiv 1807.11143.
@@ -76,4 +77,4 @@ def _antithetic(factor: Callable[..., jax.Array], dense: bool) -> Estimator:
 def _check_binary(logits: Tree) -> None:
     for leaf in jax.tree.leaves(logits):
         if leaf.shape[-1] != 2:
-            raise ValueError(f"decisions must have two options here, got logits of shape {leaf.shape}; see disarm_iw")
+            raise UserError(f"decisions must have two options here, got logits of shape {leaf.shape}; see disarm_iw")

@@ -10,6 +10,7 @@ import optax
 
 from jaxnas.base import Estimator, Op, Tree, dense_paths
 from jaxnas.dtypes import wide_dtype, wide_dtype_of
+from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
 from jaxnas.guard import guarded
 from jaxnas.policies import categorical, split_like
@@ -83,14 +84,14 @@ def rebar(
       `aux` are those of `b`.
 
     Raises:
-      ValueError: a temperature not above zero, another `relaxation`.
+      UserError: a temperature not above zero, another `relaxation`.
 
     References:
       Tucker et al., 2017, "REBAR: low-variance, unbiased gradient estimates for discrete latent variable models",
       arXiv 1703.07370; the second relaxation is its connection to MuProp.
     """
     if relaxation not in ("concrete", "mean_field"):
-        raise ValueError(f"relaxation must be 'concrete' or 'mean_field', got {relaxation!r}")
+        raise UserError(f"relaxation must be 'concrete' or 'mean_field', got {relaxation!r}")
     form = _Form(None, relaxation == "mean_field", ("log_temperature", "scale"), coupled, dense)
     return _control_variate(temperature, scale, form, tx)
 

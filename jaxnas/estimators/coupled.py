@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Estimator, Tree
+from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import estimate_of, evaluate, no_state, stacked, wide
 from jaxnas.policies import split_like
 
@@ -35,13 +36,13 @@ def disarm_sb(*, order: Order = "descending", dense: bool = False) -> Estimator:
       second evaluation.
 
     Raises:
-      ValueError: an unknown order.
+      UserError: an unknown order.
 
     References:
       Dong, Mnih and Tucker, 2021, "Coupled gradient estimators for discrete latent variables", arXiv 2106.08056.
     """
     if order not in ("given", "ascending", "descending"):
-        raise ValueError(f"order must be 'given', 'ascending' or 'descending', got {order!r}")
+        raise UserError(f"order must be 'given', 'ascending' or 'descending', got {order!r}")
 
     def slope(difference, pair):
         bits, mirrored = (b.astype(pair.sticks.dtype) for b in (pair.bits, pair.mirrored))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Arch, Estimate, Estimator, Paths, Tree
+from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import no_state, wide
 from jaxnas.policies import categorical, split_like
 from jaxnas.relaxations import perturbed, softmax_jacobian
@@ -92,7 +93,7 @@ def two_path_rescale() -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, paths: Paths | None = None, **extra):
         del extra
         if params is None or paths is None or paths.probe is None or paths.probe.index is None:
-            raise ValueError("two_path_rescale needs the logits as params and the paths of two_path_gate as paths")
+            raise UserError("two_path_rescale needs the logits as params and the paths of two_path_gate as paths")
 
         def rescale(step, leaf, i):
             old = jnp.take_along_axis(leaf, i, -1)

@@ -5,16 +5,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxnas.base import Estimator
-from jaxnas.estimators.arsm import arsm
+from jaxnas.errors import UserError
+from jaxnas.estimators._arsm import arsm
+from jaxnas.estimators._exact import exact
+from jaxnas.estimators._gdas import gdas
+from jaxnas.estimators._pathwise import pathwise
+from jaxnas.estimators._without_replacement import without_replacement
 from jaxnas.estimators.binary import arm, disarm
 from jaxnas.estimators.control_variates import rebar, relax
 from jaxnas.estimators.coupled import disarm_iw, disarm_sb
-from jaxnas.estimators.exact import exact
 from jaxnas.estimators.gates import binary_gate, two_path_gate
-from jaxnas.estimators.gdas import gdas
-from jaxnas.estimators.pathwise import pathwise
 from jaxnas.estimators.score import reinforce
-from jaxnas.estimators.without_replacement import without_replacement
 from jaxnas.relaxations import gumbel_rao, gumbel_softmax, reinmax, softmax, st_gumbel, st_softmax
 
 __all__ = ["ESTIMATORS", "Entry", "build", "table"]
@@ -31,7 +32,7 @@ class Entry(NamedTuple):
       evaluations: of the loss per estimate; "S" samples, "K" options.
       paper: authors, year, arXiv id.
       binary: only for decisions between two options.
-      supernet: only for losses that choose through `jaxnas.spaces.mixed_op`.
+      supernet: only for losses that choose through `jaxnas.spaces.parts.mixed_op`.
     """
 
     make: Callable[..., Estimator]
@@ -141,14 +142,14 @@ def build(name: str, **settings: Any) -> Estimator:
       **settings: keyword arguments of its factory, for example `temperature=0.5`.
 
     Raises:
-      ValueError: an unknown name, or a setting that the factory does not have.
+      UserError: an unknown name, or a setting that the factory does not have.
     """
     if name not in ESTIMATORS:
-        raise ValueError(f"unknown estimator {name!r}, accepted are {', '.join(ESTIMATORS)}")
+        raise UserError(f"unknown estimator {name!r}, accepted are {', '.join(ESTIMATORS)}")
     try:
         return ESTIMATORS[name].make(**settings)
     except TypeError as error:
-        raise ValueError(f"estimator {name!r}: {error}") from None
+        raise UserError(f"estimator {name!r}: {error}") from None
 
 
 def table() -> str:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxnas.base import Estimator, Policy
 from jaxnas.dtypes import wide_dtype_of
+from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
 from jaxnas.guard import guarded
 from jaxnas.policies import categorical
@@ -59,21 +60,21 @@ def reinforce(
       An estimator. `Estimate.paths` and `aux` are those of the last sample.
 
     Raises:
-      ValueError: an unknown baseline, too few samples, `decay` outside [0, 1), `dense` with a policy of one's own.
+      UserError: an unknown baseline, too few samples, `decay` outside [0, 1), `dense` with a policy of one's own.
 
     References:
       Williams, 1992, "Simple statistical gradient-following algorithms"; self-critical: Rennie et al., 2017, arXiv
       1612.00563; leave-one-out: Kool et al., 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
     """
     if baseline not in get_args(Baseline):
-        raise ValueError(f"baseline must be one of {', '.join(get_args(Baseline))}, got {baseline!r}")
+        raise UserError(f"baseline must be one of {', '.join(get_args(Baseline))}, got {baseline!r}")
     least = 2 if baseline in ("leave_one_out", "inclusive_average") else 1
     if num_samples < least:
-        raise ValueError(f"num_samples must be at least {least} with baseline={baseline!r}, got {num_samples}")
+        raise UserError(f"num_samples must be at least {least} with baseline={baseline!r}, got {num_samples}")
     if not 0.0 <= decay < 1.0:
-        raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        raise UserError(f"decay must lie in [0, 1), got {decay}")
     if dense and policy is not None:
-        raise ValueError("dense=True needs the logits of independent categoricals, not a policy of one's own")
+        raise UserError("dense=True needs the logits of independent categoricals, not a policy of one's own")
 
     def init(key, policy_params):
         del key

@@ -11,6 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxnas.base import Tree
+from jaxnas.errors import UserError
 
 __all__ = ["load_variables", "require", "save_variables", "to_safetensors", "write_bytes"]
 
@@ -38,12 +39,12 @@ def load_variables(path: str | Path, like: Tree | None = None) -> Tree:
       Variables as numpy arrays.
 
     Raises:
-      ValueError: a file that cannot be read, or that does not hold the weights of `like`.
+      UserError: a file that cannot be read, or that does not hold the weights of `like`.
     """
     try:
         found = safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
+        raise UserError(f"{path} cannot be read as safetensors: {error}") from None
     return _nested(found) if like is None else _fitted(path, found, like)
 
 
@@ -69,7 +70,7 @@ def _fitted(path: str | Path, found: dict[str, np.ndarray], like: Tree) -> Tree:
     for name in sorted({*wanted, *found}):
         held, needed = (f"shape {list(tree[name].shape)}" if name in tree else "nothing" for tree in (found, wanted))
         if held != needed:
-            raise ValueError(f"{path} does not fit the network: {name} has {held}, expected {needed}")
+            raise UserError(f"{path} does not fit the network: {name} has {held}, expected {needed}")
     return jax.tree.unflatten(jax.tree.structure(like), [found[name].astype(wanted[name].dtype) for name in wanted])
 
 

@@ -17,6 +17,7 @@ from jaxnas import derive
 from jaxnas.architecture_files import Source, build_space, decode, read_source
 from jaxnas.base import Arch, Network, SearchSpace
 from jaxnas.describe import architecture_summary, network_costs
+from jaxnas.errors import UserError
 from jaxnas.export.stablehlo import PLATFORMS, to_stablehlo
 from jaxnas.export.weights import load_variables, to_safetensors, write_bytes
 
@@ -68,14 +69,14 @@ def architecture_record(
       space's settings. `parameters` is the number of entries of the weights file's `params`.
 
     Raises:
-      ValueError: an architecture of another space, or `mean`, `std` or `classes` of another length.
+      UserError: an architecture of another space, or `mean`, `std` or `classes` of another length.
     """
     normalisation = {"mean": np.asarray(mean, float).tolist(), "std": np.asarray(std, float).tolist()}
     lengths = [(name, values, image_shape[-1]) for name, values in normalisation.items()]
     lengths += [("classes", list(classes), num_classes)] if classes is not None else []
     for name, values, length in lengths:
         if len(values) != length:
-            raise ValueError(f"{name} must have {length} entries, got {len(values)}")
+            raise UserError(f"{name} must have {length} entries, got {len(values)}")
     return {
         **architecture_summary(space, arch, image_shape, network=network or {}),
         "settings": space.about.config,
@@ -100,7 +101,7 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
       The content of `network.json`.
 
     Raises:
-      ValueError: a missing, incomplete or unfitting file.
+      UserError: a missing, incomplete or unfitting file.
       ImportError: without flatbuffers or safetensors.
     """
     workdir, out = Path(workdir), Path(out)
@@ -113,7 +114,7 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
     variables = load_variables(_existing(workdir, record["weights"]), like)
     width = jax.eval_shape(network.apply, variables, batch)[0].shape[-1]
     if width != record["num_classes"]:
-        raise ValueError(f"{workdir}: num_classes is {record['num_classes']}, the network has {width} outputs")
+        raise UserError(f"{workdir}: num_classes is {record['num_classes']}, the network has {width} outputs")
     files = {
         "network.stablehlo": to_stablehlo(network, variables, record["image_shape"]),
         "weights.safetensors": to_safetensors(variables),
@@ -132,7 +133,7 @@ def _network(space: SearchSpace, arch: Arch, changes: dict[str, Any]) -> Network
             return derive.network(space, None, arch, **changes)[0]
         return space.about.network(arch, **changes)
     except TypeError as error:
-        raise ValueError(f"network: space {space.about.name!r} has no form {changes}: {error}") from None
+        raise UserError(f"network: space {space.about.name!r} has no form {changes}: {error}") from None
 
 
 def _about(record: dict[str, Any], digests: dict[str, str]) -> dict[str, Any]:
@@ -152,13 +153,13 @@ def _read_record(workdir: Path) -> Source:
     source = read_source(_existing(workdir, "architecture.json"))
     missing = [name for name in FIELDS if name not in source.record]
     if missing:
-        raise ValueError(f"{source.name} lacks {', '.join(missing)}")
+        raise UserError(f"{source.name} lacks {', '.join(missing)}")
     return source
 
 
 def _existing(workdir: Path, name: str) -> Path:
     if not workdir.is_dir():
-        raise ValueError(f"workdir {workdir} does not exist or is not a directory")
+        raise UserError(f"workdir {workdir} does not exist or is not a directory")
     if not (workdir / name).is_file():
-        raise ValueError(f"workdir {workdir} has no {name}: the run is not finished, or of a kind without one")
+        raise UserError(f"workdir {workdir} has no {name}: the run is not finished, or of a kind without one")
     return workdir / name

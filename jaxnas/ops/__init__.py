@@ -1,5 +1,8 @@
 """Fast building blocks: plain functions, and the candidate operations as Linen modules over them."""
 
+from jaxnas.ops._conv import conv, pointwise
+from jaxnas.ops._drop_path import drop_path
+from jaxnas.ops._mixture import mixture
 from jaxnas.ops.blocks import (
     BatchNorm,
     Block,
@@ -15,13 +18,10 @@ from jaxnas.ops.blocks import (
     Zero,
     from_linen,
 )
-from jaxnas.ops.conv import conv, pointwise
 from jaxnas.ops.depthwise import depthwise_conv
-from jaxnas.ops.drop_path import drop_path
 from jaxnas.ops.initialisers import he_fan_out, one_draw, torch_uniform
 from jaxnas.ops.lowering import Lowering, by_hand
 from jaxnas.ops.mbconv import ConvNormRelu6, MBConv
-from jaxnas.ops.mixture import mixture
 from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
 from jaxnas.ops.pooling import avg_pool, max_pool
 from jaxnas.ops.preact import PreActConv, PreActSepConv, channel_shuffle

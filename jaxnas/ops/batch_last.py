@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.errors import UserError
 from jaxnas.ops.pooling import valid_counts
 
 __all__ = [
@@ -153,12 +154,12 @@ def standardised(x: jax.Array, reference: int = 0, eps: float = 1e-5) -> tuple[j
     The mean and the biased variance are those of the first `reference` examples, of all when it is 0.
 
     Raises:
-      ValueError: fewer than four values per channel.
+      UserError: fewer than four values per channel.
     """
     known = x[..., : reference or None]
     count = known[0].size
     if count < 4:
-        raise ValueError(f"batch normalisation needs B*H*W >= 4, got {count}")
+        raise UserError(f"batch normalisation needs B*H*W >= 4, got {count}")
     mean = jnp.sum(known, (1, 2, 3)) / count
     variance = jnp.sum(jnp.square(known - _column(mean)), (1, 2, 3)) / count
     scale = lax.rsqrt(variance + eps)

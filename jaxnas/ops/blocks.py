@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxnas.base import Op
 from jaxnas.dtypes import wide_dtype
-from jaxnas.ops.conv import conv
+from jaxnas.errors import UserError
+from jaxnas.ops._conv import conv
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.initialisers import torch_uniform
 from jaxnas.ops.lowering import Lowering
@@ -215,7 +216,7 @@ class FactorizedReduce(NormalisedBlock):
     """Halves the grid: ReLU, two strided 1x1 convolutions one pixel apart, concatenated, normalised.
 
     Raises:
-      ValueError: odd `features`, height or width.
+      UserError: odd `features`, height or width.
     """
 
     stride: int = 2
@@ -225,9 +226,9 @@ class FactorizedReduce(NormalisedBlock):
         """Halves `x` in height and width."""
         _, height, width, channels = x.shape
         if self.features % 2:
-            raise ValueError(f"channels: halving the grid needs an even number of channels, got {self.features}")
+            raise UserError(f"channels: halving the grid needs an even number of channels, got {self.features}")
         if height % 2 or width % 2:
-            raise ValueError(f"image size: halving the grid needs an even height and width, got {height}x{width}")
+            raise UserError(f"image size: halving the grid needs an even height and width, got {height}x{width}")
         even, odd = (self._kernel(name, 1, channels, self.features // 2) for name in ("even", "odd"))
         x = jax.nn.relu(x)
         lowering = self.style.lowering

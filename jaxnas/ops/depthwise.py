@@ -17,7 +17,8 @@ import numpy as np
 from jax import lax
 
 from jaxnas.dtypes import wide_dtype
-from jaxnas.ops.island import island, kept
+from jaxnas.errors import UserError
+from jaxnas.ops.calls import barrier, not_inlined
 from jaxnas.ops.lowering import Lowering, by_hand
 from jaxnas.ops.sums import partial_sums
 
@@ -42,7 +43,7 @@ def depthwise_conv(
       `[B, ceil(H / stride), ceil(W / stride), C]`.
     """
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
-        raise ValueError(f"kernel must have odd sides, got {kernel.shape}")
+        raise UserError(f"kernel must have odd sides, got {kernel.shape}")
     kernel = kernel.astype(x.dtype)
     if by_hand(lowering):
         (_, height, width, _), (rows, columns, _) = x.shape, kernel.shape
@@ -85,7 +86,7 @@ class _Plan(NamedTuple):
         return tuple((row, column, top, left) for (top, row), (left, column) in steps)
 
 
-@functools.partial(island, static=(0,))
+@functools.partial(not_inlined, static=(0,))
 def _phases(plan: _Plan, x: jax.Array) -> jax.Array:
     """`x[B, H, W, C]` padded, as `[stride, stride, B, H', W' * C]`.
 
@@ -102,14 +103,14 @@ def _phases(plan: _Plan, x: jax.Array) -> jax.Array:
     return x.reshape(stride, stride, batch, rows, columns * channels)
 
 
-@functools.partial(island, static=(0,))
+@functools.partial(not_inlined, static=(0,))
 def _along_rows(columns: int, kernel: jax.Array) -> jax.Array:
     """`kernel[k, k, C]` as `[k * k, 1, 1, columns * C]`, in float32: a bfloat16 sum of 25 taps loses digits."""
     kernel = kernel.astype(wide_dtype(kernel.dtype)).reshape(-1, 1, kernel.shape[-1])
     return jnp.tile(kernel, (1, columns, 1)).reshape(kernel.shape[0], 1, 1, -1)
 
 
-@functools.partial(island, static=(0, 1))
+@functools.partial(not_inlined, static=(0, 1))
 def _sum_windows(starts: tuple[tuple[int, ...], ...], rows: int, phases: jax.Array, kernel: jax.Array) -> jax.Array:
     """`sum_t kernel[t] * phases[starts[t]]`, windows of `rows` rows that are as long as the kernel's last axis."""
     length = kernel.shape[-1]
@@ -144,7 +145,7 @@ def _kernel_gradient(plan: _Plan, x: jax.Array, g: jax.Array) -> jax.Array:
     return sums.reshape(*plan.sides, -1, channels).sum(2).astype(g.dtype)
 
 
-@functools.partial(island, static=(0,))
+@functools.partial(not_inlined, static=(0,))
 def _tap_sums(plan: _Plan, phases: jax.Array, g: jax.Array) -> jax.Array:
     # One tap at a time: all of them written out compile for much longer.
     channels, wide = g.shape[-1] // plan.out[1], wide_dtype(g.dtype)
@@ -159,7 +160,7 @@ def _tap_sums(plan: _Plan, phases: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def _with_arguments(function):
-    return lambda plan, a, b: (function(plan, a, b), kept((a, b)))
+    return lambda plan, a, b: (function(plan, a, b), barrier((a, b)))
 
 
 _conv.defvjp(

@@ -4,6 +4,8 @@ from typing import Literal
 
 import jax
 
+from jaxnas.errors import UserError
+
 __all__ = ["Lowering", "by_hand"]
 
 Lowering = Literal["auto", "lax", "shifts"]
@@ -17,8 +19,8 @@ def by_hand(lowering: Lowering) -> bool:
         default backend: XLA's grouped convolutions and window reductions are slow on CPU.
 
     Raises:
-      ValueError: an unknown `lowering`.
+      UserError: an unknown `lowering`.
     """
     if lowering not in ("auto", "lax", "shifts"):
-        raise ValueError(f"lowering must be 'auto', 'lax' or 'shifts', got {lowering!r}")
+        raise UserError(f"lowering must be 'auto', 'lax' or 'shifts', got {lowering!r}")
     return lowering == "shifts" or (lowering == "auto" and jax.default_backend() == "cpu")

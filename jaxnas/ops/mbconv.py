@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax
 
+from jaxnas.ops._conv import conv
 from jaxnas.ops.blocks import Block, Cost
-from jaxnas.ops.conv import conv
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.initialisers import he_fan_out
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.dtypes import wide_dtype
-from jaxnas.ops.island import island, kept
+from jaxnas.errors import UserError
+from jaxnas.ops.calls import barrier, not_inlined
 from jaxnas.ops.sums import channel_sum
 
 __all__ = ["Norm", "batch_statistics", "normalise", "standardise"]
@@ -21,7 +22,7 @@ def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance `[C]` of `x[B, H, W, C]` per channel, in float32.
 
     Raises:
-      ValueError: fewer than four values per channel, where the statistics of a batch mean nothing.
+      UserError: fewer than four values per channel, where the statistics of a batch mean nothing.
     """
     mean, variance = row_statistics(x.shape[-1], merged(x))
     return mean[0, 0, : x.shape[-1]], variance[0, 0, : x.shape[-1]]
@@ -49,23 +50,23 @@ def _row(channels: int, x: jax.Array, vector: jax.Array) -> jax.Array:
 # Islands of one shape are compiled once, however many normalisations there are.
 
 
-@functools.partial(island, static=(0,))
+@functools.partial(not_inlined, static=(0,))
 def row_mean(channels: int, x: jax.Array) -> jax.Array:
     """Mean per channel of `x[B, H, W * C]`, repeated for every column: `[1, 1, W * C]`."""
     return _row(channels, x, channel_sum(lambda x: x, channels, x) * (channels / x.size))
 
 
-@functools.partial(island, static=(0,))
+@functools.partial(not_inlined, static=(0,))
 def row_statistics(channels: int, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance per channel of `x[B, H, W * C]`, repeated for every column."""
     if x.size < 4 * channels:
-        raise ValueError(f"batch normalisation needs B*H*W >= 4, got {x.size // channels}")
+        raise UserError(f"batch normalisation needs B*H*W >= 4, got {x.size // channels}")
     mean = row_mean(channels, x)
     sums = channel_sum(lambda x: jnp.square(x.astype(mean.dtype) - mean), channels, x)
     return mean, _row(channels, x, sums * (channels / x.size))
 
 
-@functools.partial(island, static=(0,))
+@functools.partial(not_inlined, static=(0,))
 def row_slope(channels: int, x: jax.Array, mean: jax.Array, g: jax.Array) -> jax.Array:
     """Mean of `g (x - mean)` per channel, repeated for every column."""
     wide = mean.dtype
@@ -73,7 +74,7 @@ def row_slope(channels: int, x: jax.Array, mean: jax.Array, g: jax.Array) -> jax
     return _row(channels, x, sums * (channels / x.size))
 
 
-@island
+@not_inlined
 def pull(x: jax.Array, g: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array, lean: jax.Array):
     """`factor (g - offset - lean (x - mean))`: the gradient of a normalisation, all but `x` and `g` rows."""
     wide = mean.dtype
@@ -90,7 +91,7 @@ def standardise(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array, 
     return _standardise_forward(x, eps)[0]
 
 
-@island
+@not_inlined
 def _scaled(x, mean, scale):
     return ((x.astype(mean.dtype) - mean) * scale).astype(x.dtype)
 
@@ -99,7 +100,7 @@ def _standardise_forward(x, eps):
     channels, rows = x.shape[-1], merged(x)
     mean, variance = row_statistics(channels, rows)
     y = _scaled(rows, mean, lax.rsqrt(variance + eps)).reshape(x.shape)
-    return (y, mean[0, 0, :channels], variance[0, 0, :channels]), kept((rows, mean, variance))
+    return (y, mean[0, 0, :channels], variance[0, 0, :channels]), barrier((rows, mean, variance))
 
 
 def _standardise_backward(eps, residuals, cotangents):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.ops.island import island, kept
+from jaxnas.ops.calls import barrier, not_inlined
 from jaxnas.ops.lowering import Lowering, by_hand
 
 __all__ = ["avg_pool", "max_pool", "valid_counts"]
@@ -72,7 +72,7 @@ def _windows(x: jax.Array, axis: int, apart: int, window: int, fill: float) -> l
     return [lax.slice_in_dim(padded, i * apart, i * apart + x.shape[axis], 1, axis) for i in range(window)]
 
 
-@functools.partial(island, static=(0, 1, 2))
+@functools.partial(not_inlined, static=(0, 1, 2))
 def _plain_sum(axis: int, apart: int, window: int, x: jax.Array) -> jax.Array:
     first, *rest = _windows(x, axis, apart, window, 0.0)
     return sum(rest, first)
@@ -90,10 +90,10 @@ def _max_along(axis: int, apart: int, x: jax.Array, *, window: int = 3) -> jax.A
     return first
 
 
-_plain_max_of_three = island(_max_along, static=(0, 1))
+_plain_max_of_three = not_inlined(_max_along, static=(0, 1))
 
 
-@functools.partial(island, static=(0, 1))
+@functools.partial(not_inlined, static=(0, 1))
 def _max_of_three_gradient(axis: int, apart: int, x: jax.Array, g: jax.Array) -> jax.Array:
     # Gathered from the three windows that see a pixel; the transposed forward pass scatters, which does not vectorise.
     before, centre, after = _windows(x, axis, apart, 3, -jnp.inf)
@@ -107,7 +107,7 @@ def _max_of_three_gradient(axis: int, apart: int, x: jax.Array, g: jax.Array) ->
 
 _max_of_three = functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))(_plain_max_of_three)
 _max_of_three.defvjp(
-    lambda axis, apart, x: (_plain_max_of_three(axis, apart, x), kept(x)),
+    lambda axis, apart, x: (_plain_max_of_three(axis, apart, x), barrier(x)),
     lambda axis, apart, x, g: (_max_of_three_gradient(axis, apart, x, g),),
 )
 

@@ -3,8 +3,8 @@
 matplotlib, which the extra `plot` brings, is imported when a picture is drawn; `dot` needs nothing.
 """
 
-from jaxnas.plot.architecture import architecture
-from jaxnas.plot.curves import curves
+from jaxnas.plot._architecture import architecture
+from jaxnas.plot._curves import curves
 from jaxnas.plot.graph import dot
 from jaxnas.plot.searches import fronts, points, progress
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxnas.base import About, Arch
+from jaxnas.errors import UserError
 
 __all__ = ["COLOURS", "Edge", "Panel", "colours", "dot", "panels"]
 
@@ -56,7 +57,7 @@ def panels(about: About, arch: Arch) -> list[Panel]:
       arch: leaves `[E]`, lists allowed.
 
     Raises:
-      ValueError: an architecture that does not fit the names or the edges.
+      UserError: an architecture that does not fit the names or the edges.
     """
     arch = jax.tree.map(np.asarray, arch, is_leaf=lambda node: isinstance(node, list))
     found: list[Panel] = []
@@ -69,7 +70,7 @@ def panels(about: About, arch: Arch) -> list[Panel]:
     try:
         jax.tree_util.tree_map_with_path(add, arch, *fields)
     except ValueError as error:
-        raise ValueError(f"arch: not of space {about.name!r}: {error}") from None
+        raise UserError(f"arch: not of space {about.name!r}: {error}") from None
     return found
 
 
@@ -78,7 +79,7 @@ def _panel(about: About, path: Any, leaf: np.ndarray, operations: Any, edges: An
     chosen = [int(k) for k in leaf.reshape(-1)]
     names = tuple(str(k) for k in range(1 + max(chosen, default=0))) if operations is None else tuple(operations)
     if (edges is not None and len(edges) != len(chosen)) or not all(0 <= k < len(names) for k in chosen):
-        raise ValueError(f"{title} is {chosen}")
+        raise UserError(f"{title} is {chosen}")
     decisions = tuple(str(names[k]) for k in chosen)
     if edges is None:
         return Panel(title, decisions, names, (), (), 0, False)
@@ -113,7 +114,7 @@ def dot(about: About, arch: Arch) -> str:
       Text for `dot -Tsvg`, the same for the same architecture.
 
     Raises:
-      ValueError: an architecture of another space.
+      UserError: an architecture of another space.
     """
     found = panels(about, arch)
     shades = colours(found)

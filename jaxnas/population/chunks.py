@@ -13,8 +13,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxnas.base import Arch, Params, Tree, arch_like
+from jaxnas.architectures import arch_like
+from jaxnas.base import Arch, Params, Tree
 from jaxnas.checkpoint import Checkpoints
+from jaxnas.errors import UserError
 from jaxnas.population.member import Family, Member, PopulationData, Recipe, Trained, train_member
 from jaxnas.population.strategies import Strategy, in_turn, lift_some, member_mesh, placed, resolve
 
@@ -97,7 +99,7 @@ def train_population(
       compiler_options: for `jax.jit`.
 
     Raises:
-      ValueError: an architecture outside of the space, lengths that do not fit, a chunk that cannot be split over the
+      UserError: an architecture outside of the space, lengths that do not fit, a chunk that cannot be split over the
         devices, more memory than a device has; a directory with another population.
     """
     entries = _entries(archs, rates, seeds, choices)
@@ -106,7 +108,7 @@ def train_population(
     size, devices = len(entries.name), 1 if mesh is None else mesh.size
     chunk = min(32 * devices, -(-size // devices) * devices) if chunk is None else chunk
     if chunk < 1 or chunk % devices:
-        raise ValueError(f"chunk must be a multiple of {devices}, the number of devices, got {chunk}")
+        raise UserError(f"chunk must be a multiple of {devices}, the number of devices, got {chunk}")
     train = train_member(family, recipe)
 
     def one(entry: _Entry, shared: tuple[jax.Array, PopulationData]) -> Trained:
@@ -191,7 +193,7 @@ def _each_call(
 def _entries(archs: Arch, rates, seeds, choices) -> _Entry:
     size = len(jax.tree.leaves(archs)[0])
     if not size:
-        raise ValueError("archs: there is no architecture to train")
+        raise UserError("archs: there is no architecture to train")
     if choices is not None:
         for i in range(size):
             arch_like(choices, jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], archs))
@@ -200,7 +202,7 @@ def _entries(archs: Arch, rates, seeds, choices) -> _Entry:
     seeds = np.zeros(size, np.uint32) if seeds is None else np.asarray(seeds, np.uint32)
     for name, values in (("rates", rates), ("seeds", seeds)):
         if values.shape != (size,):
-            raise ValueError(f"{name} must have shape ({size},), got {values.shape}")
+            raise UserError(f"{name} must have shape ({size},), got {values.shape}")
     leaves = jax.tree.leaves(archs)
     names = [zlib.crc32(b"".join(leaf[i].tobytes() for leaf in leaves)) for i in range(size)]
     return _Entry(np.array(names, np.uint32), seeds, archs, rates)
@@ -236,7 +238,7 @@ def _check_memory(compiled: Any, chunk: int, devices: int) -> None:
     if needed > available:
         fitting = int(chunk / devices * available / needed) * devices
         advice = f"chunk={fitting} would fit" if fitting else "not even one member fits"
-        raise ValueError(
+        raise UserError(
             f"chunk={chunk}: needs {needed / 2**30:.2f} GiB on each device, which has {available / 2**30:.2f}; {advice}"
         )
 

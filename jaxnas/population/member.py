@@ -10,6 +10,7 @@ import optax
 
 from jaxnas.base import Arch, Params, SearchSpace, sparse_paths
 from jaxnas.dtypes import wide_dtype_of
+from jaxnas.errors import UserError
 from jaxnas.guard import guarded
 from jaxnas.train import accuracy, cross_entropy
 
@@ -127,7 +128,7 @@ def train_member(family: Family, recipe: Recipe) -> Callable[[Member, Population
     Everything random comes from the member's key, so the result does not depend on who is trained beside it.
 
     Raises:
-      ValueError: no steps, a judgement outside of them, a batch size below one.
+      UserError: no steps, a judgement outside of them, a batch size below one.
     """
     _check(recipe)
 
@@ -157,10 +158,10 @@ def train_member(family: Family, recipe: Recipe) -> Callable[[Member, Population
 
 def _check(recipe: Recipe) -> None:
     if recipe.steps < 1 or recipe.batch_size < 1:
-        raise ValueError(f"steps and batch_size must be at least 1, got {recipe.steps} and {recipe.batch_size}")
+        raise UserError(f"steps and batch_size must be at least 1, got {recipe.steps} and {recipe.batch_size}")
     outside = [step for step in recipe.judge_at if not 1 <= step <= recipe.steps]
     if outside:
-        raise ValueError(f"judge_at must lie in 1..{recipe.steps}, got {outside[0]}")
+        raise UserError(f"judge_at must lie in 1..{recipe.steps}, got {outside[0]}")
 
 
 def _prepared(recipe: Recipe, key: jax.Array | None, images: jax.Array) -> jax.Array:
@@ -170,10 +171,10 @@ def _prepared(recipe: Recipe, key: jax.Array | None, images: jax.Array) -> jax.A
 def _step(family, recipe, tx, arch, data, key_order, key_noise) -> Callable[[jax.Array, _State], _State]:
     images, labels = data.train
     if len(images) != len(labels):
-        raise ValueError(f"labels must be one for each of the {len(images)} training images, got {len(labels)}")
+        raise UserError(f"labels must be one for each of the {len(images)} training images, got {len(labels)}")
     per_epoch = len(labels) // recipe.batch_size
     if not per_epoch:
-        raise ValueError(f"batch_size is {recipe.batch_size}, more than the {len(labels)} training examples")
+        raise UserError(f"batch_size is {recipe.batch_size}, more than the {len(labels)} training examples")
 
     def step(number: jax.Array, state: _State) -> _State:
         epoch, place = jnp.divmod(number, per_epoch)

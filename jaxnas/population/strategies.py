@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnas.base import Tree
+from jaxnas.errors import UserError
 
 __all__ = ["Strategy", "in_turn", "lift", "lift_some", "member_mesh", "placed", "resolve"]
 
@@ -23,12 +24,12 @@ def resolve(strategy: Strategy, mesh: Mesh | None = None) -> Strategy:
     On a CPU a loop over members beat `vmap` at every size that was tried (`benchmarks/results`).
 
     Raises:
-      ValueError: an unknown strategy; a mesh for one that has no use for it.
+      UserError: an unknown strategy; a mesh for one that has no use for it.
     """
     if strategy not in ("auto", "vmap", "map", "shard"):
-        raise ValueError(f"strategy must be 'auto', 'vmap', 'map' or 'shard', got {strategy!r}")
+        raise UserError(f"strategy must be 'auto', 'vmap', 'map' or 'shard', got {strategy!r}")
     if mesh is not None and strategy not in ("auto", "shard"):
-        raise ValueError(f"a mesh needs strategy 'shard' or 'auto', got {strategy!r}")
+        raise UserError(f"a mesh needs strategy 'shard' or 'auto', got {strategy!r}")
     if strategy != "auto":
         return strategy
     if mesh is not None or jax.device_count() > 1:

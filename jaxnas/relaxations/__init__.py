@@ -1,5 +1,13 @@
 """Relaxations: differentiable stand-ins `(key, logits, temperature) -> weights` for a categorical sample."""
 
+from jaxnas.relaxations._softmax import softmax, softmax_jacobian, wide
+from jaxnas.relaxations._straight_through import (
+    gumbel_rao,
+    reinmax,
+    st_gumbel,
+    st_softmax,
+    straight_through,
+)
 from jaxnas.relaxations.gumbel import (
     concrete_log_prob,
     conditional_noise,
@@ -7,14 +15,6 @@ from jaxnas.relaxations.gumbel import (
     exponential,
     gumbel_softmax,
     perturbed,
-)
-from jaxnas.relaxations.softmax import softmax, softmax_jacobian, wide
-from jaxnas.relaxations.straight_through import (
-    gumbel_rao,
-    reinmax,
-    st_gumbel,
-    st_softmax,
-    straight_through,
 )
 from jaxnas.relaxations.temperature import Temperature, annealed, check_temperature, temperature_at
 

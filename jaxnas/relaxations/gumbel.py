@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln, logsumexp
 
-from jaxnas.relaxations.softmax import wide
+from jaxnas.relaxations._softmax import wide
 
 __all__ = [
     "concrete_log_prob",

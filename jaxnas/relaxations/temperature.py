@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxnas.base import Tree
 from jaxnas.dtypes import wide_dtype_of
+from jaxnas.errors import UserError
 
 __all__ = ["Temperature", "annealed", "check_temperature", "temperature_at"]
 
@@ -15,10 +16,10 @@ Temperature = float | jax.Array | Callable[[jax.Array], jax.Array]
 
 
 def check_temperature(temperature: Temperature) -> None:
-    """Raises `ValueError` for a concrete temperature that is not above zero."""
+    """Raises `UserError` for a concrete temperature that is not above zero."""
     concrete = not callable(temperature) and not isinstance(temperature, jax.core.Tracer)
     if concrete and not np.all(np.asarray(temperature) > 0):
-        raise ValueError(f"temperature must be above 0, got {temperature}")
+        raise UserError(f"temperature must be above 0, got {temperature}")
 
 
 def temperature_at(temperature: Temperature, step: jax.Array, logits: Tree = None) -> jax.Array:
@@ -48,12 +49,12 @@ def annealed(first: float = 1.0, last: float = 0.03, *, epochs: int = 150, steps
       A schedule of the step count.
 
     Raises:
-      ValueError: `0 < last <= first` violated, or a horizon below one.
+      UserError: `0 < last <= first` violated, or a horizon below one.
     """
     if not 0 < last <= first:
-        raise ValueError(f"temperature: need 0 < last <= first, got first={first}, last={last}")
+        raise UserError(f"temperature: need 0 < last <= first, got first={first}, last={last}")
     if epochs < 1 or steps_per_epoch < 1:
-        raise ValueError(f"epochs and steps_per_epoch must be at least 1, got {epochs} and {steps_per_epoch}")
+        raise UserError(f"epochs and steps_per_epoch must be at least 1, got {epochs} and {steps_per_epoch}")
 
     def schedule(step):
         t = jnp.minimum(step // steps_per_epoch + 1, epochs)

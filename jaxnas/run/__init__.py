@@ -3,9 +3,7 @@
 `Run` is a work directory with phases, `script` a command line around it; `drive` is the loop below both.
 """
 
-from jaxnas.run.board import TensorBoard
-from jaxnas.run.driver import Advance, compiled_steps, drive, python_steps
-from jaxnas.run.environment import (
+from jaxnas.run._environment import (
     compiler_options,
     cores,
     enable_compilation_cache,
@@ -14,13 +12,15 @@ from jaxnas.run.environment import (
     memory,
     split_cpu,
 )
+from jaxnas.run._script import Launch, exit_code, parse, script
+from jaxnas.run.board import TensorBoard
+from jaxnas.run.loop import Advance, compiled_steps, drive, python_steps
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Saving, Watch
 from jaxnas.run.progress import Progress, Ticker
 from jaxnas.run.ranges import Option, check_ranges, options_of, ranged
 from jaxnas.run.records import JsonLines
 from jaxnas.run.runner import Run
-from jaxnas.run.script import Launch, exit_code, parse, script
 from jaxnas.run.signals import Interrupted, StopSignals
 from jaxnas.run.workdir import plain, read_json, write_json
 from jaxnas.standard_error import say

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxnas.checkpoint import digest
+from jaxnas.errors import UserError
 from jaxnas.run.settings import read_settings, settings_of, settings_text
 from jaxnas.run.workdir import read_sealed, write_sealed, write_text
 from jaxnas.standard_error import say
@@ -55,7 +56,7 @@ def tie(path: Path, identity: Identity, *, sealed: Mapping[str, Any] | None = No
       write: whether the files may be written; only the owner may.
 
     Raises:
-      ValueError: the directory belongs to another run.
+      UserError: the directory belongs to another run.
     """
     record, kept = identity.record(), read_sealed(path / IDENTITY)
     former = kept or sealed
@@ -103,7 +104,7 @@ def _check_config(path: Path, config: Any, *, rebuild: bool) -> None:
             file.unlink()
             return
         reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"{file} is not a configuration of {type(config).__qualname__}: {reason}") from None
+        raise UserError(f"{file} is not a configuration of {type(config).__qualname__}: {reason}") from None
     refuse(f"workdir {path}", "configuration", differences(former, settings_of(config)))
 
 
@@ -111,7 +112,7 @@ def refuse(place: str, what: str, changed: list[tuple[str, Any, Any]]) -> None:
     """Raises ValueError if anything has changed: `place` belongs to another `what`."""
     if changed:
         fields = ", ".join(f"{name} is {was!r} there and {now!r} here" for name, was, now in changed)
-        raise ValueError(f"{place} belongs to another {what}: {fields}")
+        raise UserError(f"{place} belongs to another {what}: {fields}")
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

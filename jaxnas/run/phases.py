@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnas.checkpoint import Checkpoints
-from jaxnas.run.driver import Advance, drive
-from jaxnas.run.environment import conditions
+from jaxnas.run._environment import conditions
 from jaxnas.run.identity import differences
+from jaxnas.run.loop import Advance, drive
 from jaxnas.run.metrics import Row, Writer, has_bad_loss
 from jaxnas.run.progress import Progress, Ticker
 from jaxnas.run.records import Clock, JsonLines

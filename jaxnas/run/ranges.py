@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import annotated_types as at
 
+from jaxnas.errors import UserError
+
 __all__ = ["Option", "check_ranges", "options_of", "ranged"]
 
 _LOWER: dict[type, tuple[str, str, Callable[[Any, Any], bool]]] = {
@@ -76,14 +78,14 @@ def check_ranges(config: Any) -> None:
     """Refuses a configuration with a value outside of its field's range.
 
     Raises:
-      ValueError: names the option, the value and what is accepted.
+      UserError: names the option, the value and what is accepted.
     """
     for option in options_of(config):
         wrong = _outside(option.value, option.kind)
         if wrong is not None:
             value, expected = wrong
             verb = "is" if value is option.value else "has"
-            raise ValueError(f"{option.name} {verb} {_shown(value)}, expected {expected}")
+            raise UserError(f"{option.name} {verb} {_shown(value)}, expected {expected}")
 
 
 def _outside(value: Any, kind: Any) -> tuple[Any, str] | None:

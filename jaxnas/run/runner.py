@@ -14,10 +14,11 @@ from typing import Any
 import jax
 
 from jaxnas.checkpoint import Owner, digest, is_writer
+from jaxnas.errors import FileError, UserError
+from jaxnas.run._environment import environment
 from jaxnas.run.board import TensorBoard
-from jaxnas.run.driver import StepFn, compiled_steps, python_steps
-from jaxnas.run.environment import environment
 from jaxnas.run.identity import Identity, differences, refuse, tie
+from jaxnas.run.loop import StepFn, compiled_steps, python_steps
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Phase, Saving, Services, Watch
 from jaxnas.run.records import Clock, JsonLines
@@ -47,7 +48,7 @@ class Run:
       writers: sinks of metrics besides `metrics.jsonl`; by default TensorBoard, where tensorboardX is installed.
 
     Raises:
-      ValueError: the directory cannot be used, is in use, or belongs to another configuration or seed.
+      UserError: the directory cannot be used, is in use, or belongs to another configuration or seed.
 
     Example:
       >>> import tempfile, jax, jax.numpy as jnp
@@ -106,7 +107,7 @@ class Run:
         finally:
             self._owner.release()
         if isinstance(error, OSError) and is_full(error):
-            raise OSError(f"workdir {self.path} cannot be written to: {reason(error)}") from error
+            raise FileError(f"workdir {self.path} cannot be written to: {reason(error)}") from error
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -153,7 +154,7 @@ class Run:
           The state after the last step.
 
         Raises:
-          ValueError: a bad name or length, or a checkpoint of another phase, length, `meta` or state.
+          UserError: a bad name or length, or a checkpoint of another phase, length, `meta` or state.
           Interrupted: a signal came; the state is saved.
         """
         phase = self._open_phase(name, num_steps, watch, meta, data)
@@ -188,7 +189,7 @@ class Run:
         `describe(state)` gives JSON data from which `target(data)` builds a pytree like that state; both or neither.
         """
         if (describe is None) != (target is None):
-            raise ValueError(f"phase {name}: describe and target come together")
+            raise UserError(f"phase {name}: describe and target come together")
         phase = self._open_phase(name, num_steps, watch, meta, data, describe)
         key_init, key_steps = jax.random.split(self.key(name))
         arguments = () if data is None else (data,)
@@ -204,7 +205,7 @@ class Run:
         A file that is damaged, or whose phases have lost rows of `metrics.jsonl`, is made again.
 
         Raises:
-          ValueError: the file belongs to another run.
+          UserError: the file belongs to another run.
         """
         path = self.path / "results" / f"{_checked(name)}.json"
         self._start()
@@ -287,12 +288,12 @@ class Run:
         limits += [("evaluate_every", watch.evaluate_every, 1)] if watch.evaluate_every is not None else []
         for field, value, least in limits:
             if value < least:
-                raise ValueError(f"phase {name}: {field} is {value}, expected at least {least}")
+                raise UserError(f"phase {name}: {field} is {value}, expected at least {least}")
         options = {"watch": watch, "data": digest(data), "meta": meta, "describe": describe}
         return Phase(self._start(), _checked(name), num_steps, **options)
 
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name) or ".." in name:
-        raise ValueError(f"name is {name!r}, expected words of letters, digits, '_', '-' and '.' joined by '/'")
+        raise UserError(f"name is {name!r}, expected words of letters, digits, '_', '-' and '.' joined by '/'")
     return name

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxnas.errors import UserError
 from jaxnas.run.identity import IDENTITY
 from jaxnas.run.workdir import json_text, read_json, read_sealed, write_sealed, write_text
 from jaxnas.standard_error import say
@@ -66,13 +67,13 @@ def checked_outcome(path: Path) -> dict[str, Any] | None:
     """The result of a run that has ended, or None; a line on stderr says what is damaged and will be made again.
 
     Raises:
-      ValueError: something is damaged and the checkpoints are gone from which it could be made.
+      UserError: something is damaged and the checkpoints are gone from which it could be made.
     """
     result, damage, phases = outcome(path)
     if damage is not None:
         text = f"workdir {path} is finished, but {damage}"
         if any(not any((path / "checkpoints" / phase).glob("step_*")) for phase in phases):
-            raise ValueError(f"{text}, and checkpoints to mend it are gone; without result.json all is done again")
+            raise UserError(f"{text}, and checkpoints to mend it are gone; without result.json all is done again")
         say(f"{text}; it is finished again from its checkpoints")
     return result
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+from jaxnas.errors import UserError
 from jaxnas.run.workdir import plain
 
 __all__ = ["read_settings", "settings_of", "settings_text"]
@@ -31,7 +32,7 @@ def read_settings(text: str, config: Any) -> dict[str, Any]:
       config: dataclass instance; fields that the text leaves out have the defaults of its class.
 
     Raises:
-      ValueError: text that is no YAML, or that has a field which the class has not.
+      UserError: text that is no YAML, or that has a field which the class has not.
     """
     import yaml
 
@@ -43,12 +44,12 @@ def read_settings(text: str, config: Any) -> dict[str, Any]:
     try:
         found = yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(error) from None
+        raise UserError(error) from None
     if not isinstance(found, dict):
-        raise ValueError(f"it holds {type(found).__name__}, expected fields")
+        raise UserError(f"it holds {type(found).__name__}, expected fields")
     unknown = [name for name in found if name not in {field.name for field in dataclasses.fields(config)}]
     if unknown:
-        raise ValueError(f"there is no field {unknown[0]}")
+        raise UserError(f"there is no field {unknown[0]}")
     return _with_defaults(found, config)
 
 

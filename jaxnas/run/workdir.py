@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxnas.checkpoint import Damaged, sealed, unsealed
+from jaxnas.errors import FileError, UserError
 
 __all__ = [
     "is_full",
@@ -36,15 +37,15 @@ def make_workdir(path: str | Path) -> Path:
     """Makes the directory if need be and returns its absolute path.
 
     Raises:
-      ValueError: the path is a file, or the directory cannot be made.
+      UserError: the path is a file, or the directory cannot be made.
     """
     try:
         path = Path(path).expanduser().absolute()
         if path.exists() and not path.is_dir():
-            raise ValueError(f"workdir {path} is a file, expected a directory")
+            raise UserError(f"workdir {path} is a file, expected a directory")
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # the latter where `~` has no meaning
-        raise ValueError(f"workdir {path} cannot be written to: {getattr(error, 'strerror', error)}") from None
+        raise UserError(f"workdir {path} cannot be written to: {getattr(error, 'strerror', error)}") from None
     return path
 
 
@@ -105,7 +106,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"{path} cannot be written: {reason(error)}") from None
+        raise FileError(f"{path} cannot be written: {reason(error)}") from None
 
 
 def is_full(error: BaseException | None) -> bool:

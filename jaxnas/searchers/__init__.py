@@ -1,16 +1,16 @@
 """Searchers: gradient search and what is built on it, and black-box searches that are told a fitness."""
 
+from jaxnas.searchers._local_search import LocalSearchState, local_search
+from jaxnas.searchers._nsga2 import nsga2
+from jaxnas.searchers._policy_search import PolicySearchState, policy_search
+from jaxnas.searchers._proxyless import proxyless, reward_loss
+from jaxnas.searchers._random_search import FrontState, front_search, random_search
+from jaxnas.searchers._skip_unused import skip_unused
 from jaxnas.searchers.evolution import EvolutionState, regularized_evolution
 from jaxnas.searchers.gradient import gradient_search
 from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent
-from jaxnas.searchers.local_search import LocalSearchState, local_search
-from jaxnas.searchers.masked import masked
-from jaxnas.searchers.nsga2 import nsga2
 from jaxnas.searchers.pareto import crowding_distance, dominates, hypervolume, pareto_front, pareto_ranks, survivors
-from jaxnas.searchers.policy_search import PolicySearchState, policy_search
-from jaxnas.searchers.proxyless import proxyless, reward_loss
-from jaxnas.searchers.random_search import FrontState, front_search, random_search
-from jaxnas.searchers.recipes import cosine_by_epoch, coupled_adam, coupled_sgd, darts, snas
+from jaxnas.searchers.recipes import adam_l2, cosine_by_epoch, darts, sgd_l2, snas
 from jaxnas.searchers.second_order import InnerStep, momentum_of, unrolled, unrolled_gradient
 from jaxnas.searchers.state import SearchInfo, SearchState, classification_loss
 from jaxnas.searchers.variation import Mutation, point_mutation, reset_mutation, two_point_crossover
@@ -26,10 +26,9 @@ __all__ = [
     "PolicySearchState",
     "SearchInfo",
     "SearchState",
+    "adam_l2",
     "classification_loss",
     "cosine_by_epoch",
-    "coupled_adam",
-    "coupled_sgd",
     "crowding_distance",
     "darts",
     "dominates",
@@ -37,7 +36,6 @@ __all__ = [
     "gradient_search",
     "hypervolume",
     "local_search",
-    "masked",
     "momentum_of",
     "nsga2",
     "pareto_front",
@@ -49,6 +47,8 @@ __all__ = [
     "regularized_evolution",
     "reset_mutation",
     "reward_loss",
+    "sgd_l2",
+    "skip_unused",
     "snas",
     "survivors",
     "two_point_crossover",

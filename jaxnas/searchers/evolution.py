@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnas.architectures import decisions
 from jaxnas.base import BlackBox, Tree
+from jaxnas.errors import UserError
 from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent, better, check_at_least, no_incumbent, scalar_fitness
 from jaxnas.searchers.variation import Mutation, point_mutation
-from jaxnas.spaces.decisions import decisions
 
 __all__ = ["EvolutionState", "regularized_evolution"]
 
@@ -50,11 +51,11 @@ def regularized_evolution(
       batch_size: architectures per `ask`, all made from one population.
 
     Raises:
-      ValueError: a size below one, a batch larger than the population.
+      UserError: a size below one, a batch larger than the population.
     """
     check_at_least(population_size=population_size, sample_size=sample_size, batch_size=batch_size)
     if batch_size > population_size:
-        raise ValueError(f"batch_size must be at most population_size, which is {population_size}, got {batch_size}")
+        raise UserError(f"batch_size must be at most population_size, which is {population_size}, got {batch_size}")
     flat = decisions(choices)
     mutate = mutation or point_mutation(choices)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Batch, Estimate, Estimator, Params, Paths, Policy, Searcher, SearchSpace, Tree
+from jaxnas.errors import UserError
 from jaxnas.guard import guarded
 from jaxnas.policies import entropy
 from jaxnas.searchers.incumbent import NO_OPERATION
@@ -72,7 +73,7 @@ def gradient_search(
       policy_used: `(paths) -> tree` of bools like the policy's parameters: what of them the step may move, by default
         all. The gradient of the rest is dropped.
       weight_used: `(params, paths) -> tree` of bools, usually `space.used`, that `weight_tx` is told as `used`: see
-        `masked`.
+        `skip_unused`.
       weight_estimator: without a state of its own, for the weights' step when bilevel; by default `estimator`.
 
     Returns:
@@ -80,10 +81,10 @@ def gradient_search(
       every decision of a policy whose parameters are NaN or infinite.
 
     Raises:
-      ValueError: an unknown `level`, or what only a bilevel search knows with a joint one.
+      UserError: an unknown `level`, or what only a bilevel search knows with a joint one.
     """
     if level not in ("joint", "bilevel"):
-        raise ValueError(f"level must be 'joint' or 'bilevel', got {level!r}")
+        raise UserError(f"level must be 'joint' or 'bilevel', got {level!r}")
     bilevel_only = {
         "policy_gradient": policy_gradient,
         "policy_loss": policy_loss,
@@ -92,7 +93,7 @@ def gradient_search(
     }
     for name, value in bilevel_only.items():
         if value is not None and level == "joint":
-            raise ValueError(f"{name} needs level='bilevel'")
+            raise UserError(f"{name} needs level='bilevel'")
     loss_fn = classification_loss(space) if loss is None else loss
     parts = _Parts(
         estimator,

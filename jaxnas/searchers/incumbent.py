@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnas.errors import UserError
+
 __all__ = ["NO_OPERATION", "BlackBoxInfo", "Incumbent", "better", "check_at_least", "no_incumbent", "scalar_fitness"]
 
 NO_OPERATION = -1  # what a search decodes as long as it has found nothing: outside of every decision's operations
@@ -50,19 +52,17 @@ def scalar_fitness(fitness: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`[B, 1]` as `[B]` with infinity in place of what is not finite, and how many of those there are.
 
     Raises:
-      ValueError: more than one objective.
+      UserError: more than one objective.
     """
     fitness = jnp.asarray(fitness, jnp.float32)
     if fitness.ndim != 2 or fitness.shape[1] != 1:
-        raise ValueError(
-            f"fitness must have shape (population, 1) for a search with one objective, got {fitness.shape}"
-        )
+        raise UserError(f"fitness must have shape (population, 1) for a search with one objective, got {fitness.shape}")
     good = jnp.isfinite(fitness[:, 0])
     return jnp.where(good, fitness[:, 0], jnp.inf), jnp.sum(~good, dtype=jnp.int32)
 
 
 def check_at_least(**values: int) -> None:
-    """Raises `ValueError` for the first number below one."""
+    """Raises `UserError` for the first number below one."""
     for name, value in values.items():
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+            raise UserError(f"{name} must be at least 1, got {value}")

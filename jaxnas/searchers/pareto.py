@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.dtypes import wide_dtype
+from jaxnas.errors import UserError
 
 __all__ = ["crowding_distance", "dominates", "hypervolume", "pareto_front", "pareto_ranks", "survivors"]
 
@@ -79,28 +80,28 @@ def survivors(fitness: jax.Array, num: int) -> jax.Array:
 
 
 @jax.jit
-def hypervolume(fitness: jax.Array, reference: jax.Array) -> jax.Array:
+def hypervolume(fitness: jax.Array, reference_point: jax.Array) -> jax.Array:
     """The exact volume between a reference point and everything that `[P, M]` dominates, `M` at most 3.
 
     Rows beyond the reference point in some objective, and rows that are not finite, add nothing.
 
     Args:
       fitness: `[P, M]`.
-      reference: `[M]`, worse than what is to be counted.
+      reference_point: `[M]`, worse than what is to be counted.
 
     Raises:
-      ValueError: more than three objectives, or a reference of another length.
+      UserError: more than three objectives, or a reference point of another length.
     """
     clean = _clean(fitness)
-    reference = jnp.asarray(reference, clean.dtype)
-    if clean.shape[1] > 3 or reference.shape != clean.shape[1:]:
-        raise ValueError(
-            f"hypervolume: need up to three objectives and as many reference values, got {clean.shape[1]} and "
-            f"shape {reference.shape}"
+    reference_point = jnp.asarray(reference_point, clean.dtype)
+    if clean.shape[1] > 3 or reference_point.shape != clean.shape[1:]:
+        raise UserError(
+            "hypervolume: need up to three objectives and as many entries of reference_point, "
+            f"got {clean.shape[1]} and shape {reference_point.shape}"
         )
-    reference = reference[None]
-    inside = jnp.all(clean < reference, -1)
-    gains = jnp.where(inside[:, None], reference - clean, 0.0)  # what each row alone dominates: a box from 0
+    reference_point = reference_point[None]
+    inside = jnp.all(clean < reference_point, -1)
+    gains = jnp.where(inside[:, None], reference_point - clean, 0.0)  # what each row alone dominates: a box from 0
     return (_length, _area, _volume)[clean.shape[1] - 1](gains)
 
 
@@ -143,7 +144,7 @@ def _volume(gains: jax.Array) -> jax.Array:
     levels = jnp.sort(gains[:, 2])
     thickness = jnp.diff(levels, prepend=0.0)
 
-    def slab(level):
-        return _area(jnp.where((gains[:, 2] >= level)[:, None], gains[:, :2], 0.0))
+    def slab(height):
+        return _area(jnp.where((gains[:, 2] >= height)[:, None], gains[:, :2], 0.0))
 
     return jnp.sum(thickness * jax.lax.map(slab, levels))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Params, Searcher, SearchSpace, Tree, dense_paths
+from jaxnas.errors import UserError
 from jaxnas.estimators import pathwise
 from jaxnas.policies import categorical
 from jaxnas.relaxations import Temperature, gumbel_softmax, softmax, temperature_at
@@ -15,7 +16,7 @@ from jaxnas.searchers.gradient import gradient_search
 from jaxnas.searchers.second_order import InnerStep, momentum_of, unrolled_gradient
 from jaxnas.searchers.state import Objective, SearchLoss, classification_loss
 
-__all__ = ["cosine_by_epoch", "coupled_adam", "coupled_sgd", "darts", "snas"]
+__all__ = ["adam_l2", "cosine_by_epoch", "darts", "sgd_l2", "snas"]
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -30,7 +31,7 @@ def cosine_by_epoch(first: float, last: float, *, epochs: int, steps_per_epoch: 
     return schedule
 
 
-def coupled_sgd(
+def sgd_l2(
     learning_rate: float | Schedule,
     *,
     momentum: float = 0.9,
@@ -57,7 +58,7 @@ def coupled_sgd(
     )
 
 
-def coupled_adam(
+def adam_l2(
     learning_rate: float | Schedule,
     *,
     b1: float = 0.5,
@@ -113,13 +114,13 @@ def darts(
       The searcher.
 
     Raises:
-      ValueError: an unknown order, or a temperature not above zero.
+      UserError: an unknown order, or a temperature not above zero.
 
     References:
       Liu et al., DARTS: Differentiable Architecture Search, 2019, arXiv 1806.09055, algorithm 1.
     """
     if order not in ("first", "second", "finite_difference"):
-        raise ValueError(f"order must be 'first', 'second' or 'finite_difference', got {order!r}")
+        raise UserError(f"order must be 'first', 'second' or 'finite_difference', got {order!r}")
     loss_fn = classification_loss(space) if loss is None else loss
 
     def second_order(state, batch, key):
@@ -143,8 +144,8 @@ def darts(
         space,
         categorical(space.choices),
         pathwise(softmax, temperature),
-        coupled_sgd(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=clip),
-        coupled_adam(policy_learning_rate, weight_decay=policy_weight_decay),
+        sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=clip),
+        adam_l2(policy_learning_rate, weight_decay=policy_weight_decay),
         loss=loss_fn,
         level="bilevel",
         policy_gradient=None if order == "first" else second_order,
@@ -179,7 +180,8 @@ def snas(
       policy_weight_decay: added to the logits' gradient.
       policy_clip: global norm to which the logits' gradient is clipped; samples at low temperature spike.
       temperature: usually `jaxnas.relaxations.annealed(...)`.
-      resource: `(weights) -> scalar` for weights `[E, K]` per cell kind: `jaxnas.costs.resource_penalty(space, ...)`.
+      resource: `(weights) -> scalar` for weights `[E, K]` per kind of cell, as `jaxnas.spaces.darts.resource_penalty`
+        makes it.
       resource_weight: its factor in the loss.
       resource_mode: take the cost of the sampled weights, or its expectation under `softmax(logits)`.
       loss: see `gradient_search`.
@@ -188,15 +190,15 @@ def snas(
       The searcher. Logits start from `N(1, 0.01^2)`.
 
     Raises:
-      ValueError: an unknown resource mode, a weight without a resource, or a temperature not above zero.
+      UserError: an unknown resource mode, a weight without a resource, or a temperature not above zero.
 
     References:
       Xie et al., SNAS: Stochastic Neural Architecture Search, 2019, arXiv 1812.09926, equations 4, 6 and 11.
     """
     if resource_mode not in ("reparametrization", "discrete"):
-        raise ValueError(f"resource_mode must be 'reparametrization' or 'discrete', got {resource_mode!r}")
+        raise UserError(f"resource_mode must be 'reparametrization' or 'discrete', got {resource_mode!r}")
     if resource_weight and resource is None:
-        raise ValueError(f"resource_weight={resource_weight} needs a resource")
+        raise UserError(f"resource_weight={resource_weight} needs a resource")
     loss_fn = classification_loss(space) if loss is None else loss
     objective = None
     if resource is not None and resource_weight:
@@ -208,8 +210,8 @@ def snas(
         space,
         categorical(space.choices, mean=1.0, scale=0.01),
         pathwise(gumbel_softmax, temperature),
-        coupled_sgd(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=clip),
-        coupled_adam(policy_learning_rate, weight_decay=policy_weight_decay, clip=policy_clip),
+        sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=clip),
+        adam_l2(policy_learning_rate, weight_decay=policy_weight_decay, clip=policy_clip),
         loss=loss_fn,
         level="joint",
         objective=objective,

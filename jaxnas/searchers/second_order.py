@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnas.base import Params, Tree
+from jaxnas.errors import UserError
 
 __all__ = ["InnerStep", "momentum_of", "unrolled", "unrolled_gradient"]
 
@@ -100,7 +101,7 @@ def unrolled_gradient(
       `(L_val(a, w'), gradient)`.
 
     Raises:
-      ValueError: an unknown method.
+      UserError: an unknown method.
 
     References:
       DARTS, arXiv 1806.09055, equations 6 to 8.
@@ -108,7 +109,7 @@ def unrolled_gradient(
     if method == "exact":
         return jax.value_and_grad(unrolled(val_fn, train_fn, inner))(policy_params, params)
     if method != "finite_difference":
-        raise ValueError(f"method must be 'exact' or 'finite_difference', got {method!r}")
+        raise UserError(f"method must be 'exact' or 'finite_difference', got {method!r}")
     moved = inner(params, jax.grad(train_fn, 1)(policy_params, params))
     value, (direct, v) = jax.value_and_grad(val_fn, (0, 1))(policy_params, moved)
     length = optax.tree.norm(v)

@@ -1,6 +1,6 @@
 """How new architectures are made from known ones: mutations and crossover of rows of decisions.
 
-Every function works on one row `[D]` of integers (`jaxnas.spaces.decisions`) and is lifted over populations by `vmap`.
+Every function works on one row `[D]` of integers (`jaxnas.architectures`) and is lifted over populations by `vmap`.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.architectures import decisions
 from jaxnas.base import Tree
-from jaxnas.spaces.decisions import decisions
+from jaxnas.errors import UserError
 
 __all__ = ["Mutation", "point_mutation", "reset_mutation", "two_point_crossover"]
 
@@ -27,7 +28,7 @@ def point_mutation(choices: Tree, *, weights: Tree | None = None, identity: floa
       identity: probability of changing nothing.
 
     Raises:
-      ValueError: weights that do not fit or are not positive in sum, a probability outside of 0..1.
+      UserError: weights that do not fit or are not positive in sum, a probability outside of 0..1.
     """
     flat = decisions(choices)
     chances = _chances(flat.counts, weights)
@@ -52,7 +53,7 @@ def reset_mutation(choices: Tree, *, rate: float | None = None) -> Mutation:
       rate: by default one over the number of decisions, so one change on average.
 
     Raises:
-      ValueError: a rate outside of 0..1.
+      UserError: a rate outside of 0..1.
     """
     counts = decisions(choices).counts
     chance = 1 / len(counts) if rate is None else rate
@@ -79,10 +80,10 @@ def _chances(counts: np.ndarray, weights: Tree | None) -> np.ndarray:
         return np.full(len(counts), 1 / len(counts), np.float32)
     given = np.concatenate([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(weights)])
     if given.shape != counts.shape or (given < 0).any() or not 0 < given.sum() < np.inf:
-        raise ValueError(f"weights: need {len(counts)} numbers of at least 0, not all 0, got {given.tolist()}")
+        raise UserError(f"weights: need {len(counts)} numbers of at least 0, not all 0, got {given.tolist()}")
     return (given / given.sum()).astype(np.float32)
 
 
 def _check_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in 0..1, got {value}")
+        raise UserError(f"{name} must lie in 0..1, got {value}")

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.base import About, Arch, CostTable, Network, Op, SearchSpace, arch_like
+from jaxnas.architectures import arch_like, greatest
+from jaxnas.base import About, Arch, CostTable, Network, Op, SearchSpace
 from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
+from jaxnas.errors import UserError
 from jaxnas.ops import from_linen
-from jaxnas.spaces.cell import CellGraph, EdgeGroup, edge_params, init_cell, output_like, used_cell
-from jaxnas.spaces.choice import mixed_op
-from jaxnas.spaces.decisions import greatest
+from jaxnas.spaces.parts.cell import CellGraph, EdgeGroup, edge_params, init_cell, output_like, used_cell
+from jaxnas.spaces.parts.choice import mixed_op
 
 __all__ = ["as_op", "chain_space"]
 
@@ -54,7 +55,7 @@ def chain_space(
       costs know parameters only.
 
     Raises:
-      ValueError: a length below one, fewer than two operations, another `dtype`, or a candidate that `as_op` does not
+      UserError: a length below one, fewer than two operations, another `dtype`, or a candidate that `as_op` does not
         take; in `init`, an operation that changes the shape or dtype of its input.
 
     Example:
@@ -66,9 +67,9 @@ def chain_space(
     """
     named = dict(ops) if isinstance(ops, Mapping) else {f"op{k}": op for k, op in enumerate(ops)}
     if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
+        raise UserError(f"length must be at least 1, got {length}")
     if len(named) < 2:
-        raise ValueError(f"ops: need two or more, got {list(named)}")
+        raise UserError(f"ops: need two or more, got {list(named)}")
     compute = compute_dtype(dtype)
     first, last = (as_op(op if op is not None else _identity) for op in (stem, head))
     edges = tuple((i, i + 1) for i in range(length))
@@ -84,7 +85,7 @@ def as_op(candidate: Any) -> Op:
         without parameters, such as `jnp.tanh`.
 
     Raises:
-      ValueError: anything else. A module that is itself a tree of arrays, as those of NNX and Equinox are, has to be
+      UserError: anything else. A module that is itself a tree of arrays, as those of NNX and Equinox are, has to be
         split into a pair first: called as a function, its weights would be constants.
     """
     if isinstance(candidate, nn.Module):
@@ -93,7 +94,7 @@ def as_op(candidate: Any) -> Op:
         return Op(*candidate)
     if callable(candidate) and not isinstance(candidate, type) and jax.tree_util.all_leaves([candidate]):
         return Op(lambda key, x: {}, lambda params, x, *, key=None: candidate(x))
-    raise ValueError(
+    raise UserError(
         "an operation must be Op(init, apply), a Linen module or a function without parameters, "
         f"got {type(candidate).__name__}"
     )
@@ -120,7 +121,7 @@ def _space(name: str, graph: CellGraph, first: Op, last: Op, compute: np.dtype) 
         for op_name, op in ops.items():
             y = jax.eval_shape(op.apply, edge_params(graph, blocks, 0, op_name), x)
             if (y.shape, y.dtype) != (x.shape, x.dtype):
-                raise ValueError(f"ops: {op_name} turns {x.dtype}{list(x.shape)} into {y.dtype}{list(y.shape)}")
+                raise UserError(f"ops: {op_name} turns {x.dtype}{list(x.shape)} into {y.dtype}{list(y.shape)}")
         return {"stem": stem, "blocks": blocks["chain"], "head": last.init(key_head, x)}
 
     def apply(params, paths, x, *, key=None):
@@ -172,7 +173,7 @@ def _about(name, graph, init, choices, first, last) -> About:
     def parse(genotype):
         unknown = sorted(set(genotype) - set(operations))
         if unknown:
-            raise ValueError(f"genotype: unknown operations {unknown}, accepted are {', '.join(operations)}")
+            raise UserError(f"genotype: unknown operations {unknown}, accepted are {', '.join(operations)}")
         return arch_like(choices, {"chain": [operations.index(op_name) for op_name in genotype]})
 
     return About(

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jaxnas.base import SearchSpace
+from jaxnas.errors import UserError
 from jaxnas.spaces.darts import darts_space, snas_space
-from jaxnas.spaces.nasbench201 import nasbench201_space
-from jaxnas.spaces.nasbench201_small import nasbench201_small_space
-from jaxnas.spaces.proxyless import proxyless_space
+from jaxnas.spaces.nasbench201 import nasbench201_small_space, nasbench201_space
+from jaxnas.spaces.proxyless import proxyless_space, proxyless_tree_space
 from jaxnas.spaces.toy import quadratic_space, table_space
-from jaxnas.spaces.tree import proxyless_tree_space
 
 __all__ = ["SPACES", "build", "defaults", "names", "needed", "settings_from_text"]
 
@@ -41,10 +40,10 @@ def defaults(name: str) -> dict[str, Any]:
     """The settings of a space with their default values, `inspect.Parameter.empty` where there is none.
 
     Raises:
-      ValueError: an unknown space.
+      UserError: an unknown space.
     """
     if name not in SPACES:
-        raise ValueError(f"unknown space {name!r};{_hint(name, SPACES)} the spaces are {', '.join(SPACES)}")
+        raise UserError(f"unknown space {name!r};{_hint(name, SPACES)} the spaces are {', '.join(SPACES)}")
     return {setting.name: setting.default for setting in inspect.signature(SPACES[name]).parameters.values()}
 
 
@@ -52,7 +51,7 @@ def needed(name: str) -> tuple[str, ...]:
     """The settings of a space that have no default value.
 
     Raises:
-      ValueError: an unknown space.
+      UserError: an unknown space.
     """
     return tuple(setting for setting, value in defaults(name).items() if value is inspect.Parameter.empty)
 
@@ -66,7 +65,7 @@ def settings_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:
         a setting without a default value is JSON.
 
     Raises:
-      ValueError: an unknown space; a pair in another form, or a value of another type.
+      UserError: an unknown space; a pair in another form, or a value of another type.
 
     Example:
       >>> settings_from_text("proxyless", ["widths=8,16", "dtype=bfloat16"])
@@ -76,7 +75,7 @@ def settings_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         setting, equals, text = pair.partition("=")
         if not equals:
-            raise ValueError(f"setting {pair}: expected name=value")
+            raise UserError(f"setting {pair}: expected name=value")
         default = known.get(setting, text)
         if isinstance(default, tuple | list):
             settings[setting] = tuple(_value(setting, part.strip(), default[0]) for part in _entries(text))
@@ -93,7 +92,7 @@ def build(name: str, **settings: Any) -> SearchSpace:
       **settings: arguments of its factory.
 
     Raises:
-      ValueError: an unknown space or setting, with a suggestion; a missing setting; a value that the factory refuses.
+      UserError: an unknown space or setting, with a suggestion; a missing setting; a value that the factory refuses.
 
     Example:
       >>> build("nasbench201", channels=4).about.size
@@ -103,10 +102,10 @@ def build(name: str, **settings: Any) -> SearchSpace:
     for setting in settings:
         if setting not in known:
             hint = _hint(setting, known)
-            raise ValueError(f"unknown setting {setting!r} of space {name};{hint} the settings are {', '.join(known)}")
+            raise UserError(f"unknown setting {setting!r} of space {name};{hint} the settings are {', '.join(known)}")
     missing = [setting for setting in needed(name) if setting not in settings]
     if missing:
-        raise ValueError(f"space {name} needs a value for {', '.join(missing)}")
+        raise UserError(f"space {name} needs a value for {', '.join(missing)}")
     return SPACES[name](**settings)
 
 
@@ -127,7 +126,7 @@ def _value(name: str, text: str, default: Any) -> Any:
             return {"true": True, "false": False}[text.lower()]
         return type(default)(text) if isinstance(default, int | float) else text
     except (KeyError, ValueError, RecursionError):
-        raise ValueError(f"setting {name}: expected {kind}, got {text!r}") from None
+        raise UserError(f"setting {name}: expected {kind}, got {text!r}") from None
 
 
 def _hint(word: str, known: Iterable[str]) -> str:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.base import About, Params, Paths, SearchSpace, arch_like
-from jaxnas.spaces.decisions import greatest
+from jaxnas.architectures import arch_like, greatest
+from jaxnas.base import About, Params, Paths, SearchSpace
+from jaxnas.errors import UserError
 
 __all__ = ["function_space", "gates", "quadratic_space", "table_space"]
 
@@ -42,7 +43,7 @@ def function_space(
       part in every architecture.
 
     Raises:
-      ValueError: no decision, or fewer than two operations.
+      UserError: no decision, or fewer than two operations.
 
     Example:
       >>> space = function_space(lambda params, gates: jnp.sum((gates - 0.5) ** 2), 2, 3)
@@ -50,7 +51,7 @@ def function_space(
       1.5
     """
     if num_edges < 1 or num_ops < 2:
-        raise ValueError(f"need num_edges >= 1 and num_ops >= 2, got {num_edges} and {num_ops}")
+        raise UserError(f"need num_edges >= 1 and num_ops >= 2, got {num_edges} and {num_ops}")
     choices = {"edges": jax.ShapeDtypeStruct((num_edges, num_ops), jnp.float32)}
 
     def init(key, x):
@@ -87,10 +88,12 @@ def gates(paths: Paths, num_ops: int) -> jax.Array:
     A probe adds nothing in value; the cotangent of its weights is that of the gates it asks about.
 
     Raises:
-      ValueError: paths of `jaxnas.estimators.gdas`, which are about outputs of operations and not about gates.
+      UserError: paths of `jaxnas.estimators.gdas`, which are about outputs of operations and not about gates.
     """
     if paths.index is not None and paths.index.shape != paths.weight.shape:
-        raise ValueError("gdas is a form of jaxnas.spaces.mixed_op; for a function of gates use pathwise(st_gumbel)")
+        raise UserError(
+            "gdas is a form of jaxnas.spaces.parts.mixed_op; for a function of gates use pathwise(st_gumbel)"
+        )
     dense = paths.weight if paths.index is None else _scatter(paths.index, paths.weight, num_ops)
     if paths.probe is not None:
         probed = gates(paths.probe, num_ops)
@@ -115,7 +118,7 @@ def table_space(values: Any) -> SearchSpace:
       The space, without weights. See `function_space`.
 
     Raises:
-      ValueError: axes of different lengths, or shorter than two.
+      UserError: axes of different lengths, or shorter than two.
 
     Example:
       >>> space = table_space([[3.0, 1.0], [4.0, 2.0]])
@@ -124,7 +127,7 @@ def table_space(values: Any) -> SearchSpace:
     """
     table = np.asarray(values, np.float32)
     if table.ndim < 1 or len(set(table.shape)) != 1 or table.shape[0] < 2:
-        raise ValueError(f"values must have axes of one length of at least two, got shape {table.shape}")
+        raise UserError(f"values must have axes of one length of at least two, got shape {table.shape}")
 
     def loss_fn(params, gates):
         del params
@@ -151,7 +154,7 @@ def quadratic_space(matrix: Any, linear: Any, num_edges: int = 1) -> SearchSpace
       The space, without weights. See `function_space`.
 
     Raises:
-      ValueError: shapes that do not fit together.
+      UserError: shapes that do not fit together.
 
     Example:
       >>> space = quadratic_space([[1.0, 0.0], [0.0, 3.0]], [0.5, 0.0])
@@ -162,7 +165,7 @@ def quadratic_space(matrix: Any, linear: Any, num_edges: int = 1) -> SearchSpace
     length = linear.size
     if linear.ndim != 1 or matrix.shape != (length, length) or num_edges < 1 or length % num_edges:
         shapes = f"{matrix.shape} and {linear.shape}"
-        raise ValueError(f"matrix and linear must have shapes [E K, E K] and [E K] with E={num_edges}, got {shapes}")
+        raise UserError(f"matrix and linear must have shapes [E K, E K] and [E K] with E={num_edges}, got {shapes}")
 
     def loss_fn(params, gates):
         del params

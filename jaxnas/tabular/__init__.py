@@ -1,9 +1,9 @@
 """Benchmarks as arrays: a whole search against one of them is a pure function of a key."""
 
+from jaxnas.tabular._simulate import History, best_at, incumbents, simulate
 from jaxnas.tabular.benchmarks import BENCHMARKS, digits, exhaustive, load, nas_bench_macro, nasbench201, with_metrics
 from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
 from jaxnas.tabular.files import load_table, save_table
-from jaxnas.tabular.simulate import History, best_at, incumbents, simulate
 from jaxnas.tabular.table import Table, floats, from_arrays, lookup, metric_of, missing, sample_run
 from jaxnas.tabular.task import Task, table_task
 

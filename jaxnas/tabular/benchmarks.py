@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.spaces.nasbench201_network import EDGES, OPERATIONS
+from jaxnas.errors import UserError
+from jaxnas.spaces.nasbench201 import EDGES, OPERATIONS
 from jaxnas.tabular.counts import checked_counts, warn_of_disagreements
 from jaxnas.tabular.files import load_table, read_npz
 from jaxnas.tabular.table import Table, from_arrays
@@ -47,22 +48,20 @@ def exhaustive(path: str | Path, *, name: str = "exhaustive", sha256: str | None
     """A table that `python -m experiments.exhaustive` wrote.
 
     Raises:
-      ValueError: a missing, damaged or other file; another checksum; a class without results, more hits than examples.
+      UserError: a missing, damaged or other file; another checksum; a class without results, more hits than examples.
     """
     needed = {"cells", "class_of", "epochs", "validation_hits", "test_hits", "seconds", "parameters", "macs"}
     arrays = read_npz(path, needed | {"validation_size", "test_size"}, sha256=sha256)
     classes = arrays["class_of"].astype(np.int64)
     if classes.min() < 0 or classes.max() >= len(arrays["seconds"]):
-        raise ValueError(
-            f"{path}: class_of names class {classes.max()}, and there are {len(arrays['seconds'])} classes"
-        )
+        raise UserError(f"{path}: class_of names class {classes.max()}, and there are {len(arrays['seconds'])} classes")
     metrics = {metric: arrays[metric] for metric in ("parameters", "macs")} | {"seconds": arrays["seconds"][classes]}
     for part, short in (("validation", "valid"), ("test", "test")):
         hits = arrays[f"{part}_hits"]
         size, most = int(arrays[f"{part}_size"]), hits[hits != MISSING].max(initial=0)
         if len(hits) != len(arrays["seconds"]) or most > size:
             expected = f"{len(arrays['seconds'])} rows of at most {size}"
-            raise ValueError(f"{path}: {part}_hits has {len(hits)} rows of up to {most}, expected {expected}")
+            raise UserError(f"{path}: {part}_hits has {len(hits)} rows of up to {most}, expected {expected}")
         percent = np.where(hits == MISSING, np.nan, 100 * hits.astype(np.float32) / size)
         for place, epoch in enumerate(arrays["epochs"].tolist()):
             runs = percent[classes, :, place]
@@ -86,7 +85,7 @@ def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: 
       sha256: of the first file.
 
     Raises:
-      ValueError: a missing, damaged or other file, another checksum, holes; latencies of other rows, of a device twice.
+      UserError: a missing, damaged or other file, another checksum, holes; latencies of other rows, of a device twice.
     """
     splits = [(part, epochs) for part in ("valid", "test") for epochs in (12, 200)]
     columns = {f"{short}_{part}_{epochs}" for short, *_ in DATASETS.values() for part, epochs in splits}
@@ -111,10 +110,10 @@ def _latencies(path: str | Path, rows: int) -> dict[str, np.ndarray]:
     arrays = read_npz(path, {"devices", "latency_ms"})
     devices, latencies = arrays["devices"].tolist(), arrays["latency_ms"]
     if latencies.shape != (rows, len(devices)):
-        raise ValueError(f"{path}: latency_ms has shape {latencies.shape}, expected {(rows, len(devices))}")
+        raise UserError(f"{path}: latency_ms has shape {latencies.shape}, expected {(rows, len(devices))}")
     twice = sorted({name for name in devices if devices.count(name) > 1})
     if twice:
-        raise ValueError(f"{path}: devices names {twice[0]!r} more than once")
+        raise UserError(f"{path}: devices names {twice[0]!r} more than once")
     return {f"latency/{name}": latencies[:, i] for i, name in enumerate(devices)}
 
 
@@ -124,7 +123,7 @@ def nas_bench_macro(path: str | Path, *, sha256: str | None = None) -> Table:
     Metrics: `test`, `test_runs`, `parameters`, `macs`; it has no validation accuracy, papers search on the test's.
 
     Raises:
-      ValueError: a missing, damaged or other file, another checksum, holes.
+      UserError: a missing, damaged or other file, another checksum, holes.
     """
     arrays = read_npz(path, {"ops", "c10_test_runs", "params", "flops"}, sha256=sha256)
     runs = arrays["c10_test_runs"]
@@ -136,7 +135,7 @@ def with_metrics(table: Table, metrics: dict[str, np.ndarray]) -> Table:
     """The table with further metrics, `[N]` or `[N, R]` in its own order.
 
     Raises:
-      ValueError: another length.
+      UserError: another length.
     """
     further = from_arrays(table.choices, metrics, name=table.name, holes=True).metrics
     return table._replace(metrics=table.metrics | further)
@@ -157,17 +156,17 @@ def load(name: str) -> Table:
     `nasbench201:A.npz,B.npz` takes accuracies and latencies; `table:FILE` what `save_table` or the converters wrote.
 
     Raises:
-      ValueError: an unknown kind, too many or too few files, or what the kind's own function refuses.
+      UserError: an unknown kind, too many or too few files, or what the kind's own function refuses.
     """
     kind, _, rest = name.partition(":")
     files = [part for part in rest.split(",") if part]
     if kind not in BENCHMARKS:
         close = difflib.get_close_matches(kind, BENCHMARKS, 1)
         hint = f" did you mean {close[0]}?" if close else ""
-        raise ValueError(f"unknown benchmark {kind!r};{hint} there are {', '.join(BENCHMARKS)}")
+        raise UserError(f"unknown benchmark {kind!r};{hint} there are {', '.join(BENCHMARKS)}")
     allowed = {"digits": (0, 0), "nasbench201": (1, 2)}.get(kind, (1, 1))
     if not allowed[0] <= len(files) <= allowed[1]:
-        raise ValueError(f"benchmark {name!r}: {kind} takes {' to '.join(map(str, sorted(set(allowed))))} files")
+        raise UserError(f"benchmark {name!r}: {kind} takes {' to '.join(map(str, sorted(set(allowed))))} files")
     return BENCHMARKS[kind](*files)
 
 

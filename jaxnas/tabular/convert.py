@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnas.spaces.nasbench201_network import OPERATIONS, parse
+from jaxnas.errors import UserError
+from jaxnas.spaces.nasbench201 import OPERATIONS
+from jaxnas.spaces.nasbench201.genotype import parse
 from jaxnas.tabular.benchmarks import CELL, with_metrics
 from jaxnas.tabular.counts import checked_counts
 from jaxnas.tabular.pickles import read_pickle
@@ -36,7 +38,7 @@ def nats_topology(directory: str | Path) -> Table:
       directory: with `meta.pickle.pbz2` and `000000.pickle.pbz2`, ...
 
     Raises:
-      ValueError: no such directory or file, a pickle with anything else in it, one of another benchmark or of another
+      UserError: no such directory or file, a pickle with anything else in it, one of another benchmark or of another
         architecture than its place says, a data set without a result.
     """
     folder = Path(directory).expanduser()
@@ -47,7 +49,7 @@ def nats_topology(directory: str | Path) -> Table:
         file = folder / f"{number:06d}.pickle.pbz2"
         rows.append(_checked_row(read_pickle(file), file, number, names[number]) if file.exists() else {})
     if not any(rows):
-        raise ValueError(f"{folder} holds no architecture's file, such as 000000.pickle.pbz2")
+        raise UserError(f"{folder} holds no architecture's file, such as 000000.pickle.pbz2")
     there = np.array([bool(row) for row in rows])
     kept = [row for row in rows if row]
     cells = {"cell": archs[there]}
@@ -68,11 +70,11 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
       dataset: `cifar10`, `cifar100` or `ImageNet16-120`, whose image size the devices saw.
 
     Raises:
-      ValueError: a table of another space or one that has such measurements already, an unreadable file, one of another
+      UserError: a table of another space or one that has such measurements already, an unreadable file, one of another
         benchmark, an unknown data set.
     """
     if table.choices != CELL:
-        raise ValueError(f"{table.name} is not a table of NAS-Bench-201's cell")
+        raise UserError(f"{table.name} is not a table of NAS-Bench-201's cell")
     part = _plain_entry(_plain_entry(read_pickle(path), "nasbench201", path), dataset, path)
     configs = _plain_entry(part, "config", path)
     archs = np.array([parse(OPERATIONS, _plain_entry(config, "arch_str", path))["cell"] for config in configs])
@@ -83,22 +85,22 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
             metrics[f"{kind}/{device}"] = np.asarray(values, np.float32)
     known = sorted(set(metrics) & set(table.metrics))
     if known:
-        raise ValueError(f"{table.name} has {known[0]!r} already, which the measurements in {path} would replace")
+        raise UserError(f"{table.name} has {known[0]!r} already, which the measurements in {path} would replace")
     ordered = from_arrays(CELL, metrics, archs={"cell": archs}, name="hw-nas-bench")
     return with_metrics(table, {name: np.asarray(values) for name, values in ordered.metrics.items()})
 
 
 def _checked_row(content: Any, file: Path, number: int, name: str) -> dict[str, Any]:
-    """As `_row`; raises `ValueError` for a file that is not laid out like an official one, or not of this cell."""
+    """As `_row`; raises `UserError` for a file that is not laid out like an official one, or not of this cell."""
     for epochs in ("12", "200"):
         entry = _plain_entry(content, epochs, file)
         for field, wanted in (("arch_index", number), ("arch_str", name)):
             if field in entry and entry[field] != wanted:
-                raise ValueError(f"{file}: {field} is {entry[field]!r}, expected {wanted!r} in the file of this name")
+                raise UserError(f"{file}: {field} is {entry[field]!r}, expected {wanted!r} in the file of this name")
     try:
         return _row(content, file)
     except (TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{file} is not laid out like the official file: {type(error).__name__} {error}") from None
+        raise UserError(f"{file} is not laid out like the official file: {type(error).__name__} {error}") from None
 
 
 def _row(content: Any, file: Path) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def _runs(results: dict[tuple[str, int], Any], dataset: str, where: Any) -> list
     runs = [result for (of, _), result in sorted(results.items()) if of == dataset]
     if not runs:
         known = ", ".join(sorted({of for of, _ in results})) or "none"
-        raise ValueError(f"{where} has no result of data set {dataset!r}, there are {known}")
+        raise UserError(f"{where} has no result of data set {dataset!r}, there are {known}")
     return runs
 
 
@@ -143,5 +145,5 @@ def _column(values: list[Any]) -> np.ndarray:
 def _plain_entry(mapping: Any, name: str, where: Any) -> Any:
     if not isinstance(mapping, dict) or name not in mapping:
         known = ", ".join(map(str, list(mapping)[:10])) if isinstance(mapping, dict) else type(mapping).__name__
-        raise ValueError(f"{where} has no entry {name!r}, expected the official file; it has {known}")
+        raise UserError(f"{where} has no entry {name!r}, expected the official file; it has {known}")
     return mapping[name]

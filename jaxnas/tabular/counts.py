@@ -9,7 +9,8 @@ import numpy as np
 from jaxnas.base import Arch
 from jaxnas.costs import cost, space_tables
 from jaxnas.spaces import nasbench201_space
-from jaxnas.spaces.nasbench201_network import OPERATIONS, genotype
+from jaxnas.spaces.nasbench201 import OPERATIONS
+from jaxnas.spaces.nasbench201.genotype import genotype
 
 __all__ = ["cell_counts", "checked_counts", "warn_of_disagreements"]
 

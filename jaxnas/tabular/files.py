@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.spaces.decisions import decisions
+from jaxnas.architectures import decisions
+from jaxnas.errors import UserError
 from jaxnas.tabular.table import Table, from_arrays
 
 __all__ = ["load_table", "read_npz", "save_table"]
@@ -25,10 +26,10 @@ def save_table(path: str | Path, table: Table) -> str:
     metric as `metric/<name>`, in the order of counting, the last decision fastest.
 
     Raises:
-      ValueError: choices that are not a dictionary of leaves.
+      UserError: choices that are not a dictionary of leaves.
     """
     if not isinstance(table.choices, dict) or not jax.tree_util.all_leaves(table.choices.values()):
-        raise ValueError(f"{table.name}: choices must be a dictionary of leaves to be written, got {table.choices}")
+        raise UserError(f"{table.name}: choices must be a dictionary of leaves to be written, got {table.choices}")
     arrays: dict[str, Any] = {f"metric/{name}": np.asarray(values) for name, values in table.metrics.items()}
     if table.present is not None:
         arrays["present"] = np.asarray(table.present)
@@ -47,11 +48,11 @@ def load_table(path: str | Path, *, sha256: str | None = None) -> Table:
       sha256: what its checksum must be.
 
     Raises:
-      ValueError: a missing, damaged or other file; another checksum.
+      UserError: a missing, damaged or other file; another checksum.
     """
     arrays = read_npz(path, {"format", "name", "choices"}, sha256=sha256)
     if str(arrays["format"]) != FORMAT:
-        raise ValueError(f"{path}: format is {str(arrays['format'])!r}, expected {FORMAT!r}")
+        raise UserError(f"{path}: format is {str(arrays['format'])!r}, expected {FORMAT!r}")
     shapes = json.loads(str(arrays["choices"]))
     choices = {name: jax.ShapeDtypeStruct(tuple(shape), jnp.float32) for name, shape in shapes.items()}
     metrics = {name.removeprefix("metric/"): array for name, array in arrays.items() if name.startswith("metric/")}
@@ -60,7 +61,7 @@ def load_table(path: str | Path, *, sha256: str | None = None) -> Table:
         return table
     present, size = arrays["present"], decisions(choices).size
     if present.shape != (size,) or present.dtype != bool:
-        raise ValueError(f"{path}: present is {present.dtype} {present.shape}, expected bool ({size},)")
+        raise UserError(f"{path}: present is {present.dtype} {present.shape}, expected bool ({size},)")
     return table._replace(present=jnp.asarray(present))
 
 
@@ -73,20 +74,20 @@ def read_npz(path: str | Path, needed: set[str], *, sha256: str | None = None) -
       sha256: what its checksum must be.
 
     Raises:
-      ValueError: a missing or damaged file, a missing array, another checksum.
+      UserError: a missing or damaged file, a missing array, another checksum.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ValueError(f"there is no file {file}")
+        raise UserError(f"there is no file {file}")
     found = None if sha256 is None else hashlib.sha256(file.read_bytes()).hexdigest()
     if found != sha256:
-        raise ValueError(f"{file}: sha256 is {found}, expected {sha256}")
+        raise UserError(f"{file}: sha256 is {found}, expected {sha256}")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is not a readable .npz file: {error}") from None
+        raise UserError(f"{file} is not a readable .npz file: {error}") from None
     missing = needed - set(arrays)
     if missing:
-        raise ValueError(f"{file} has no array {sorted(missing)}; it has {sorted(arrays)}")
+        raise UserError(f"{file} has no array {sorted(missing)}; it has {sorted(arrays)}")
     return arrays

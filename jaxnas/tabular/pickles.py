@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxnas.errors import UserError
+
 __all__ = ["read_pickle"]
 
 SCALAR = np.float64(0).__reduce__()[0]  # what rebuilds a numpy scalar
@@ -35,17 +37,17 @@ def read_pickle(path: str | Path) -> Any:
     """The content of a pickle, also one compressed by bz2.
 
     Raises:
-      ValueError: a missing or damaged file, or one that holds anything but plain containers and numbers.
+      UserError: a missing or damaged file, or one that holds anything but plain containers and numbers.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ValueError(f"there is no file {file}")
+        raise UserError(f"there is no file {file}")
     with file.open("rb") as raw:
         compressed = raw.read(3) == b"BZh"
     try:
         with bz2.open(file) if compressed else file.open("rb") as stream:
             return _Plain(stream).load()
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{file} is refused: {error}") from None
+        raise UserError(f"{file} is refused: {error}") from None
     except Exception as error:
-        raise ValueError(f"{file} is not a readable pickle: {type(error).__name__} {error}") from None
+        raise UserError(f"{file} is not a readable pickle: {type(error).__name__} {error}") from None

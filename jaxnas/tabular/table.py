@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.architectures import decisions
 from jaxnas.base import Arch, Tree
-from jaxnas.spaces.decisions import decisions
+from jaxnas.errors import UserError
 
 __all__ = ["Table", "floats", "from_arrays", "lookup", "metric_of", "missing", "sample_run"]
 
@@ -52,7 +53,7 @@ def from_arrays(
       holes: allow architectures without an entry, whose metrics are NaN, and metrics that are NaN.
 
     Raises:
-      ValueError: lengths that do not fit, an architecture outside of the space, twice in the table or, unless `holes`,
+      UserError: lengths that do not fit, an architecture outside of the space, twice in the table or, unless `holes`,
         missing from it; a value that is NaN, unless `holes`; a space too large for a table; integers beyond 32 bits
         without 64-bit JAX.
 
@@ -64,12 +65,12 @@ def from_arrays(
     """
     flat = decisions(choices)
     if flat.size > LARGEST:
-        raise ValueError(f"{name}: {flat.size:.3g} architectures are too many for a table, at most {LARGEST}")
+        raise UserError(f"{name}: {flat.size:.3g} architectures are too many for a table, at most {LARGEST}")
     places = np.arange(flat.size) if archs is None else _places(name, flat, archs)
     for metric, values in metrics.items():
         if np.ndim(values) not in (1, 2) or len(values) != len(places):
             expected = f"({len(places)},) or ({len(places)}, runs)"
-            raise ValueError(f"{name}: {metric} has shape {np.shape(values)}, expected {expected}")
+            raise UserError(f"{name}: {metric} has shape {np.shape(values)}, expected {expected}")
     present = np.zeros(flat.size, bool)
     present[places] = True
     if not holes:
@@ -106,10 +107,10 @@ def metric_of(table: Table, metric: str) -> jax.Array:
     """A metric of all architectures, `[N]` or `[N, R]`.
 
     Raises:
-      KeyError: no such metric.
+      UserError: no such metric.
     """
     if metric not in table.metrics:
-        raise KeyError(f"{table.name} has no metric {metric!r}; it has {', '.join(sorted(table.metrics))}")
+        raise UserError(f"{table.name} has no metric {metric!r}; it has {', '.join(sorted(table.metrics))}")
     return table.metrics[metric]
 
 
@@ -126,7 +127,7 @@ def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
       not there, which is NaN unless the metric is one of integers.
 
     Raises:
-      KeyError: no such metric; outside of `jit`, an architecture that is not in the table.
+      UserError: no such metric; outside of `jit`, an architecture that is not in the table.
     """
     every = metric_of(table, metric)
     flat = decisions(table.choices)
@@ -137,7 +138,7 @@ def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
         known &= table.present[number]
     if not isinstance(known, jax.core.Tracer) and not np.all(known):
         first = np.asarray(rows)[~np.asarray(known)][0] if known.ndim else rows
-        raise KeyError(f"{table.name} has no architecture {np.asarray(first).tolist()}")
+        raise UserError(f"{table.name} has no architecture {np.asarray(first).tolist()}")
     values = every[number]
     return jnp.where(known.reshape(known.shape + (1,) * (values.ndim - known.ndim)), values, missing(values.dtype))
 
@@ -152,12 +153,12 @@ def sample_run(key: jax.Array, table: Table, metric: str, archs: Arch) -> jax.Ar
       archs: leaves `[..., E]`.
 
     Raises:
-      KeyError: as `lookup`.
-      ValueError: a metric without single runs.
+      UserError: as `lookup`.
+      UserError: a metric without single runs.
     """
     runs = floats(lookup(table, metric, archs))
     if runs.ndim != jax.tree.leaves(archs)[0].ndim:
-        raise ValueError(f"{table.name}: {metric} has no single runs to draw from")
+        raise UserError(f"{table.name}: {metric} has no single runs to draw from")
     logits = jnp.where(jnp.isnan(runs), jnp.float32(-jnp.inf), jnp.float32(0))
     chosen = jax.random.categorical(key, logits)
     return jnp.take_along_axis(runs, chosen[..., None], -1)[..., 0]
@@ -168,19 +169,19 @@ def _places(name: str, flat, archs: Arch) -> np.ndarray:
     outside = np.flatnonzero(((rows < 0) | (rows >= flat.counts)).any(1))
     if len(outside):
         entry = outside[0]
-        raise ValueError(f"{name}: entry {entry} is {rows[entry].tolist()}, which is not an architecture of the space")
+        raise UserError(f"{name}: entry {entry} is {rows[entry].tolist()}, which is not an architecture of the space")
     places = np.asarray(flat.number(rows))
     numbers, counts = np.unique(places, return_counts=True)
     if (counts > 1).any():
         twice = rows[places == numbers[counts > 1][0]][0].tolist()
-        raise ValueError(f"{name}: {int((counts > 1).sum())} architectures occur more than once, the first is {twice}")
+        raise UserError(f"{name}: {int((counts > 1).sum())} architectures occur more than once, the first is {twice}")
     return places
 
 
 def _check_whole(name: str, flat, present: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
     if not present.all():
         first = np.unravel_index(int(np.argmin(present)), tuple(flat.counts))
-        raise ValueError(
+        raise UserError(
             f"{name}: {int((~present).sum())} of {flat.size} architectures are missing, the first is "
             f"{[int(k) for k in first]}; with holes=True they are allowed"
         )
@@ -188,7 +189,7 @@ def _check_whole(name: str, flat, present: np.ndarray, metrics: Mapping[str, np.
         array = floats(np.asarray(values))
         bad = np.isnan(array.reshape(len(array), -1).astype(np.float32)).all(1)
         if bad.any():
-            raise ValueError(f"{name}: {metric} is NaN for {int(bad.sum())} architectures; with holes=True it may be")
+            raise UserError(f"{name}: {metric} is NaN for {int(bad.sum())} architectures; with holes=True it may be")
 
 
 def _stored(name: str, values: Any) -> np.ndarray:
@@ -201,7 +202,7 @@ def _stored(name: str, values: Any) -> np.ndarray:
     low, high = (int(known.min()), int(known.max())) if known.size else (0, 0)
     dtype = np.int32 if np.iinfo(np.int32).min < low and high <= np.iinfo(np.int32).max else np.int64
     if dtype is np.int64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        raise ValueError(
+        raise UserError(
             f"{name} holds integers from {low} to {high}, which only 64-bit JAX (JAX_ENABLE_X64=1) keeps exactly; as "
             "floating numbers they are rounded to seven digits"
         )

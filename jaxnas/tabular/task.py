@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.base import Arch, Tree
+from jaxnas.errors import UserError
 from jaxnas.tabular.table import Table, floats, lookup, metric_of, sample_run
 
 __all__ = ["Task", "table_task"]
@@ -19,13 +20,13 @@ class Task(NamedTuple):
       choices: as `SearchSpace.choices`.
       evaluate: `(key, archs) -> (fitness[B, M], cost[B])`, float32, fitness to be minimised.
       cheapest: the least that an evaluation costs, in units of the budget.
-      dearest: the most.
+      most_expensive: the most.
     """
 
     choices: Tree
     evaluate: Callable[[jax.Array, Arch], tuple[jax.Array, jax.Array]]
     cheapest: float
-    dearest: float
+    most_expensive: float
 
 
 def table_task(
@@ -42,17 +43,17 @@ def table_task(
       single_runs: see one stored run, drawn anew at every evaluation, where the table has `<objective>_runs`.
 
     Raises:
-      KeyError: a metric that the table does not have.
-      ValueError: no objective; a metric of single runs; costs that are not positive numbers.
+      UserError: a metric that the table does not have.
+      UserError: no objective; a metric of single runs; costs that are not positive numbers.
     """
     wanted = (objectives,) if isinstance(objectives, str) else tuple(objectives)
     names = [(name.removeprefix("-"), -1.0 if name.startswith("-") else 1.0) for name in wanted]
     if not names:
-        raise ValueError("objectives: need at least one")
+        raise UserError("objectives: need at least one")
     for name in [name for name, _ in names] + ([cost] if cost else []):
         if metric_of(table, name).ndim != 1:
-            raise ValueError(f"{table.name}: {name} holds single runs, an objective or a cost is one number")
-    cheapest, dearest = (1.0, 1.0) if cost is None else _range(table, cost)
+            raise UserError(f"{table.name}: {name} holds single runs, an objective or a cost is one number")
+    cheapest, most_expensive = (1.0, 1.0) if cost is None else _range(table, cost)
 
     def value(key: jax.Array, name: str, archs: Arch) -> jax.Array:
         if single_runs and f"{name}_runs" in table.metrics:
@@ -66,12 +67,12 @@ def table_task(
         charged = jnp.ones(len(fitness), jnp.float32) if cost is None else floats(lookup(table, cost, archs))
         return fitness, charged
 
-    return Task(table.choices, evaluate, cheapest, dearest)
+    return Task(table.choices, evaluate, cheapest, most_expensive)
 
 
 def _range(table: Table, cost: str) -> tuple[float, float]:
     values = floats(table.metrics[cost])
-    cheapest, dearest = float(jnp.nanmin(values)), float(jnp.nanmax(values))
-    if not 0 < cheapest <= dearest < float("inf"):
-        raise ValueError(f"{table.name}: {cost} must be positive to be a cost, it lies in {cheapest}..{dearest}")
-    return cheapest, dearest
+    cheapest, most_expensive = float(jnp.nanmin(values)), float(jnp.nanmax(values))
+    if not 0 < cheapest <= most_expensive < float("inf"):
+        raise UserError(f"{table.name}: {cost} must be positive to be a cost, it lies in {cheapest}..{most_expensive}")
+    return cheapest, most_expensive

@@ -135,7 +135,7 @@ def test_bad_objectives_are_refused(make, message):
 
 
 def test_a_missing_entry_is_named():
-    with pytest.raises(KeyError, match="phone has no entry 'expanded_conv-input:112x112x16-output:56x56x32-expand:3"):
+    with pytest.raises(ValueError, match="phone has no entry 'expanded_conv-input:112x112x16-output:56x56x32-expand:3"):
         latency_cost(published(), proxyless_space((32, 40, 80, 96, 192, 320)), IMAGENET)
     with pytest.raises(ValueError, match="does not name its blocks"):
         space_parts(darts_space(4, 3), (32, 32, 3))

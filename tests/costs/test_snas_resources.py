@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from jaxnas.base import one_hot_paths
-from jaxnas.costs import combine, operation_resources, resource_penalty, resource_tables, resource_totals
-from jaxnas.spaces.darts import PRIMITIVES, darts_space, snas_space
-from jaxnas.spaces.published import PUBLISHED
+from jaxnas.spaces.darts import (
+    PRIMITIVES,
+    PUBLISHED,
+    combine,
+    darts_space,
+    operation_resources,
+    resource_penalty,
+    resource_tables,
+    resource_totals,
+    snas_space,
+)
 
 SEP3, SEP5, DIL3, DIL5 = "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"
 MAX, SKIP = "max_pool_3x3", "skip_connect"

@@ -23,7 +23,7 @@ from jaxnas.estimators import ESTIMATORS, build, reinforce, relax
 from jaxnas.policies import categorical
 from jaxnas.population import family_of
 from jaxnas.population.member import Member, PopulationData, Recipe, train_member
-from jaxnas.run.driver import compiled_steps
+from jaxnas.run.loop import compiled_steps
 from jaxnas.searchers import (
     darts,
     gradient_search,

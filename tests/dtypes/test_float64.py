@@ -15,14 +15,14 @@ from jaxnas.base import Batch, Op, dense_paths
 from jaxnas.dtypes import compute_dtype
 from jaxnas.estimators import exact, pathwise
 from jaxnas.ops import avg_pool, batch_last, conv, depthwise_conv, max_pool, normalise
-from jaxnas.ops.mixture import mix_normalised
+from jaxnas.ops._mixture import mix_normalised
 from jaxnas.ops.normalisation import standardise
 from jaxnas.policies import categorical
 from jaxnas.relaxations import annealed, softmax
 from jaxnas.searchers import darts, proxyless, snas
 from jaxnas.searchers.state import classification_loss
 from jaxnas.spaces import chain_space, darts_space, gates, nasbench201_space, proxyless_space, snas_space
-from jaxnas.spaces.tree import proxyless_tree_space
+from jaxnas.spaces.proxyless import proxyless_tree_space
 
 HEAD = Op(
     lambda key, x: jax.random.normal(key, (x.shape[-1], 3), jnp.float32),

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnas.architectures import enumerate_architectures
 from jaxnas.base import Op, dense_paths
-from jaxnas.estimators import enumerate_architectures, exact, pathwise
+from jaxnas.estimators import exact, pathwise
 from jaxnas.relaxations import concrete_log_prob, gumbel_softmax, softmax, straight_through
-from jaxnas.spaces import CellGraph, EdgeGroup, apply_cell, function_space, init_cell, quadratic_space, table_space
+from jaxnas.spaces import function_space, quadratic_space, table_space
+from jaxnas.spaces.parts import CellGraph, EdgeGroup, apply_cell, init_cell
 from tests.estimators.toys import EXACT, KEY, LOGITS, QUADRATIC, z_max
 
 HARD = straight_through(gumbel_softmax)

@@ -34,7 +34,7 @@ def script_of(system):
 
 def answer(body, capsys):
     """The exit code of a script's start and what it says on stderr."""
-    code = exit_code(body, packages=("experiments",))
+    code = exit_code(body)
     return code, capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ from jaxnas.architecture_files import read_source
 from jaxnas.costs import count_parameters
 from jaxnas.describe import network_costs
 from jaxnas.spaces import registry
-from jaxnas.spaces.published import PUBLISHED
+from jaxnas.spaces.darts import PUBLISHED
 
 SMALL = {
     "darts": {"channels": 4, "cells": 2},

@@ -140,7 +140,7 @@ def brief(**search):
 @pytest.mark.slow
 def test_bad_losses_are_shown_and_end_in_no_result(tmp_path, capsys):
     start = brief(learning_rate=1e38)  # far outside of the field's range
-    assert exit_code(lambda: start(tmp_path), packages=("experiments",)) == 2
+    assert exit_code(lambda: start(tmp_path)) == 2
     err = capsys.readouterr().err
     assert "losses were not finite" in err
     assert err.splitlines()[-1].startswith("error: every candidate gives logits that are not finite")

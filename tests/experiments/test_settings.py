@@ -131,7 +131,7 @@ def test_proxyless(monkeypatch, mode):
     examples = data.Examples(np.zeros((40, 2, 2, 1), np.uint8), np.zeros(40, np.int32))
     setting = SimpleNamespace(config=config, space=None, images=SimpleNamespace(weights=examples))
     table = CostTable(4.0, {"chain": np.array([[3.0, 7.0]])})
-    monkeypatch.setattr(proxyless, "reward_loss", lambda space, table, reference: (table, reference))
+    monkeypatch.setattr(proxyless, "reward_loss", lambda space, table, target: (table, target))
     found = settings_of(monkeypatch, proxyless, "proxyless", lambda: proxyless.make_searcher(setting, table, 5.0))
     follows(found.pop("learning_rate"), {0: 0.3, 1: cosine(0.3, 0, 1 / 30), 29: cosine(0.3, 0, 29 / 30)})
     if mode == "reinforce":
@@ -180,7 +180,7 @@ def test_children_are_trained_on_all_examples_with_the_recipe_of_the_configurati
     def called(*args):
         raise Called(args)
 
-    monkeypatch.setattr(common, "random_archs", lambda key, space, count: {"e": jnp.full((count, 1), 7)})
+    monkeypatch.setattr(random_search, "random_archs", lambda key, space, count: {"e": jnp.full((count, 1), 7)})
     monkeypatch.setattr(common, "train_children", called)
     with pytest.raises(Called) as found:
         outcome.compare(fake_run(None), setting, {"e": np.array([3])})

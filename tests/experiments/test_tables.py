@@ -7,7 +7,7 @@ import pytest
 
 from experiments import exhaustive
 from experiments.configs.exhaustive import PRESETS
-from jaxnas.spaces import all_cells, live_operations, representatives
+from jaxnas.spaces.nasbench201 import all_cells, live_operations, representatives
 from jaxnas.tabular import digits, lookup
 from jaxnas.tabular import exhaustive as read_table
 from tests.experiments.test_scripts import finish

@@ -25,18 +25,18 @@ MUTANTS = (
     ),
     Mutant(
         "add-linear-unit",
-        "the latency term not divided by the reference",
+        "the latency term not divided by the target",
         "jaxnas/costs/latency/objectives.py",
-        "return loss + factor * (expected - reference) / reference",
-        "return loss + factor * (expected - reference)",
+        "return loss + factor * (expected - target) / target",
+        "return loss + factor * (expected - target)",
         PROXYLESS,
     ),
     Mutant(
         "mul-log-exponent",
         "the exponent on the expected latency alone",
         "jaxnas/costs/latency/objectives.py",
-        "(jnp.log(expected) / math.log(reference)) ** exponent",
-        "jnp.log(expected) ** exponent / math.log(reference)",
+        "(jnp.log(expected) / math.log(target)) ** exponent",
+        "jnp.log(expected) ** exponent / math.log(target)",
         PROXYLESS,
     ),
     Mutant(
@@ -58,7 +58,7 @@ MUTANTS = (
     Mutant(
         "stride-access",
         "memory access of a strided edge counted on its output",
-        "jaxnas/costs/snas.py",
+        "jaxnas/spaces/darts/resources.py",
         "extra = side**2, 3 * (stride == 2)",
         "extra = side**2, 0 * (stride == 2)",
         RESOURCES,
@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "cells-summed",
         "the resource term summed over cells instead of averaged",
-        "jaxnas/costs/snas.py",
+        "jaxnas/spaces/darts/resources.py",
         ".sum() / max(len(tables[name]), 1)",
         ".sum()",
         RESOURCES,
@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "resource-grid",
         "resources counted on the input grid of a reduction cell",
-        "jaxnas/costs/snas.py",
+        "jaxnas/spaces/darts/resources.py",
         "tables[plan.kind].append(_cell_table(config, plan, side))",
         "tables[plan.kind].append(_cell_table(config, plan, side * (2 if plan.reduction else 1)))",
         RESOURCES,

@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant(
         "curve-rest",
         "the steps in which the policy rests drawn as zeros",
-        "jaxnas/plot/curves.py",
+        "jaxnas/plot/_curves.py",
         "rests = name in RESTING and value == 0",
         "rests = False",
         ("tests/test_plot_series.py",),

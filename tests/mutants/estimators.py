@@ -63,7 +63,7 @@ MUTANTS = (
     Mutant(
         "stale-key",
         "all samples of an estimate from one key",
-        "jaxnas/estimators/pathwise.py",
+        "jaxnas/estimators/_pathwise.py",
         "                (value, out), grads = draw(key)\n",
         "                (value, out), grads = draw(keys[0])\n",
         ORACLES,
@@ -71,7 +71,7 @@ MUTANTS = (
     Mutant(
         "sample-sum",
         "the sum over samples instead of the mean",
-        "jaxnas/estimators/pathwise.py",
+        "jaxnas/estimators/_pathwise.py",
         "t + new / num_samples",
         "t + new",
         (
@@ -105,7 +105,7 @@ MUTANTS = (
     Mutant(
         "arsm-axis",
         "the losses of swaps centred over the wrong axis",
-        "jaxnas/estimators/arsm.py",
+        "jaxnas/estimators/_arsm.py",
         "jnp.mean(table[:k, :k], 0, keepdims=True)",
         "jnp.mean(table[:k, :k], keepdims=True)",
         ROWS,
@@ -121,7 +121,7 @@ MUTANTS = (
     Mutant(
         "unordered",
         "the weight of a pair without its normalisation",
-        "jaxnas/estimators/without_replacement.py",
+        "jaxnas/estimators/_without_replacement.py",
         "weight = rest[0] * rest[1] / (rest[0] + rest[1]) *",
         "weight = rest[0] * rest[1] *",
         (MEANS + "[without_replacement]",),
@@ -145,7 +145,7 @@ MUTANTS = (
     Mutant(
         "reinmax-half",
         "the second term of ReinMax not halved",
-        "jaxnas/relaxations/straight_through.py",
+        "jaxnas/relaxations/_straight_through.py",
         "- _slope(jax.nn.softmax(logits, -1), logits) / 2",
         "- _slope(jax.nn.softmax(logits, -1), logits)",
         ("tests/estimators/test_limits.py",),
@@ -153,7 +153,7 @@ MUTANTS = (
     Mutant(
         "rao-temperature",
         "the inner derivative of the temperature left out of Gumbel-Rao",
-        "jaxnas/relaxations/straight_through.py",
+        "jaxnas/relaxations/_straight_through.py",
         "return _slope(jax.nn.softmax(z / temperature, -1), logits) / temperature",
         "return _slope(jax.nn.softmax(z / temperature, -1), logits)",
         ("tests/estimators/test_limits.py",),
@@ -161,7 +161,7 @@ MUTANTS = (
     Mutant(
         "st-temperature",
         "the inner derivative of the temperature left out of a straight-through softmax",
-        "jaxnas/relaxations/straight_through.py",
+        "jaxnas/relaxations/_straight_through.py",
         "return (hard + _slope(p, logits) / temperature).astype(dtype)",
         "return (hard + _slope(p, logits)).astype(dtype)",
         ("tests/estimators/test_limits.py",),
@@ -177,7 +177,7 @@ MUTANTS = (
     Mutant(
         "one-key",
         "all kinds of decisions share their noise",
-        "jaxnas/policies/categorical.py",
+        "jaxnas/policies/_categorical.py",
         "list(jax.random.split(key, len(leaves)))",
         "[key for _ in leaves]",
         ("tests/test_policies.py",),
@@ -185,7 +185,7 @@ MUTANTS = (
     Mutant(
         "entropy-sum",
         "the entropy of all decisions added instead of averaged",
-        "jaxnas/policies/categorical.py",
+        "jaxnas/policies/_categorical.py",
         "return jnp.mean(jnp.concatenate(rows))",
         "return jnp.sum(jnp.concatenate(rows))",
         ("tests/test_policies.py",),

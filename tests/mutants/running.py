@@ -79,7 +79,7 @@ MUTANTS = (
     Mutant(
         "chunk-keys",
         "the keys of steps counted from the start of a chunk",
-        "jaxnas/run/driver.py",
+        "jaxnas/run/loop.py",
         "jax.random.fold_in(key, first + i)",
         "jax.random.fold_in(key, i)",
         DRIVER,
@@ -87,7 +87,7 @@ MUTANTS = (
     Mutant(
         "stop-missed",
         "chunks run over the steps at which they should stop",
-        "jaxnas/run/driver.py",
+        "jaxnas/run/loop.py",
         "*(stop - step % stop for stop in every)",
         "*(stop for stop in every)",
         DRIVER,
@@ -95,7 +95,7 @@ MUTANTS = (
     Mutant(
         "shared-buffer",
         "the caller's arrays overwritten by the first chunk",
-        "jaxnas/run/driver.py",
+        "jaxnas/run/loop.py",
         "return jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True)",
         "return jnp.asarray(leaf, dtype=jnp.asarray(leaf).dtype)",
         DRIVER,

@@ -11,8 +11,8 @@ MUTANTS = (
         "snas-clip",
         "SNAS's clipping of the architecture gradient dropped",
         FOLDER + "recipes.py",
-        "coupled_adam(policy_learning_rate, weight_decay=policy_weight_decay, clip=policy_clip)",
-        "coupled_adam(policy_learning_rate, weight_decay=policy_weight_decay)",
+        "adam_l2(policy_learning_rate, weight_decay=policy_weight_decay, clip=policy_clip)",
+        "adam_l2(policy_learning_rate, weight_decay=policy_weight_decay)",
         FIRST,
     ),
     Mutant(
@@ -26,7 +26,7 @@ MUTANTS = (
     Mutant(
         "plain-sgd",
         "plain momentum instead of Nesterov's in ProxylessNAS",
-        FOLDER + "proxyless.py",
+        FOLDER + "_proxyless.py",
         "weight_decay=weight_decay, clip=None, nesterov=True)",
         "weight_decay=weight_decay, clip=None)",
         PROXYLESS,
@@ -34,15 +34,15 @@ MUTANTS = (
     Mutant(
         "proxyless-decay",
         "weight decay of ProxylessNAS dropped",
-        FOLDER + "proxyless.py",
-        "masked(coupled_sgd(learning_rate, momentum=momentum, weight_decay=weight_decay,",
-        "masked(coupled_sgd(learning_rate, momentum=momentum, weight_decay=0.0,",
+        FOLDER + "_proxyless.py",
+        "skip_unused(sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay,",
+        "skip_unused(sgd_l2(learning_rate, momentum=momentum, weight_decay=0.0,",
         PROXYLESS,
     ),
     Mutant(
         "baseline-decay",
         "a baseline's decay of 0.99 instead of 0.01",
-        FOLDER + "proxyless.py",
+        FOLDER + "_proxyless.py",
         "decay=0.01)",
         "decay=0.99)",
         PROXYLESS,
@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         "rest-ignored",
         "the steps of rest after the warm-up ignored",
-        FOLDER + "proxyless.py",
+        FOLDER + "_proxyless.py",
         "late = step >= warmup_steps + rest_steps",
         "late = step >= warmup_steps",
         PROXYLESS,
@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "policy-phase",
         "the policy moves in the first step of a period instead of the last",
-        FOLDER + "proxyless.py",
+        FOLDER + "_proxyless.py",
         "== policy_every - 1",
         "== 0",
         PROXYLESS,
@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "policy-smoothing",
         "labels of the policy's batch smoothed too",
-        FOLDER + "proxyless.py",
+        FOLDER + "_proxyless.py",
         "policy_loss=classification_loss(space) if reward",
         "policy_loss=classification_loss(space, label_smoothing=label_smoothing) if reward",
         PROXYLESS,
@@ -82,9 +82,9 @@ MUTANTS = (
     Mutant(
         "reward-sign",
         "latency rewarded",
-        FOLDER + "proxyless.py",
-        "(reference / latency) ** exponent",
-        "(latency / reference) ** exponent",
+        FOLDER + "_proxyless.py",
+        "(target / latency) ** exponent",
+        "(latency / target) ** exponent",
         PROXYLESS,
     ),
     Mutant(
@@ -176,9 +176,9 @@ MUTANTS = (
         FIRST,
     ),
     Mutant(
-        "masked-moments",
+        "unused-moments",
         "moments of what did not run decay",
-        FOLDER + "masked.py",
+        FOLDER + "_skip_unused.py",
         "lambda own, new, old: jnp.where(own, new, old), wanted, after, state)",
         "lambda own, new, old: new, wanted, after, state)",
         ("tests/searchers/test_masked.py",),
@@ -186,7 +186,7 @@ MUTANTS = (
     Mutant(
         "bias-correction",
         "the moving average of fitness without its correction",
-        FOLDER + "policy_search.py",
+        FOLDER + "_policy_search.py",
         "values - total / jnp.maximum(weight, rest)",
         "values - total",
         FIRST,
@@ -194,7 +194,7 @@ MUTANTS = (
     Mutant(
         "policy-mean",
         "architectures of bad fitness counted in the mean",
-        FOLDER + "policy_search.py",
+        FOLDER + "_policy_search.py",
         "return jnp.sum(advantage * log_prob) / number",
         "return jnp.sum(advantage * log_prob) / len(values)",
         FIRST,
@@ -234,7 +234,7 @@ MUTANTS = (
     Mutant(
         "last-neighbour",
         "local search leaves out the last neighbour",
-        FOLDER + "local_search.py",
+        FOLDER + "_local_search.py",
         "over = (tried == len(places))",
         "over = (tried == len(places) - 1)",
         ("tests/searchers/test_neighbours.py",),
@@ -258,7 +258,7 @@ MUTANTS = (
     Mutant(
         "crowded-wins",
         "the more crowded one wins a tournament",
-        FOLDER + "nsga2.py",
+        FOLDER + "_nsga2.py",
         "crowding[other] > crowding[one]",
         "crowding[other] < crowding[one]",
         ("tests/searchers/test_pareto.py",),

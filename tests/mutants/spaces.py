@@ -10,7 +10,7 @@ MUTANTS = (
     Mutant(
         "none-derived",
         "DARTS derives `none`",
-        FOLDER + "darts.py",
+        FOLDER + "darts/space.py",
         "weights = jax.nn.softmax(scores, -1).at[:, none].set(-1.0)",
         "weights = jax.nn.softmax(scores, -1)",
         GOLDENS,
@@ -18,7 +18,7 @@ MUTANTS = (
     Mutant(
         "weakest-edges",
         "DARTS keeps the two weakest edges of a node",
-        FOLDER + "darts.py",
+        FOLDER + "darts/space.py",
         "jnp.argsort(-best[jnp.array(rows)], stable=True)",
         "jnp.argsort(best[jnp.array(rows)], stable=True)",
         GOLDENS,
@@ -26,7 +26,7 @@ MUTANTS = (
     Mutant(
         "reduction-place",
         "the second reduction one cell late",
-        FOLDER + "darts_network.py",
+        FOLDER + "darts/network.py",
         "reduction = i in (config.cells // 3, 2 * config.cells // 3)",
         "reduction = i in (config.cells // 3, 2 * config.cells // 3 + 1)",
         GOLDENS,
@@ -34,7 +34,7 @@ MUTANTS = (
     Mutant(
         "reduced-twice",
         "edges from inner nodes of a reduction cell halve the grid again",
-        FOLDER + "darts_network.py",
+        FOLDER + "darts/network.py",
         "return 2 if self.reduction and source < 2 else 1",
         "return 2 if self.reduction and source <= 2 else 1",
         GOLDENS,
@@ -42,7 +42,7 @@ MUTANTS = (
     Mutant(
         "dropped-identity",
         "drop path on identities",
-        FOLDER + "darts_network.py",
+        FOLDER + "darts/network.py",
         "if drop_rate is not None and not isinstance(block, Identity):",
         "if drop_rate is not None:",
         ("tests/spaces/test_drop_path.py",),
@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         "previous-input",
         "a cell's inputs exchanged",
-        FOLDER + "darts.py",
+        FOLDER + "darts/space.py",
         '[entry[0].apply(cell["pre0"], before), entry[1].apply(cell["pre1"], last)]',
         '[entry[1].apply(cell["pre1"], last), entry[0].apply(cell["pre0"], before)]',
         ("tests/test_derive.py::test_logits_are_those_of_the_supernet",),
@@ -58,7 +58,7 @@ MUTANTS = (
     Mutant(
         "probe-index",
         "gates of all operations evaluated on the first one",
-        FOLDER + "choice.py",
+        FOLDER + "parts/choice.py",
         "return _inner(g, lax.switch(i, branches, params, x, key), weight.dtype)",
         "return _inner(g, lax.switch(0 * i, branches, params, x, key), weight.dtype)",
         ("tests/estimators/test_gates.py",),
@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "gate-gradient",
         "no gradient for the weight of a sparse path",
-        FOLDER + "choice.py",
+        FOLDER + "parts/choice.py",
         "return _inner(g, y, weight.dtype), (*grads[:k]",
         "return 0 * _inner(g, y, weight.dtype), (*grads[:k]",
         ("tests/spaces/test_choice.py",),
@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "used-row",
         "the weights of the wrong operation marked as used",
-        FOLDER + "cell.py",
+        FOLDER + "parts/cell.py",
         "jnp.any(runs & (paths.index[ids] == k), -1)",
         "jnp.any(runs & (paths.index[ids] == k - 1), -1)",
         ("tests/searchers/test_first_steps_proxyless.py",),
@@ -82,7 +82,7 @@ MUTANTS = (
     Mutant(
         "cell-overwritten",
         "a node is its last edge instead of their sum",
-        FOLDER + "cell.py",
+        FOLDER + "parts/cell.py",
         "return nodes.at[target].add(y), None",
         "return nodes.at[target].set(y), None",
         ("tests/spaces/test_agreement.py::test_the_network_standing_alone_agrees",),
@@ -90,7 +90,7 @@ MUTANTS = (
     Mutant(
         "counting-order",
         "architectures counted with the first decision fastest",
-        FOLDER + "decisions.py",
+        "jaxnas/architectures.py",
         "np.append(np.cumprod(self.counts[:0:-1])[::-1], 1)",
         "np.append(1, np.cumprod(self.counts[:-1]))",
         ("tests/tabular/test_table.py::test_decisions_join_split_and_count",),
@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         "no-shortcut",
         "blocks of ProxylessNAS without their shortcut",
-        FOLDER + "proxyless.py",
+        FOLDER + "proxyless/space.py",
         'return (x + y if run.kind == "inner" else y), None',
         "return y, None",
         ("tests/spaces/test_proxyless.py::test_dense_sparse_and_stand_alone_agree_in_value_and_gradient",),
@@ -114,7 +114,7 @@ MUTANTS = (
     Mutant(
         "dead-branch",
         "operations count as running though nothing of them reaches the output",
-        FOLDER + "nasbench201_small.py",
+        FOLDER + "nasbench201/small.py",
         "first = runs[EDGES.index((1, 3))] | (runs[EDGES.index((1, 2))] & second)",
         "first = runs[EDGES.index((1, 3))] | runs[EDGES.index((1, 2))]",
         (
@@ -125,7 +125,7 @@ MUTANTS = (
     Mutant(
         "tree-shortcut",
         "the cells of the tree space without their shortcut",
-        FOLDER + "tree.py",
+        FOLDER + "proxyless/tree.py",
         "x = cell.shortcut(x) + leave.apply(",
         "x = 0 * cell.shortcut(x) + leave.apply(",
         ("tests/spaces/test_tree.py::test_the_network_by_hand",),
@@ -133,7 +133,7 @@ MUTANTS = (
     Mutant(
         "reference-forgotten",
         "the settings of a space without its reference",
-        FOLDER + "nasbench201.py",
+        FOLDER + "nasbench201/space.py",
         ', "reference": style.reference',
         "",
         CONFORMANCE,
@@ -141,7 +141,7 @@ MUTANTS = (
     Mutant(
         "all-edges",
         "a released genotype of all edges split at the wrong places",
-        FOLDER + "darts_genotype.py",
+        FOLDER + "darts/genotype.py",
         "[2 + i for i in range(config.nodes)]",
         "[5 - i for i in range(config.nodes)]",
         ("tests/test_architecture_files.py",),
@@ -149,7 +149,7 @@ MUTANTS = (
     Mutant(
         "head-normalised",
         "a normalisation of the auxiliary head not counted",
-        FOLDER + "darts_network.py",
+        FOLDER + "darts/network.py",
         "norms = 2 * 128 + 2 * 768",
         "norms = 2 * 768",
         CONFORMANCE,

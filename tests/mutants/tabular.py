@@ -9,7 +9,7 @@ MUTANTS = (
     Mutant(
         "budget-edge",
         "an evaluation that ends with the budget does not count",
-        "jaxnas/tabular/simulate.py",
+        "jaxnas/tabular/_simulate.py",
         "done = ends <= budget",
         "done = ends < budget",
         ("tests/tabular/test_table.py::test_batches_and_several_objectives",),
@@ -17,7 +17,7 @@ MUTANTS = (
     Mutant(
         "future-incumbent",
         "an evaluation known before it has ended",
-        "jaxnas/tabular/simulate.py",
+        "jaxnas/tabular/_simulate.py",
         "incumbents(history)[jnp.maximum(count, 1) - 1]",
         "incumbents(history)[jnp.minimum(count, len(history.clock) - 1)]",
         ("tests/tabular/test_table.py::test_the_clock_adds_up_what_evaluations_cost_and_stops_at_the_budget",),
@@ -25,7 +25,7 @@ MUTANTS = (
     Mutant(
         "batch-clock",
         "evaluations of a batch at the same time",
-        "jaxnas/tabular/simulate.py",
+        "jaxnas/tabular/_simulate.py",
         "ends = clock + jnp.cumsum(cost)",
         "ends = clock + cost",
         ("tests/tabular/test_table.py::test_batches_and_several_objectives",),

@@ -18,7 +18,7 @@ from jaxnas.ops import (
     from_linen,
     mixture,
 )
-from jaxnas.ops.mixture import mix_normalised
+from jaxnas.ops._mixture import mix_normalised
 from jaxnas.ops.sums import channel_sum
 
 

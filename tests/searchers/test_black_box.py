@@ -16,7 +16,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas.base import BlackBox, Tree, arch_like
+from jaxnas.architectures import arch_like
+from jaxnas.base import BlackBox, Tree
 from jaxnas.policies import categorical
 from jaxnas.searchers import (
     BlackBoxInfo,

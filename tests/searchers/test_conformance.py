@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.base import Batch, Searcher, SearchSpace, arch_like
+from jaxnas.architectures import arch_like
+from jaxnas.base import Batch, Searcher, SearchSpace
 from jaxnas.relaxations import annealed
 from jaxnas.searchers import SearchInfo, SearchState, darts, proxyless, snas
 from jaxnas.spaces import gates

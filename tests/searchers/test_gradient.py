@@ -13,7 +13,7 @@ from jaxnas.base import Batch, Estimate, Estimator, Policy, dense_paths, sparse_
 from jaxnas.estimators import exact, pathwise
 from jaxnas.policies import categorical, entropy
 from jaxnas.relaxations import annealed
-from jaxnas.searchers import classification_loss, coupled_adam, coupled_sgd, darts, gradient_search, snas
+from jaxnas.searchers import adam_l2, classification_loss, darts, gradient_search, sgd_l2, snas
 from jaxnas.spaces import function_space, table_space
 
 KEY = jax.random.key(9)
@@ -317,7 +317,7 @@ def test_a_policy_without_logits_is_decoded_by_its_mode():
         return state, Estimate(value, {"theta": value}, grads, paths, aux, {})
 
     estimator = Estimator(lambda key, policy_params: (), estimate)
-    searcher = gradient_search(SPACE, policy, estimator, coupled_sgd(0.1), coupled_adam(0.1), loss=loss)
+    searcher = gradient_search(SPACE, policy, estimator, sgd_l2(0.1), adam_l2(0.1), loss=loss)
     state, info = jax.jit(searcher.step)(KEY, searcher.init(KEY, batch()), batch())
     np.testing.assert_array_equal(searcher.decode(state)["edges"], [1, 1])
     assert (info.entropy, info.temperature, info.nonfinite) == (0, 0, 0)

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas.searchers import masked
+from jaxnas.searchers import skip_unused
 
 PARAMS = {"a": jnp.arange(1.0, 7.0).reshape(3, 2), "b": jnp.array(2.0), "c": jnp.ones(4)}
 USED = {"a": jnp.array([[True], [False], [True]]), "b": True, "c": False}
@@ -48,7 +48,7 @@ def moments(tree):
 
 @EVERY
 def test_what_is_not_used_stays_bit_for_bit(make):
-    tx = masked(make())
+    tx = skip_unused(make())
     params, state = warm(tx)
     step = jax.jit(lambda p, s, i, used: stepped(tx, p, s, i, used=used))
     after, new = params, state
@@ -77,7 +77,7 @@ def test_a_plain_optimiser_would_have_moved_it(make):
 
 @EVERY
 def test_what_is_used_moves_as_in_the_plain_optimiser(make):
-    tx, plain = masked(make()), make()
+    tx, plain = skip_unused(make()), make()
     params, state = warm(tx)
     after, new = stepped(tx, params, state, 0, used=USED)
     expected, _ = stepped(plain, params, state, 0)

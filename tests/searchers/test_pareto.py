@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnas.architectures import decisions
 from jaxnas.searchers import crowding_distance, hypervolume, nsga2, pareto_front, pareto_ranks, survivors
-from jaxnas.spaces.decisions import decisions
 
 
 def beats(a, b):

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from jaxnas.base import Batch
-from jaxnas.costs import resource_penalty
 from jaxnas.relaxations import annealed
-from jaxnas.searchers import cosine_by_epoch, coupled_adam, coupled_sgd, darts, snas
+from jaxnas.searchers import adam_l2, cosine_by_epoch, darts, sgd_l2, snas
 from jaxnas.spaces import function_space, snas_space, table_space
+from jaxnas.spaces.darts import resource_penalty
 
 KEY = jax.random.key(2)
 PARAMS = np.array([1.0, -2.0, 0.5], np.float32)
@@ -51,7 +51,7 @@ def test_coupled_sgd_equals_a_hand_loop(nesterov, clip):
     def rate(step):
         return 0.1 / (1 + step)
 
-    found = trajectory(coupled_sgd(rate, momentum=0.9, weight_decay=0.3, clip=clip, nesterov=nesterov))
+    found = trajectory(sgd_l2(rate, momentum=0.9, weight_decay=0.3, clip=clip, nesterov=nesterov))
     np.testing.assert_allclose(found, sgd_by_hand(rate, 0.9, 0.3, clip, nesterov), rtol=1e-5)
     other = sgd_by_hand(rate, 0.9, 0.3, clip, not nesterov)
     assert np.abs(found - other).max() > 1e-2
@@ -59,7 +59,7 @@ def test_coupled_sgd_equals_a_hand_loop(nesterov, clip):
 
 def test_first_step_of_coupled_adam_is_its_closed_form():
     grad, decay, rate = np.array([0.02, 0.0, -0.3], np.float32), 0.1, 0.05
-    tx = coupled_adam(rate, weight_decay=decay)
+    tx = adam_l2(rate, weight_decay=decay)
     updates, state = tx.update(jnp.asarray(grad), tx.init(jnp.asarray(PARAMS)), jnp.asarray(PARAMS))
     coupled = grad + decay * PARAMS
     np.testing.assert_allclose(optax.tree.get(state, "mu"), (1 - 0.5) * coupled, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_coupled_adam_equals_a_hand_loop(clip):
         m, v = 0.5 * m + 0.5 * grad, 0.999 * v + 0.001 * grad**2
         params = params - 0.05 * (m / (1 - 0.5**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
         expected.append(params)
-    found = trajectory(coupled_adam(0.05, weight_decay=0.1, clip=clip))
+    found = trajectory(adam_l2(0.05, weight_decay=0.1, clip=clip))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 

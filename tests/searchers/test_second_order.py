@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxnas.base import Batch, dense_paths
-from jaxnas.searchers import InnerStep, classification_loss, coupled_sgd, darts, momentum_of, unrolled_gradient
+from jaxnas.searchers import InnerStep, classification_loss, darts, momentum_of, sgd_l2, unrolled_gradient
 from jaxnas.spaces import darts_space, function_space
 
 KEY = jax.random.key(5)
@@ -77,7 +77,7 @@ def test_method_and_order_are_checked():
 
 def test_momentum_is_read_from_the_optimiser():
     params = {"w": jnp.array([1.0, -2.0])}
-    tx = coupled_sgd(0.1, momentum=0.9, weight_decay=0.5)
+    tx = sgd_l2(0.1, momentum=0.9, weight_decay=0.5)
     state = tx.init(params)
     close(momentum_of(state, params)["w"], 0.0)
     _, state = tx.update({"w": jnp.array([0.25, 0.5])}, state, params)

@@ -16,16 +16,8 @@ import pytest
 
 from jaxnas.base import SearchSpace, dense_paths, one_hot_paths, sparse_paths
 from jaxnas.ops import Classifier, ConvNorm, DilConv, Identity, Pool, Style, from_linen
-from jaxnas.spaces import (
-    CellGraph,
-    EdgeGroup,
-    apply_cell,
-    chain_space,
-    darts_space,
-    init_cell,
-    nasbench201_space,
-    snas_space,
-)
+from jaxnas.spaces import chain_space, darts_space, nasbench201_space, snas_space
+from jaxnas.spaces.parts import CellGraph, EdgeGroup, apply_cell, init_cell
 
 
 def chain(lowering="auto", **settings):

@@ -10,7 +10,8 @@ from jax import lax
 
 from jaxnas.base import Op, Paths, dense_paths, sparse_paths
 from jaxnas.ops import Style, conv, depthwise_conv
-from jaxnas.spaces import chain_space, mixed_op
+from jaxnas.spaces import chain_space
+from jaxnas.spaces.parts import mixed_op
 
 STYLE = Style(lowering="lax")
 

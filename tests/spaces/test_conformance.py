@@ -17,7 +17,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxnas import derive, export
-from jaxnas.architecture_files import build_space, check_architecture, decode, read_architecture, read_source
+from jaxnas.architecture_files import build_space, decode, read_architecture, read_source
+from jaxnas.architectures import check_architecture
 from jaxnas.base import one_hot_paths, sparse_paths
 from jaxnas.costs import count_parameters
 from jaxnas.describe import architecture_summary, network_costs

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxnas.costs import cost, count_parameters, space_tables
-from jaxnas.spaces.darts import PRIMITIVES, darts_space, snas_space
-from jaxnas.spaces.published import PUBLISHED
+from jaxnas.spaces.darts import PRIMITIVES, PUBLISHED, darts_space, snas_space
 
 SHORT = {
     "none": "none",

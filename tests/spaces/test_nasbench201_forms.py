@@ -9,7 +9,7 @@ import pytest
 
 from jaxnas.base import sparse_paths
 from jaxnas.spaces import nasbench201_small_space
-from jaxnas.spaces.nasbench201_forms import all_cells, canonical_form, representatives
+from jaxnas.spaces.nasbench201 import all_cells, canonical_form, representatives
 
 NONE, SKIP, ONE, THREE, POOL = range(5)
 # Edges: 0>1, 0>2, 1>2, 0>3, 1>3, 2>3.

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from jaxnas import costs, derive
+from jaxnas.architectures import decisions
 from jaxnas.base import SearchSpace, dense_paths, one_hot_paths, sparse_paths
 from jaxnas.costs import count_parameters
 from jaxnas.spaces import proxyless_space
-from jaxnas.spaces.decisions import decisions
-from jaxnas.spaces.proxyless_network import ProxylessConfig, places
+from jaxnas.spaces.proxyless.network import ProxylessConfig, places
 
 KEY = jax.random.key(0)
 IMAGENET = (224, 224, 3)

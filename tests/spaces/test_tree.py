@@ -13,7 +13,7 @@ from jaxnas.base import one_hot_paths, sparse_paths
 from jaxnas.costs import count_parameters
 from jaxnas.ops import PreActConv, PreActSepConv, Style, channel_shuffle, from_linen
 from jaxnas.spaces import proxyless_tree_space
-from jaxnas.spaces.tree_network import EDGES, TreeConfig
+from jaxnas.spaces.proxyless.tree_network import EDGES, TreeConfig
 
 KEY = jax.random.key(0)
 FEW = ("sep_conv_3x3", "dil_conv_3x3", "identity", "avg_pool_3x3")  # the others differ in side or kind

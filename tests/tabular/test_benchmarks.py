@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.spaces import all_cells, nasbench201_space
-from jaxnas.spaces.decisions import decisions
-from jaxnas.spaces.nasbench201_network import OPERATIONS, genotype, parse
+from jaxnas.architectures import decisions
+from jaxnas.spaces import nasbench201_space
+from jaxnas.spaces.nasbench201 import OPERATIONS, all_cells
+from jaxnas.spaces.nasbench201.genotype import genotype, parse
 from jaxnas.tabular import (
     add_hw_nas_bench,
     exhaustive,
@@ -196,7 +197,7 @@ def test_nats_directory_becomes_a_table(simple):
         assert table.metrics[name].dtype == jnp.int32
     fewer = lookup(table, "cifar10_valid_12_runs", parse(OPERATIONS, names[11]))
     assert np.isnan(fewer).tolist() == [False, False, True]
-    with pytest.raises(KeyError, match="no architecture"):
+    with pytest.raises(ValueError, match="no architecture"):
         lookup(table, "macs", parse(OPERATIONS, names[1]))
     assert int(table.present.sum()) == 3
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxnas.spaces import all_cells
+from jaxnas.spaces.nasbench201 import all_cells
 from jaxnas.tabular import lookup, nas_bench_macro, nasbench201
 from jaxnas.tabular.benchmarks import CELL
 from jaxnas.tabular.counts import cell_counts

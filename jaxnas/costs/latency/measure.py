@@ -12,6 +12,7 @@ import numpy as np
 from jaxnas.base import Arch, Part, SearchSpace
 from jaxnas.costs.latency.table import LatencyTable, space_parts
 from jaxnas.dtypes import compute_dtype
+from jaxnas.errors import UserError
 
 __all__ = ["measure_networks", "measure_space", "median_milliseconds", "milliseconds_in_turn"]
 
@@ -53,7 +54,7 @@ def milliseconds_in_turn(
       The median milliseconds of every turn, `[rounds, len(programs)]`.
 
     Raises:
-      ValueError: a number below one.
+      UserError: a number below one.
     """
     _check_turns(rounds, repeats)
     return np.array(
@@ -86,7 +87,7 @@ def measure_space(
       on_compiled: `(number, of how many, part)` after each compilation.
 
     Raises:
-      ValueError: a space that does not name its blocks, a number below one, another `dtype`, a batch of more than a
+      UserError: a space that does not name its blocks, a number below one, another `dtype`, a batch of more than a
         gibibyte.
     """
     compute = compute_dtype(dtype)
@@ -138,7 +139,7 @@ def measure_networks(
       The medians of the turns, `[rounds, number of architectures]`; `np.median(..., axis=0)` is one for each.
 
     Raises:
-      ValueError: a number below one, a batch of more than a gibibyte.
+      UserError: a number below one, a batch of more than a gibibyte.
     """
     _check_sizes(image_shape, batch_size, rounds, repeats)
     programs = [_network(space, arch, image_shape, batch_size) for arch in archs]
@@ -146,19 +147,19 @@ def measure_networks(
 
 
 def _check_sizes(image_shape: Sequence[int], batch_size: int, rounds: int, repeats: int) -> None:
-    """Raises `ValueError` for numbers that cannot be measured, before anything is compiled."""
+    """Raises `UserError` for numbers that cannot be measured, before anything is compiled."""
     if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(f"image_shape must be H, W, C of at least 1 each, got {tuple(image_shape)}")
+        raise UserError(f"image_shape must be H, W, C of at least 1 each, got {tuple(image_shape)}")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
     if batch_size * math.prod(image_shape) > MOST_VALUES:
-        raise ValueError(f"{batch_size} images of {tuple(image_shape)} are more than {MOST_VALUES} values")
+        raise UserError(f"{batch_size} images of {tuple(image_shape)} are more than {MOST_VALUES} values")
     _check_turns(rounds, repeats)
 
 
 def _check_turns(rounds: int, repeats: int) -> None:
     if rounds < 1 or repeats < 1:
-        raise ValueError(f"rounds and repeats must be at least 1, got {rounds} and {repeats}")
+        raise UserError(f"rounds and repeats must be at least 1, got {rounds} and {repeats}")
 
 
 def _network(space: SearchSpace, arch: Arch, image_shape: tuple[int, int, int], batch_size: int) -> Callable[[], Any]:

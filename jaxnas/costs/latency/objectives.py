@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxnas.base import CostTable, Paths, Tree
 from jaxnas.costs.tables import expected_cost
+from jaxnas.errors import UserError
 
 __all__ = ["Form", "latency_objective", "policy_probabilities"]
 
@@ -17,7 +18,7 @@ Form = Literal["mul#log", "add#linear", "limit"]
 
 def latency_objective(
     table: CostTable,
-    reference: float,
+    target: float,
     form: Form = "mul#log",
     *,
     weight: float | None = None,
@@ -25,22 +26,22 @@ def latency_objective(
 ) -> Callable[[jax.Array, Tree, Paths | None], jax.Array]:
     """`(loss, logits, paths) -> scalar` for `gradient_search(objective=...)`, from the expected latency `E`.
 
-    * `mul#log`: `weight * loss * (log E / log reference)^exponent`, the default of the released code.
-    * `add#linear`: `loss + weight * (E - reference) / reference`.
-    * `limit`: `loss + weight * max(0, E / reference - 1)`, which lets everything below the reference alone.
+    * `mul#log`: `weight * loss * (log E / log target)^exponent`, the default of the released code.
+    * `add#linear`: `loss + weight * (E - target) / target`.
+    * `limit`: `loss + weight * max(0, E / target - 1)`, which lets everything below the target latency alone.
 
     `E` is exact, the sum of all blocks' expectations; with a pair of paths (`two_path_gate`) it is that of the pair's
     own probabilities, as in the released code.
 
     Args:
       table: latency in milliseconds, from `latency_cost`.
-      reference: in milliseconds, above 1 for `mul#log`, whose logarithms depend on the unit.
+      target: target latency in milliseconds, above 1 for `mul#log`, whose logarithms depend on the unit.
       form: see above.
       weight: 0.2 for `mul#log`, 0.1 for `add#linear`, 1 for `limit` unless given.
       exponent: of `mul#log`.
 
     Raises:
-      ValueError: another form, a reference that is not above 0, or 1 for `mul#log`; a fixed part of at most 1 ms for
+      UserError: another form, a target that is not above 0, or 1 for `mul#log`; a fixed part of at most 1 ms for
         `mul#log`, as the logarithm of the cheapest architecture must be above 0.
 
     References:
@@ -48,24 +49,22 @@ def latency_objective(
     """
     defaults = {"mul#log": 0.2, "add#linear": 0.1, "limit": 1.0}
     if form not in defaults:
-        raise ValueError(f"form must be one of {', '.join(defaults)}, got {form!r}")
+        raise UserError(f"form must be one of {', '.join(defaults)}, got {form!r}")
     least = 1.0 if form == "mul#log" else 0.0
-    if not least < reference < math.inf:
-        raise ValueError(f"reference must be above {least:g} ms for {form}, got {reference}")
+    if not least < target < math.inf:
+        raise UserError(f"target must be above {least:g} ms for {form}, got {target}")
     lowest = table.fixed + sum(float(leaf.min(-1).sum()) for leaf in jax.tree.leaves(table.table))
     if form == "mul#log" and lowest <= 1:
-        raise ValueError(
-            f"mul#log needs latencies above 1 ms, the cheapest architecture takes {lowest:g}: other units?"
-        )
+        raise UserError(f"mul#log needs latencies above 1 ms, the cheapest architecture takes {lowest:g}: other units?")
     factor = defaults[form] if weight is None else weight
 
     def objective(loss: jax.Array, logits: Tree, paths: Paths | None) -> jax.Array:
         expected = expected_cost(table, policy_probabilities(logits, paths))
         if form == "mul#log":
-            return factor * loss * (jnp.log(expected) / math.log(reference)) ** exponent
+            return factor * loss * (jnp.log(expected) / math.log(target)) ** exponent
         if form == "add#linear":
-            return loss + factor * (expected - reference) / reference
-        return loss + factor * jnp.maximum(expected / reference - 1, 0.0)
+            return loss + factor * (expected - target) / target
+        return loss + factor * jnp.maximum(expected / target - 1, 0.0)
 
     return objective
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnas.base import CostTable, Part, SearchSpace
+from jaxnas.errors import UserError
 
 __all__ = ["LatencyTable", "latency_cost", "read_latency", "space_parts", "write_latency"]
 
@@ -32,29 +33,29 @@ def read_latency(path: str | Path) -> LatencyTable:
     The published form is `{key: {"mean": milliseconds, ...}}`.
 
     Raises:
-      ValueError: a missing or damaged file, an entry that is not a positive number, the same entry twice.
+      UserError: a missing or damaged file, an entry that is not a positive number, the same entry twice.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ValueError(f"there is no latency table {file}")
+        raise UserError(f"there is no latency table {file}")
     try:
         text = file.read_text(encoding="utf-8")
         content = json.loads(text, object_pairs_hook=_each_once) if text.lstrip().startswith("{") else _yaml(text)
     except _Twice as error:
-        raise ValueError(f"{file} {error}") from None
+        raise UserError(f"{file} {error}") from None
     except Exception as error:
-        raise ValueError(f"{file} is neither JSON nor YAML: {' '.join(str(error).split())[:120]}") from None
+        raise UserError(f"{file} is neither JSON nor YAML: {' '.join(str(error).split())[:120]}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{file} holds {type(content).__name__}, expected a table of entries")
+        raise UserError(f"{file} holds {type(content).__name__}, expected a table of entries")
     if content.get("format", FORMAT) != FORMAT:
-        raise ValueError(f"{file}: format is {content['format']!r}, expected {FORMAT!r}")
+        raise UserError(f"{file}: format is {content['format']!r}, expected {FORMAT!r}")
     ours = "format" in content
     entries = content.get("entries", {}) if ours else content
     if not isinstance(entries, dict):
-        raise ValueError(f"{file}: entries is {type(entries).__name__}, expected one entry by key")
+        raise UserError(f"{file}: entries is {type(entries).__name__}, expected one entry by key")
     found = {key: _milliseconds(file, key, entry) for key, entry in entries.items()}
     if not found:
-        raise ValueError(f"{file} has no entries")
+        raise UserError(f"{file} has no entries")
     return LatencyTable(found, content.get("about", {}) if ours else {"source": file.name})
 
 
@@ -70,10 +71,10 @@ def space_parts(space: SearchSpace, image_shape: tuple[int, int, int]) -> tuple[
     """The fixed blocks of a space, and those of every candidate: see `About.parts`.
 
     Raises:
-      ValueError: a space that does not say.
+      UserError: a space that does not say.
     """
     if space.about.parts is None:
-        raise ValueError(f"space {space.about.name!r} does not name its blocks: its about.parts is None")
+        raise UserError(f"space {space.about.name!r} does not name its blocks: its about.parts is None")
     return space.about.parts(tuple(image_shape))
 
 
@@ -86,8 +87,8 @@ def latency_cost(table: LatencyTable, space: SearchSpace, image_shape: tuple[int
       image_shape: `(H, W, C)`.
 
     Raises:
-      KeyError: a block without an entry, by name.
-      ValueError: a space that does not name its blocks.
+      UserError: a block without an entry, by name.
+      UserError: a space that does not name its blocks.
     """
     fixed, choices = space_parts(space, image_shape)
 
@@ -96,7 +97,7 @@ def latency_cost(table: LatencyTable, space: SearchSpace, image_shape: tuple[int
             return 0.0
         if part.key not in table.entries:
             device = table.about.get("device", table.about.get("source", "the table"))
-            raise KeyError(f"the latency table of {device} has no entry {part.key!r}")
+            raise UserError(f"the latency table of {device} has no entry {part.key!r}")
         return table.entries[part.key]
 
     tables = {
@@ -135,5 +136,5 @@ def _yaml(text: str) -> Any:
 def _milliseconds(file: Path, key: Any, entry: Any) -> float:
     value = entry.get("mean") if isinstance(entry, dict) else entry
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise ValueError(f"{file}: entry {key!r} is {entry!r}, expected milliseconds above 0 as its mean")
+        raise UserError(f"{file}: entry {key!r} is {entry!r}, expected milliseconds above 0 as its mean")
     return float(value)

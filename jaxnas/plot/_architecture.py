@@ -1,0 +1,194 @@
+"""A found architecture as a picture: cells as graphs, and every other space as a table of its decisions.
+
+All lengths are inches: the picture is one set of axes in which a unit is an inch, so text has a known size and nothing
+can overlap by chance.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jaxnas.base import About, Arch
+from jaxnas.plot.graph import Panel, colours, panels
+from jaxnas.plot.layout import CHARACTER, RADIUS, place
+
+__all__ = ["architecture"]
+
+FONT = 8.5  # points
+MARGIN, TITLE, LEGEND = 0.3, 0.42, 0.42  # inches
+INK, PALE, FAINT, BAND = "#222222", "#8d95a0", "#d5dae1", "#eef1f5"
+LOWER = str.maketrans("k-0123456789", "ₖ₋₀₁₂₃₄₅₆₇₈₉")
+
+
+def architecture(path: str | Path, about: About, arch: Arch) -> Path:
+    """Draws an architecture, one panel per kind of cell.
+
+    In a space of cells a panel is a graph: a colour and a label per edge, edges with operation `none` left out, nodes
+    that nothing enters dashed. Chains and spaces without edges become tables, a column per decision and a row per
+    operation.
+
+    Args:
+      path: where; the suffix (`.png`, `.svg`, `.pdf`) decides the format.
+      about: of the space.
+      arch: leaves `[E]`, lists allowed.
+
+    Returns:
+      The path.
+
+    Raises:
+      UserError: an architecture of another space.
+    """
+    from matplotlib.figure import Figure
+
+    found = panels(about, arch)
+    used = {name for panel in found for name in panel.decisions}
+    shades = {name: shade for name, shade in colours(found).items() if name in used}
+    drawn = [_Graph(panel, shades) if panel.is_cell else _Table(panel, shades) for panel in found]
+    legend = shades if any(panel.is_cell for panel in found) else {}  # a table names its rows
+    width = max([one.width for one in drawn] + [_legend_width(legend)]) + 2 * MARGIN
+    height = sum(one.height + TITLE for one in drawn) + LEGEND
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    top = height
+    for panel, one in zip(found, drawn, strict=True):
+        title = f"{panel.title} cell" if panel.is_cell and panel.title != "cell" else panel.title
+        axes.text(MARGIN, top - TITLE / 2, title, fontsize=12, fontweight="bold", color=INK, va="center")
+        top -= TITLE + one.height
+        one.draw(axes, (width - one.width) / 2, top)
+    _draw_legend(axes, legend, (width - _legend_width(legend)) / 2, LEGEND / 2)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+class _Graph:
+    """A cell as a graph, drawn from its lower left corner."""
+
+    def __init__(self, panel: Panel, shades: dict[str, str]):
+        self._panel, self._shades = panel, shades
+        self._layout = place(panel, characters=max(map(len, shades), default=0))
+        left, low, right, high = self._layout.box
+        self._output = right + 0.75 if panel.concatenates else right
+        self.width, self.height = self._output + RADIUS - left, high - low
+
+    def draw(self, axes: Any, x: float, y: float) -> None:
+        from matplotlib.transforms import Affine2D
+
+        self._to = Affine2D().translate(x - self._layout.box[0], y - self._layout.box[1]) + axes.transData
+        if self._panel.concatenates:
+            self._band(axes)
+        for curve in self._layout.curves:
+            self._edge(axes, curve)
+        fed = {edge.target for edge in self._panel.edges} | set(range(self._panel.num_inputs))
+        for node, name in enumerate(self._panel.names):
+            self._node(axes, self._layout.nodes[node], name, alive=node in fed)
+
+    def _band(self, axes):
+        """All nodes but the inputs in one band, from which the output comes."""
+        from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+        row = self._layout.nodes[self._panel.num_inputs :, 0]
+        style = "round,pad=0.12,rounding_size=0.3"
+        start, wide = row[0] - RADIUS, row[-1] - row[0] + 2 * RADIUS
+        axes.add_patch(
+            FancyBboxPatch((start, -RADIUS), wide, 2 * RADIUS, style, fc=BAND, ec="none", transform=self._to, zorder=0)
+        )
+        ends = (start + wide + 0.12, 0), (self._output - RADIUS, 0)
+        axes.add_patch(
+            FancyArrowPatch(
+                *ends, arrowstyle="-|>", mutation_scale=9, color=PALE, shrinkA=0, shrinkB=0, transform=self._to
+            )
+        )
+        self._node(axes, (self._output, 0), "c_{k}", alive=True)
+
+    def _edge(self, axes, curve):
+        from matplotlib.patches import FancyArrowPatch
+        from matplotlib.path import Path as Line
+
+        shade = self._shades[curve.edge.operation]
+        axes.add_patch(
+            FancyArrowPatch(
+                path=Line(curve.points),
+                arrowstyle="-|>",
+                mutation_scale=9,
+                lw=1.4,
+                color=shade,
+                fill=True,
+                transform=self._to,
+                zorder=2,
+            )
+        )
+        box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none"}
+        axes.text(
+            *curve.label,
+            curve.edge.operation,
+            fontsize=FONT,
+            color=shade,
+            ha="center",
+            va="center_baseline",
+            bbox=box,
+            transform=self._to,
+            zorder=4,
+        )
+
+    def _node(self, axes, centre, name, *, alive):
+        from matplotlib.patches import Circle
+
+        line = "-" if alive else (0, (2, 2))
+        axes.add_patch(
+            Circle(centre, RADIUS, fc="white", ec=INK if alive else PALE, lw=1.2, ls=line, transform=self._to, zorder=3)
+        )
+        size = FONT if len(name) < 5 or "{" in name else FONT - 2
+        axes.text(
+            *centre,
+            _label(name),
+            fontsize=size,
+            color=INK if alive else PALE,
+            ha="center",
+            va="center_baseline",
+            transform=self._to,
+            zorder=5,
+        )
+
+
+def _label(name: str) -> str:
+    """`c_{k-2}` with signs that lie lower, as mathematical typesetting would have it."""
+    base, _, lower = name.partition("_{")
+    return base + lower.rstrip("}").translate(LOWER)
+
+
+class _Table:
+    """A column per decision, a row per operation, from its lower left corner."""
+
+    def __init__(self, panel: Panel, shades: dict[str, str]):
+        self._panel, self._shades = panel, shades
+        self._side = min(0.3, max(0.16, 12 / max(1, len(panel.decisions))))
+        self._names = CHARACTER * max(len(name) for name in panel.operations) + 0.2
+        self.width = self._names + self._side * len(panel.decisions)
+        self.height = self._side * (len(panel.operations) + 1)
+
+    def draw(self, axes: Any, x: float, y: float) -> None:
+        side, rows = self._side, len(self._panel.operations)
+        heights = {name: y + side * (rows - i + 0.5) for i, name in enumerate(self._panel.operations)}
+        columns = [x + self._names + side * (i + 0.5) for i in range(len(self._panel.decisions))]
+        chosen = [heights[name] for name in self._panel.decisions]
+        for name, height in heights.items():
+            axes.text(x + self._names - 0.14, height, name, fontsize=FONT, color=INK, ha="right", va="center_baseline")
+            axes.plot(columns, [height] * len(columns), "o", ms=2.5, color=FAINT, zorder=1)
+        axes.plot(columns, chosen, color=FAINT, lw=1.6, zorder=1)
+        for i, (column, height, name) in enumerate(zip(columns, chosen, self._panel.decisions, strict=True)):
+            axes.plot(column, height, "s", ms=52 * side, color=self._shades.get(name, PALE), zorder=2)
+            if i % max(1, round(0.3 / side)) == 0:
+                axes.text(column, y + 0.4 * side, str(i), fontsize=FONT - 1.5, color=PALE, ha="center", va="center")
+
+
+def _legend_width(shades: dict[str, str]) -> float:
+    return sum(0.62 + CHARACTER * len(name) for name in shades)
+
+
+def _draw_legend(axes, shades, x, y):
+    for name, shade in shades.items():
+        axes.plot([x, x + 0.3], [y, y], color=shade, lw=2.5, solid_capstyle="round")
+        axes.text(x + 0.38, y, name, fontsize=FONT, color=INK, va="center_baseline")
+        x += 0.62 + CHARACTER * len(name)

@@ -1,0 +1,98 @@
+"""REINFORCE on any policy, as a black-box search: it asks for samples and is told what became of them."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnas.architectures import decisions
+from jaxnas.base import BlackBox, Policy, Tree
+from jaxnas.errors import UserError
+from jaxnas.guard import guarded
+from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent, better, check_at_least, no_incumbent, scalar_fitness
+
+__all__ = ["PolicySearchState", "policy_search"]
+
+
+class PolicySearchState(NamedTuple):
+    """The policy, its optimiser and its baseline.
+
+    Attributes:
+      policy_params: what the policy samples from.
+      opt: of the policy's optimiser.
+      total: of the moving average of fitness, before the correction for its start at zero.
+      weight: the correction.
+      best: of everything that was told.
+    """
+
+    policy_params: Tree
+    opt: optax.OptState
+    total: jax.Array
+    weight: jax.Array
+    best: Incumbent
+
+
+def policy_search(
+    choices: Tree,
+    policy: Policy,
+    tx: optax.GradientTransformation,
+    *,
+    batch_size: int = 1,
+    baseline_decay: float = 0.9,
+) -> BlackBox:
+    """REINFORCE with a moving-average baseline (Williams 1992), as NAS-Bench-201 and NATS-Bench run it.
+
+    The policy's parameters follow `mean_b (f_b - baseline) grad log p(arch_b)`, downhill in fitness. The baseline is
+    the average over what was told, the batch included, as in the released code: the estimate is biased by that, less
+    the closer the decay is to one. Fitness that is not finite teaches nothing, and a step that would leave the policy,
+    its optimiser or the baseline infinite or NaN is not taken (`jaxnas.guard`).
+
+    Args:
+      choices: `SearchSpace.choices`.
+      policy: over these choices, for example `categorical(choices)`.
+      tx: optimiser of its parameters. NATS-Bench uses Adam with a learning rate of 0.01.
+      batch_size: architectures per `ask`.
+      baseline_decay: of the moving average.
+
+    Raises:
+      UserError: a batch below one, a decay outside of 0..1.
+    """
+    check_at_least(batch_size=batch_size)
+    if not 0 <= baseline_decay < 1:
+        raise UserError(f"baseline_decay must be at least 0 and below 1, got {baseline_decay}")
+    flat = decisions(choices)
+
+    def init(key):
+        policy_params = policy.init(key)
+        zero = jnp.zeros((), jnp.float32)
+        return PolicySearchState(policy_params, tx.init(policy_params), zero, zero, no_incumbent(len(flat.counts)))
+
+    def ask(key, state):
+        return state, jax.vmap(policy.sample, (0, None))(jax.random.split(key, batch_size), state.policy_params)
+
+    def tell(key, state, archs, fitness):
+        del key
+        values, bad = scalar_fitness(fitness)
+        good = jnp.isfinite(values)
+        number = jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
+        mean = jnp.where(good, values, 0).sum() / number
+        rest = 1 - baseline_decay
+        total = baseline_decay * state.total + rest * mean
+        weight = baseline_decay * state.weight + rest
+        advantage = jnp.where(good, values - total / jnp.maximum(weight, rest), 0)
+
+        def surrogate(policy_params):
+            log_prob = jax.vmap(policy.log_prob, (None, 0))(policy_params, archs)
+            return jnp.sum(advantage * log_prob) / number
+
+        updates, opt = tx.update(jax.grad(surrogate)(state.policy_params), state.opt, state.policy_params)
+        moved = optax.apply_updates(state.policy_params, updates), opt, total, weight
+        before = state.policy_params, state.opt, state.total, state.weight
+        (policy_params, opt, total, weight), taught = guarded(moved, before, alive=good.any())
+        best = better(state.best, flat.join(archs), values)
+        # A batch whose step is rejected has taught nothing, so that all of it counts as bad.
+        state = PolicySearchState(policy_params, opt, total, weight, best)
+        return state, BlackBoxInfo(best.fitness, jnp.where(taught, bad, len(values)))
+
+    return BlackBox(init, ask, tell, lambda state: flat.split(state.best.row))

@@ -1,0 +1,167 @@
+"""ProxylessNAS: one path in memory for the weights, binary gates for the architecture, latency in the loss."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnas.base import CostTable, Estimator, Paths, Searcher, SearchSpace, Tree
+from jaxnas.costs import cost
+from jaxnas.errors import UserError
+from jaxnas.estimators import binary_gate, pathwise, reinforce, two_path_gate, two_path_rescale
+from jaxnas.policies import categorical
+from jaxnas.relaxations import st_softmax
+from jaxnas.searchers._skip_unused import skip_unused
+from jaxnas.searchers.gradient import gradient_search
+from jaxnas.searchers.recipes import sgd_l2
+from jaxnas.searchers.state import Objective, SearchLoss, classification_loss
+
+__all__ = ["Mode", "proxyless", "reward_loss"]
+
+Schedule = Callable[[jax.Array], jax.Array]
+Mode = Literal["full_v2", "two", "full", "reinforce"]
+
+
+def proxyless(
+    space: SearchSpace,
+    *,
+    mode: Mode = "full_v2",
+    learning_rate: float | Schedule = 0.025,
+    momentum: float = 0.9,
+    weight_decay: float = 4e-5,
+    label_smoothing: float = 0.1,
+    policy_learning_rate: float = 1e-3,
+    objective: Objective | None = None,
+    warmup_steps: int = 0,
+    rest_steps: int = 0,
+    policy_every: int = 5,
+    skip_zero_sampled: bool = True,
+    num_samples: int = 10,
+    baseline: Literal["inclusive_average", "leave_one_out"] = "inclusive_average",
+    reward: SearchLoss | None = None,
+) -> Searcher:
+    """ProxylessNAS (Cai, Zhu and Han, 2019, arXiv 1812.00332), algorithm and defaults of the released code.
+
+    A step trains the weights of one sampled path; what did not run keeps its weights and momentum. In every
+    `policy_every`-th step, after the warm-up, the architecture moves first, on its own batch and without label
+    smoothing:
+
+    * `full_v2`: one path runs, the gates of all others are asked for in the backward pass (equation 4).
+    * `two`: two sampled operations per block, the others keep their probabilities.
+    * `full`: the gradient of `full_v2` with all operations in memory.
+    * `reinforce`: `num_samples` networks, forward only.
+
+    Args:
+      space: usually `jaxnas.spaces.proxyless_space`.
+      mode: see above.
+      learning_rate: of the weights, a float or a schedule of the step.
+      momentum: Nesterov's, of the weights.
+      weight_decay: of the weights, added to their gradient.
+      label_smoothing: in the loss of the weights.
+      policy_learning_rate: of Adam with betas `(0, 0.999)` on the logits. Without the first moment a logit that is not
+        asked about stays where it is.
+      objective: `(loss, logits, paths) -> scalar`, for example `jaxnas.costs.latency.latency_objective(...)`.
+      warmup_steps: in which the architecture does not move, so that paths are drawn almost uniformly.
+      rest_steps: after the warm-up, in which it does not move either; one epoch in the released code.
+      policy_every: how many steps make one step of the architecture.
+      skip_zero_sampled: whether a block whose sampled operation is `zero` learns nothing from that batch, neither from
+        the loss nor from the latency, as in the released code; False follows equation 4. It holds for the three modes
+        with gates. `reinforce`, whose samples all count, skips nothing, in the released code neither.
+      num_samples: of `reinforce`, at least 2.
+      baseline: of `reinforce`. That of the released code is an average of all rewards so far, nearly all of it the mean
+        of the samples themselves: with ten samples the gradient is a tenth too small. `leave_one_out` is unbiased.
+      reward: the loss of `reinforce`, for example `reward_loss(...)`; by default the cross-entropy.
+
+    Returns:
+      The searcher.
+
+    Raises:
+      UserError: another mode, a number of steps below zero, `policy_every` below one, a reward without `reinforce`,
+        too few samples, `skip_zero_sampled` with a space whose operations have no names.
+    """
+    if mode not in ("full_v2", "two", "full", "reinforce"):
+        raise UserError(f"mode must be 'full_v2', 'two', 'full' or 'reinforce', got {mode!r}")
+    if warmup_steps < 0 or rest_steps < 0 or policy_every < 1:
+        raise UserError(
+            "warmup_steps and rest_steps must be at least 0 and policy_every at least 1, "
+            f"got {warmup_steps}, {rest_steps} and {policy_every}"
+        )
+    if reward is not None and mode != "reinforce":
+        raise UserError(f"a reward needs mode='reinforce', got {mode!r}")
+    estimators: dict[str, Callable[[], Estimator]] = {
+        "full_v2": binary_gate,
+        "two": two_path_gate,
+        "full": lambda: pathwise(st_softmax),
+        "reinforce": lambda: reinforce(num_samples=num_samples, baseline=baseline, decay=0.01),
+    }
+    skips = skip_zero_sampled and mode != "reinforce"
+
+    def when(step: jax.Array) -> jax.Array:
+        late = step >= warmup_steps + rest_steps
+        return late & ((step - warmup_steps) % policy_every == policy_every - 1)
+
+    return gradient_search(
+        space,
+        categorical(space.choices),
+        estimators[mode](),
+        skip_unused(sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=None, nesterov=True)),
+        skip_unused(_policy_adam(policy_learning_rate, rescale=mode == "two")),
+        loss=classification_loss(space, label_smoothing=label_smoothing),
+        policy_loss=classification_loss(space) if reward is None else reward,
+        objective=objective,
+        policy_when=when,
+        weight_used=space.used,
+        policy_used=_without_sampled_zero(space) if skips else None,
+        weight_estimator=binary_gate(),
+    )
+
+
+def reward_loss(space: SearchSpace, table: CostTable, target: float, *, exponent: float = 0.1) -> SearchLoss:
+    """`-accuracy * (target / latency)^exponent` of the architecture that ran, to be minimised by `reinforce`.
+
+    Args:
+      space: the space.
+      table: latency in milliseconds, from `jaxnas.costs.latency.latency_cost`.
+      target: target latency `T` in milliseconds.
+      exponent: 0.1 in the released code, 0.07 in MnasNet (arXiv 1807.11626).
+
+    Raises:
+      UserError: a target that is not above zero.
+    """
+    if not target > 0:
+        raise UserError(f"target must be above 0 ms, got {target}")
+    inner = classification_loss(space)
+
+    def loss(paths: Paths, params: Any, batch: Any, key: jax.Array | None = None):
+        _, aux = inner(paths, params, batch, key)
+        latency = cost(table, jax.tree.map(lambda leaf: leaf[..., 0], paths.index))
+        return -aux["accuracy"] * (target / latency) ** exponent, aux
+
+    return loss
+
+
+def _policy_adam(learning_rate: float, *, rescale: bool) -> optax.GradientTransformation:
+    links = [optax.scale_by_adam(b1=0.0, b2=0.999, eps=1e-8), optax.scale_by_learning_rate(learning_rate)]
+    return optax.chain(*links, two_path_rescale()) if rescale else optax.chain(*links)
+
+
+def _without_sampled_zero(space: SearchSpace) -> Callable[[Paths], Tree]:
+    """Which rows of the logits a step may move: those whose sampled operation is not called `zero`.
+
+    The sampled operation is the one that runs in sparse paths, and the one with weight one in dense paths.
+    """
+    names = space.about.operations
+    if names is None:
+        raise UserError("skip_zero_sampled needs a space that names its operations in about.operations")
+
+    def used(paths: Paths) -> Tree:
+        def row(sampled: jax.Array, own: tuple[str, ...]) -> jax.Array:
+            return sampled != own.index("zero") if "zero" in own else jnp.ones(sampled.shape, bool)
+
+        sparse, dense = paths.index, paths.weight
+        sampled = {kind: sparse[kind][:, :1] if sparse else jnp.argmax(dense[kind], -1)[:, None] for kind in dense}
+        return {kind: row(index, names[kind]) for kind, index in sampled.items()}
+
+    return used

@@ -1,0 +1,140 @@
+"""One edge of the small NAS-Bench-201 network: the operation that an index names, on images `[C, H, W, B]`.
+
+`switch` runs that operation alone and is for loops over architectures; under `vmap` it would run all five. `kernel`
+runs one convolution for any of them, whose weights the index selects, and is for `vmap`.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnas.base import Op, Params
+from jaxnas.ops import batch_last, torch_uniform
+from jaxnas.spaces.nasbench201.network import OPERATIONS
+
+__all__ = ["Choice", "edge", "operations"]
+
+Choice = Literal["switch", "kernel"]
+_SIDES = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+
+
+def operations(features: int, reference: int = 0) -> dict[str, Op]:
+    """The five operations as pairs of functions on `[C, H, W, B]`, with `C = features`.
+
+    Args:
+      features: channels of input and output.
+      reference: as in `batch_last.standardised`.
+    """
+    return {name: Op(functools.partial(_init, name, features), _apply(name, reference)) for name in OPERATIONS}
+
+
+def _init(name: str, features: int, key: jax.Array, x: jax.Array) -> Params:
+    del x
+    if name not in _SIDES:
+        return {}
+    side = _SIDES[name]
+    kernel = torch_uniform(side * side * features)(key, (side, side, features, features))
+    return {
+        "kernel": kernel,
+        "norm": {"scale": jnp.ones(features, jnp.float32), "bias": jnp.zeros(features, jnp.float32)},
+    }
+
+
+def _apply(name: str, reference: int):
+    def apply(params, x, *, key=None):
+        del key
+        return _forward(name, reference, params, x)[0]
+
+    return apply
+
+
+def _forward(name: str, reference: int, params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The output and what the backward pass wants to see again, an image in the shape of `x`."""
+    if name == "none":
+        return jnp.zeros_like(x), x
+    if name == "skip_connect":
+        return x, x
+    if name == "avg_pool_3x3":
+        return batch_last.avg_pool(x), x
+    h = batch_last.conv(jax.nn.relu(x), params["kernel"])
+    return batch_last.norm(h, **params["norm"], reference=reference), h
+
+
+def _backward(name: str, reference: int, params: Params, x: jax.Array, seen: jax.Array, g: jax.Array):
+    """Gradients of the operation's parameters and of `x`."""
+    if name == "none":
+        return params, jnp.zeros_like(g)
+    if name == "skip_connect":
+        return params, g
+    if name == "avg_pool_3x3":
+        return params, batch_last.avg_pool_pull(g)
+    to_h, to_scale, to_bias = batch_last.norm_pull(seen, params["norm"]["scale"], g, reference)
+    kernel = batch_last.conv_to_kernel(jax.nn.relu(x), to_h, params["kernel"].shape[0])
+    to_x = jnp.where(x > 0, batch_last.conv_to_input(to_h, params["kernel"]), 0)
+    return {"kernel": kernel, "norm": {"scale": to_scale, "bias": to_bias}}, to_x
+
+
+def edge(choice: Choice, reference: int, index: jax.Array, params: dict[str, Params], x: jax.Array) -> jax.Array:
+    """The operation number `index` on `x`.
+
+    Args:
+      choice: see above.
+      reference: as in `batch_last.standardised`.
+      index: int32 scalar.
+      params: by operation.
+      x: `[C, H, W, B]`.
+    """
+    return (_switch if choice == "switch" else _kernel)(reference, index, params, x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _switch(reference, index, params, x):
+    return _switch_forward(reference, index, params, x)[0]
+
+
+def _switch_forward(reference, index, params, x):
+    branches = [lambda params, x, name=name: _forward(name, reference, params[name], x) for name in OPERATIONS]
+    y, seen = lax.switch(index, branches, params, x)
+    return y, (index, params, x, seen)
+
+
+def _switch_backward(reference, residuals, g):
+    def branch(name):
+        def pull(params, x, seen, g):
+            own, to_x = _backward(name, reference, params[name], x, seen, g)
+            return {**jax.tree.map(jnp.zeros_like, params), name: own}, to_x
+
+        return pull
+
+    index, *rest = residuals
+    return None, *lax.switch(index, [branch(name) for name in OPERATIONS], *rest, g)
+
+
+_switch.defvjp(_switch_forward, _switch_backward)
+
+
+def _kernel(reference, index, params, x):
+    """Nothing, identity, 1x1, 3x3 and pool are one 3x3 convolution; ReLU and normalisation are selected, too."""
+    one, three = params["nor_conv_1x1"], params["nor_conv_3x3"]
+    identity = jnp.eye(x.shape[0], dtype=x.dtype)
+    centre = jnp.zeros((3, 3, 1, 1), x.dtype).at[1, 1].set(1)
+    kernels = {
+        "none": jnp.zeros_like(three["kernel"]),
+        "skip_connect": centre * identity[None, None],
+        "nor_conv_1x1": centre * one["kernel"],
+        "nor_conv_3x3": three["kernel"],
+        "avg_pool_3x3": jnp.broadcast_to(identity[None, None], three["kernel"].shape),
+    }
+    kernel = lax.select_n(index, *(kernels[name] for name in OPERATIONS))
+    convolves = (index == OPERATIONS.index("nor_conv_1x1")) | (index == OPERATIONS.index("nor_conv_3x3"))
+    h = batch_last.conv(jnp.where(convolves, jax.nn.relu(x), x), kernel)
+    learned = jax.tree.map(
+        lambda small, large: jnp.where(index == OPERATIONS.index("nor_conv_1x1"), small, large),
+        one["norm"],
+        three["norm"],
+    )
+    divided = jnp.where(index == OPERATIONS.index("avg_pool_3x3"), h * batch_last.pool_shares(h), h)
+    return jnp.where(convolves, batch_last.norm(h, **learned, reference=reference), divided)

@@ -1,0 +1,42 @@
+"""What every space asks of its settings."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jaxnas.errors import UserError
+
+__all__ = ["at_least_one", "known_operations", "reference_examples"]
+
+
+def at_least_one(config: Any, names: Iterable[str]) -> None:
+    """Refuses a size below one.
+
+    Raises:
+      UserError: that names the attribute.
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+def known_operations(chosen: Sequence[str], accepted: Sequence[str]) -> None:
+    """Refuses candidates that are no choice, or that the space does not have.
+
+    Raises:
+      UserError: fewer than two, one twice, or an unknown one.
+    """
+    if len(chosen) < 2 or len(set(chosen)) < len(chosen):
+        raise UserError(f"operations: need two or more different ones, got {list(chosen)}")
+    for name in chosen:
+        if name not in accepted:
+            raise UserError(f"operations: unknown {name!r}, accepted are {', '.join(accepted)}")
+
+
+def reference_examples(number: int) -> None:
+    """Refuses a number of reference examples, from which a batch takes its statistics, that is below zero.
+
+    Raises:
+      UserError: that names the number.
+    """
+    if number < 0:
+        raise UserError(f"reference must be a number of examples, at least 0, got {number}")

@@ -1,0 +1,91 @@
+"""A whole black-box search as one pure function of a key, on a simulated clock."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.base import Arch, BlackBox
+from jaxnas.errors import UserError
+from jaxnas.tabular.task import Task
+
+__all__ = ["History", "best_at", "incumbents", "simulate"]
+
+
+class History(NamedTuple):
+    """What a search has evaluated, in order.
+
+    Attributes:
+      archs: leaves `[T, E]`.
+      fitness: `[T, M]`, NaN for evaluations that the budget did not cover.
+      clock: `[T]`, the time at which each evaluation was finished, in units of the budget.
+      done: bool `[T]`, whether that was within the budget.
+    """
+
+    archs: Arch
+    fitness: jax.Array
+    clock: jax.Array
+    done: jax.Array
+
+
+def simulate(searcher: BlackBox, task: Task, budget: float) -> Callable[[jax.Array], tuple[Any, History]]:
+    """`(key) -> (state, history)`: a search until its budget is spent, to be jitted, and vmapped over keys.
+
+    Evaluations follow one another on the clock. One that would end after the budget does not count, and nothing does
+    after it: the searcher is told NaN.
+
+    Args:
+      searcher: a black-box search over `task.choices`.
+      task: what is evaluated, and what that costs.
+      budget: in the unit of the task's cost, seconds or a number of evaluations.
+
+    Raises:
+      UserError: a budget that does not cover one evaluation of any architecture.
+    """
+    if not budget >= task.most_expensive:
+        raise UserError(f"budget must cover one evaluation, which costs up to {task.most_expensive:g}, got {budget:g}")
+
+    def run(key: jax.Array) -> tuple[Any, History]:
+        key_init, key_steps = jax.random.split(key)
+        state = searcher.init(key_init)
+        batch = len(jax.tree.leaves(jax.eval_shape(searcher.ask, key, state)[1])[0])
+        steps = math.ceil(math.floor(budget / task.cheapest) / batch)
+
+        def step(carry, number):
+            state, clock = carry
+            key_ask, key_evaluate, key_tell = jax.random.split(jax.random.fold_in(key_steps, number), 3)
+            state, archs = searcher.ask(key_ask, state)
+            fitness, cost = task.evaluate(key_evaluate, archs)
+            ends = clock + jnp.cumsum(cost)
+            done = ends <= budget
+            fitness = jnp.where(done[:, None], fitness, jnp.nan)
+            state, _ = searcher.tell(key_tell, state, archs, fitness)
+            return (state, ends[-1]), History(archs, fitness, ends, done)
+
+        (state, _), history = jax.lax.scan(
+            step, (state, jnp.zeros((), jnp.float32)), jnp.arange(steps, dtype=jnp.int32)
+        )
+        return state, jax.tree.map(lambda leaf: leaf.reshape(steps * batch, *leaf.shape[2:]), history)
+
+    return run
+
+
+def incumbents(history: History) -> jax.Array:
+    """After every evaluation the place of the best one so far, by the first objective: int32 `[T]`, -1 before any."""
+    fitness = history.fitness[:, 0]
+    value = jnp.where(history.done & jnp.isfinite(fitness), fitness, jnp.inf)
+
+    def later(one, other):
+        better = other[0] < one[0]
+        return jnp.where(better, other[0], one[0]), jnp.where(better, other[1], one[1])
+
+    places = jnp.where(jnp.isfinite(value), jnp.arange(len(value), dtype=jnp.int32), -1)
+    return jax.lax.associative_scan(later, (value, places))[1]
+
+
+def best_at(history: History, times: jax.Array) -> jax.Array:
+    """The place of the incumbent at each of `times[G]` on the clock: int32 `[G]`, -1 before the first evaluation."""
+    count = jnp.searchsorted(jnp.where(history.done, history.clock, jnp.inf), times, side="right")
+    return jnp.where(count > 0, incumbents(history)[jnp.maximum(count, 1) - 1], -1)
