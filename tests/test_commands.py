@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxnas.command import answer, check_out
+from jaxnas.errors import UserError
 
 DATA, TABULAR, LATENCY = "jaxnas.data.__main__", "jaxnas.tabular.__main__", "jaxnas.costs.latency.__main__"
 EXPORT, DESCRIBE = "jaxnas.export.__main__", "jaxnas.describe"
@@ -143,8 +144,7 @@ def _raises(error: BaseException):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ValueError("two\nlines"), "error: two lines\n"),
-        (KeyError("no such thing"), "error: no such thing\n"),
+        (UserError("two\nlines"), "error: two lines\n"),
         (OSError(28, "No space left on device"), "error: [Errno 28] No space left on device\n"),
         (OverflowError("int too large"), "error: a number is too large: int too large\n"),
     ],
@@ -156,7 +156,7 @@ def test_an_answer_is_one_line_and_a_mistake_keeps_its_traceback(capsys, monkeyp
     assert answer(_raises(error)) == 2
     assert capsys.readouterr().out == ""
     assert answer(lambda: None) == 0
-    for mistake in (TypeError("a mistake"), RuntimeError("another")):
+    for mistake in (TypeError("a mistake"), RuntimeError("another"), ValueError("a third"), KeyError("a fourth")):
         with pytest.raises(type(mistake)):
             answer(_raises(mistake))
 

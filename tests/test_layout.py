@@ -130,9 +130,9 @@ def test_order_has_no_cycle():
     ("file", "statement", "message"),
     [
         ("base.py", "from jaxnas.ops import conv", "jaxnas/base.py:1: base imports ops"),
-        ("ops/conv.py", "from ..spaces.toy import toy", "jaxnas/ops/_conv.py:1: ops imports spaces"),
-        ("ops/conv.py", "from jaxnas import relaxations", "jaxnas/ops/_conv.py:1: ops imports relaxations"),
-        ("ops/conv.py", "from jaxnas import __version__", "jaxnas/ops/_conv.py:1: ops imports the root"),
+        ("ops/conv.py", "from ..spaces.toy import toy", "jaxnas/ops/conv.py:1: ops imports spaces"),
+        ("ops/conv.py", "from jaxnas import relaxations", "jaxnas/ops/conv.py:1: ops imports relaxations"),
+        ("ops/conv.py", "from jaxnas import __version__", "jaxnas/ops/conv.py:1: ops imports the root"),
         ("spaces/toy.py", "def f():\n    import jaxnas.train", "jaxnas/spaces/toy.py:2: spaces imports train"),
         ("spaces/toy.py", "import jaxnas.data", "jaxnas/spaces/toy.py:1: spaces imports data"),
         ("searchers/darts.py", "import jaxnas.checkpoint", "jaxnas/searchers/darts.py:1: searchers imports checkpoint"),

@@ -76,6 +76,7 @@ def test_exit_codes(capsys):
 SCRIPT = """
     import dataclasses, os, signal, sys, threading, time
     import jax, jax.numpy as jnp
+    from jaxnas.errors import UserError
     from jaxnas.checkpoint import Checkpoints
     from jaxnas.run import Watch, script
 
@@ -116,7 +117,7 @@ SCRIPT = """
 
     def main(run, config):
         if config.search.steps < 1:
-            raise ValueError(f"search.steps is {config.search.steps}, expected at least 1")
+            raise UserError(f"search.steps is {config.search.steps}, expected at least 1")
         watch = Watch(evaluate=evaluate, evaluate_every=25)
         x = run.phase("search", lambda key: jax.random.normal(key, (1000,)), step, config.search.steps, watch=watch)
         best = run.steps("evolution", lambda key: float("inf"), guess, 5)
