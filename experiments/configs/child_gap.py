@@ -3,14 +3,14 @@
 import dataclasses
 
 from experiments.configs.kinds import Count, Few, Names, Rate, Seed, Seeds
-from experiments.configs.parts import DataConfig, NetworkConfig
+from experiments.configs.parts import FASHION_MNIST, DataConfig, NetworkConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Searches of several methods and seeds, at one size."""
 
-    data: DataConfig = DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2)
+    data: DataConfig = FASHION_MNIST
     network: NetworkConfig = NetworkConfig()
     methods: Names = ("snas", "darts", "darts_annealed")
     """Which methods: snas, darts, darts_annealed (the softmax's temperature falls as that of SNAS does)."""

@@ -3,28 +3,16 @@
 import dataclasses
 from typing import Literal
 
-from experiments.configs.kinds import Count, Decay, LastRate, Rate, Seed
-from experiments.configs.parts import DataConfig, NetworkConfig, TrainConfig
+from experiments.configs.kinds import Count, Rate
+from experiments.configs.parts import CELL_PRESETS, CellConfig, CellSearchConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(CellSearchConfig):
     """The search of DARTS; defaults are the paper's code except where a preset is small."""
 
-    epochs: Count = 25
-    """Passes over the examples for the weights."""
     batch_size: Count = 64
     """Examples per step, of each part."""
-    learning_rate: Rate = 0.025
-    """First learning rate of the weights; a cosine by epochs."""
-    last_learning_rate: LastRate = 0.001
-    """Where the cosine ends."""
-    weight_decay: Decay = 3e-4
-    """Of the weights, added to the gradient."""
-    policy_learning_rate: Rate = 3e-4
-    """Adam on the logits."""
-    policy_weight_decay: Decay = 1e-3
-    """Of the logits, added to the gradient."""
     order: Literal["first", "second", "finite_difference"] = "first"
     """First order; or second order exactly (`second`), or by the released finite difference, which is off by a tenth to
     the whole of the gradient because its radius spans kinks of the ReLUs."""
@@ -35,34 +23,18 @@ class SearchConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(CellConfig):
     """A DARTS experiment."""
 
-    data: DataConfig = DataConfig()
-    network: NetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig()
-    retrain: TrainConfig = TrainConfig()
-    seed: Seed = 0
-    """Seed of the whole run."""
 
 
-PRESETS = {
-    "digits": Config(
-        search=SearchConfig(epochs=12, policy_learning_rate=0.04, evaluate_epochs=4),
-        retrain=TrainConfig(epochs=8),
-    ),
-    "fashion-mnist": Config(
-        data=DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2),
-        search=SearchConfig(epochs=20, policy_learning_rate=3e-3),
-        retrain=TrainConfig(epochs=10),
-    ),
-    "cifar10": Config(
-        data=DataConfig("cifar10", crop=4, flip=True),
-        network=NetworkConfig(channels=16, cells=8),
-        search=SearchConfig(epochs=50, order="finite_difference", evaluate_epochs=1),
-        retrain=TrainConfig(epochs=100, learning_rate=0.025),
-    ),
+SEARCHES = {
+    "digits": SearchConfig(epochs=12, policy_learning_rate=0.04, evaluate_epochs=4),
+    "fashion-mnist": SearchConfig(epochs=20, policy_learning_rate=3e-3),
+    "cifar10": SearchConfig(epochs=50, order="finite_difference", evaluate_epochs=1),
 }
+PRESETS = {name: Config(search=search, **CELL_PRESETS[name]) for name, search in SEARCHES.items()}
 """Named configurations.
 
 The learning rate of the logits grows as the number of steps shrinks: the paper has 3e-4 over 19,500 steps.

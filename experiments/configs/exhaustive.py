@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments.configs.kinds import Count, Decay, Few, Rate, Seed, Whole, Width
-from experiments.configs.parts import DataConfig
+from experiments.configs.parts import FASHION_MNIST, DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Config:
 
 PRESETS = {
     "digits": Config(),
-    "fashion-mnist": Config(
-        data=DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2), channels=8
-    ),
+    "fashion-mnist": Config(data=FASHION_MNIST, channels=8),
 }
 """Named configurations.
 

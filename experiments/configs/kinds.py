@@ -22,19 +22,19 @@ Seed = ranged(int, Ge(0), Lt(2**32))
 Share = ranged(float, Predicate(_is_share), doc("a fraction up to 1, or a whole count"))
 Seconds = ranged(float, Ge(0), Le(1e9))
 
-Count = ranged(int, Ge(1), Le(1_000_000))  # of epochs, examples, evaluations
+Count = ranged(int, Ge(1), Le(1_000_000))  # epochs, examples, evaluations
 Whole = ranged(int, Ge(0), Le(1_000_000))
-Few = ranged(int, Ge(1), Le(1_000))  # of networks, or of images at a time
+Few = ranged(int, Ge(1), Le(1_000))  # networks, or images at a time
 FewOrNone = ranged(int, Ge(0), Le(1_000))
-Depth = ranged(int, Ge(1), Le(100))  # of a network
-Nodes = ranged(int, Ge(1), Le(20))  # of a cell
-Width = ranged(int, Ge(1), Le(10_000))  # of a layer, or of an image
+Depth = ranged(int, Ge(1), Le(100))  # cells or blocks of a network; strides and sides of kernels
+Nodes = ranged(int, Ge(1), Le(20))  # inside of a cell
+Width = ranged(int, Ge(1), Le(10_000))  # channels of a layer, or the side of an image
 Pixels = ranged(int, Ge(0), Le(10_000))
 
 Rate = ranged(float, Gt(0), Le(1_000))  # a learning rate or a temperature
-LastRate = ranged(float, Ge(0), Le(1_000))
-Decay = ranged(float, Ge(0), Le(1))
-Factor = ranged(float, Ge(0), Le(1_000_000))  # of a term in a loss
+LastRate = ranged(float, Ge(0), Le(1_000))  # where a schedule ends
+Decay = ranged(float, Ge(0), Le(1))  # the L2 coefficient of weight decay
+Factor = ranged(float, Ge(0), Le(1_000_000))  # the weight of a term in a loss
 Positive = ranged(float, Gt(0), Le(1_000_000_000))
 Fraction = ranged(float, Gt(0), Le(1))
 Probability = ranged(float, Ge(0), Lt(1))

@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments.configs.kinds import Factors, Seed, Seeds
-from experiments.configs.parts import DataConfig, TrainConfig
+from experiments.configs.parts import FASHION_MNIST, DataConfig, TrainConfig
 from experiments.configs.proxyless import PRESETS as PROXYLESS
 from experiments.configs.proxyless import LatencyConfig, NetworkConfig, SearchConfig
 
@@ -12,7 +12,7 @@ from experiments.configs.proxyless import LatencyConfig, NetworkConfig, SearchCo
 class Config:
     """Searches that weigh latency more and more."""
 
-    data: DataConfig = dataclasses.replace(PROXYLESS["fashion-mnist"].data, weights=4000, policy=4000)
+    data: DataConfig = dataclasses.replace(FASHION_MNIST, weights=4000, policy=4000)
     network: NetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig(warmup_epochs=3, epochs=12, policy_every=2, policy_learning_rate=0.05)
     latency: LatencyConfig = LatencyConfig()

@@ -1,17 +1,24 @@
-"""The parts of which the experiments' configurations are made."""
+"""The parts of which the configurations of experiments are made, each written once.
+
+Fields of a dataclass that inherits follow those of its base, and a field that it defines again stays in its place.
+`--help` and `config.yaml` show fields in that order.
+"""
 
 import dataclasses
+from typing import Any
 
 from experiments.configs.kinds import (
     Count,
     Decay,
     Depth,
     FewOrNone,
+    LastRate,
     Names,
     Nodes,
     Pixels,
     Positive,
     Rate,
+    Seed,
     Share,
     Text,
     Width,
@@ -79,3 +86,50 @@ class TrainConfig:
     """Global norm to which the gradient is clipped."""
     random_children: FewOrNone = 4
     """Number of random architectures trained beside the found one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CellSearchConfig:
+    """What the searches of DARTS and SNAS share; defaults are those of the papers' code."""
+
+    epochs: Count = 25
+    """Passes over the examples for the weights."""
+    batch_size: Count = 64
+    """Examples per step."""
+    learning_rate: Rate = 0.025
+    """First learning rate of the weights; a cosine by epochs."""
+    last_learning_rate: LastRate = 0.001
+    """Where the cosine ends."""
+    weight_decay: Decay = 3e-4
+    """Of the weights, added to the gradient."""
+    policy_learning_rate: Rate = 3e-4
+    """Adam on the logits."""
+    policy_weight_decay: Decay = 1e-3
+    """Of the logits, added to the gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CellConfig:
+    """An experiment in a space of cells; a script's own class gives `search` its type and its defaults."""
+
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    search: Any = None
+    retrain: TrainConfig = TrainConfig()
+    seed: Seed = 0
+    """Seed of the whole run."""
+
+
+FASHION_MNIST = DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2)
+CIFAR10 = DataConfig("cifar10", crop=4, flip=True)
+
+CELL_PRESETS: dict[str, dict[str, Any]] = {
+    "digits": {"retrain": TrainConfig(epochs=8)},
+    "fashion-mnist": {"data": FASHION_MNIST, "retrain": TrainConfig(epochs=10)},
+    "cifar10": {
+        "data": CIFAR10,
+        "network": NetworkConfig(channels=16, cells=8),
+        "retrain": TrainConfig(epochs=100, learning_rate=0.025),
+    },
+}
+"""Fields of `CellConfig` besides `search`, by preset: data, the size of the supernet, and the retraining."""

@@ -20,7 +20,8 @@ from experiments.configs.kinds import (
     Width,
     Widths,
 )
-from experiments.configs.parts import DataConfig, TrainConfig
+from experiments.configs.parts import CIFAR10, FASHION_MNIST, DataConfig, TrainConfig
+from jaxnas.spaces.registry import defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,25 +131,26 @@ class Config:
     """Seed of the whole run."""
 
 
-IMAGENET = NetworkConfig((24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1), 32, 2, 16, 1280)
+# The paper's network has the default sizes of the space itself.
+IMAGENET = NetworkConfig(
+    **{field.name: defaults("proxyless")[field.name] for field in dataclasses.fields(NetworkConfig)}
+)
+PARTED_CIFAR10 = dataclasses.replace(CIFAR10, weights=45_000, policy=5_000)
 PRESETS = {
     "digits": Config(
         network=NetworkConfig((8, 16), (2, 2), (1, 2), 8, 1, 8, 32, (3, 5), (3,)),
         search=SearchConfig(warmup_epochs=3, epochs=15, policy_learning_rate=0.05),
         retrain=TrainConfig(epochs=8, random_children=2),
     ),
-    "fashion-mnist": Config(
-        data=DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2),
-        retrain=TrainConfig(epochs=10),
-    ),
+    "fashion-mnist": Config(data=FASHION_MNIST, retrain=TrainConfig(epochs=10)),
     "cifar10": Config(
-        data=DataConfig("cifar10", weights=45_000, policy=5_000, crop=4, flip=True),
+        data=PARTED_CIFAR10,
         network=NetworkConfig((24, 40, 80), (4, 4, 4), (1, 2, 2), 32, 1, 16, 320),
         search=SearchConfig(warmup_epochs=20, epochs=120, policy_learning_rate=6e-3),
         retrain=TrainConfig(epochs=100),
     ),
     "cifar10-tree": Config(
-        data=DataConfig("cifar10", weights=45_000, policy=5_000, crop=4, flip=True),
+        data=PARTED_CIFAR10,
         network=TreeNetworkConfig(),
         search=SearchConfig(warmup_epochs=40, epochs=200, learning_rate=0.1, weight_decay=1e-4, policy_every=1),
         latency=LatencyConfig(form="none"),

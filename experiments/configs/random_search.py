@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from experiments.configs.kinds import Count, Few, Rate, Seed
-from experiments.configs.parts import DataConfig, NetworkConfig, TrainConfig
+from experiments.configs.kinds import Count, Few, Rate
+from experiments.configs.parts import CELL_PRESETS, CellConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,30 +24,18 @@ class SearchConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(CellConfig):
     """A random search."""
 
-    data: DataConfig = DataConfig()
-    network: NetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig()
-    retrain: TrainConfig = TrainConfig()
-    seed: Seed = 0
-    """Seed of the whole run."""
 
 
-PRESETS = {
-    "digits": Config(retrain=TrainConfig(epochs=8)),
-    "fashion-mnist": Config(
-        data=DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2),
-        retrain=TrainConfig(epochs=10),
-    ),
-    "cifar10": Config(
-        data=DataConfig("cifar10", crop=4, flip=True),
-        network=NetworkConfig(channels=16, cells=8),
-        search=SearchConfig(candidates=24, epochs=25, learning_rate=0.025),
-        retrain=TrainConfig(epochs=100, learning_rate=0.025),
-    ),
+SEARCHES = {
+    "digits": SearchConfig(),
+    "fashion-mnist": SearchConfig(),
+    "cifar10": SearchConfig(candidates=24, epochs=25, learning_rate=0.025),
 }
+PRESETS = {name: Config(search=search, **CELL_PRESETS[name]) for name, search in SEARCHES.items()}
 """Named configurations.
 
 digits: eight candidates on scikit-learn's 8x8 digits. `python -m experiments.random_search digits`.

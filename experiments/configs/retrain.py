@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from experiments.configs.kinds import Count, Decay, Factor, Pixels, Probability, Rate, Seed, Text
-from experiments.configs.parts import DataConfig, SizeConfig
+from experiments.configs.parts import CIFAR10, FASHION_MNIST, DataConfig, SizeConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,15 +113,8 @@ SMALL = RecipeConfig(
 
 PRESETS = {
     "digits": Config(recipe=SMALL),
-    "fashion-mnist": Config(
-        data=DataConfig("fashion-mnist", weights=6000, policy=6000, pad_to=32, shrink=2),
-        recipe=dataclasses.replace(SMALL, epochs=10),
-    ),
-    "cifar10": Config(
-        data=DataConfig("cifar10", crop=4, flip=True),
-        network=SizeConfig(channels=36, cells=20),
-        recipe=RecipeConfig(),
-    ),
+    "fashion-mnist": Config(data=FASHION_MNIST, recipe=dataclasses.replace(SMALL, epochs=10)),
+    "cifar10": Config(data=CIFAR10, network=SizeConfig(channels=36, cells=20)),
 }
 """Named configurations. What a preset does not say is that of the space's paper, see `RECIPES`.
 
