@@ -180,7 +180,7 @@ def test_children_are_trained_on_all_examples_with_the_recipe_of_the_configurati
     def called(*args):
         raise Called(args)
 
-    monkeypatch.setattr(random_search, "random_archs", lambda key, space, count: {"e": jnp.full((count, 1), 7)})
+    monkeypatch.setattr(outcome, "random_archs", lambda key, space, count: {"e": jnp.full((count, 1), 7)})
     monkeypatch.setattr(common, "train_children", called)
     with pytest.raises(Called) as found:
         outcome.compare(fake_run(None), setting, {"e": np.array([3])})
