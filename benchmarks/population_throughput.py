@@ -68,7 +68,7 @@ def measure(strategy: str, size: int, args: argparse.Namespace) -> dict[str, Any
         "total": round(3600 * size / total),
         "warm": round(3600 * size / warm),
         "compile_s": round(total - warm, 1),
-        "accuracy": round(float(found.accuracy["test"][:, -1].mean()), 4),
+        "accuracy": round(float(found.score["test"][:, -1].mean()), 4),
     }
 
 

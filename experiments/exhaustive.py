@@ -179,7 +179,7 @@ def make_table(study: Study, found: Population) -> dict[str, np.ndarray]:
     sizes = {"validation": len(images.policy.labels), "test": len(loaded.test.labels)}
     per_device = found.seconds * jax.device_count()
     about = {"config": dataclasses.asdict(config), **environment()}
-    parts = {f"{name}_hits": by_class(plan, hits(found.accuracy[name], size), MISSING) for name, size in sizes.items()}
+    parts = {f"{name}_hits": by_class(plan, hits(found.score[name], size), MISSING) for name, size in sizes.items()}
     counted = {name: costs.cost(table, {"cell": plan.cells}).astype(np.int32) for name, table in exact.items()}
     return {
         "version": np.array(1),
@@ -212,8 +212,8 @@ def main(run: Run, study: Study) -> None:
             "not_finite": int((~found.good).sum()),
             "training_seconds": round(seconds, 1),
             "networks_per_hour": round(3600 * len(found.good) / seconds),
-            "test_accuracy_mean": float(np.nanmean(found.accuracy["test"][:, -1])),
-            "test_accuracy_max": float(np.nanmax(found.accuracy["test"][:, -1])),
+            "test_accuracy_mean": float(np.nanmean(found.score["test"][:, -1])),
+            "test_accuracy_max": float(np.nanmax(found.score["test"][:, -1])),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
     )

@@ -115,7 +115,7 @@ def test_population_recipe():
     parts = [data.Examples(*map(jnp.asarray, part)) for part in zip(IMAGES, LABELS, strict=True)]
     images = data.SearchData(*parts, jnp.array([mean]), jnp.array([std]), num_classes=4, image_shape=(2, 2, 1))
     family = Family(
-        lambda key, x: {"w": jnp.asarray(START, jnp.float32)},
+        lambda key, arch, x: {"w": jnp.asarray(START, jnp.float32)},
         lambda params, arch, x: x.reshape(len(x), -1) @ params["w"],
     )
     found = train_population(
@@ -137,4 +137,4 @@ def test_population_recipe():
         shares[i + 1] = np.mean((held @ params["w"]).argmax(-1) == LABELS[1])
     close(found.params["w"][0], params["w"], 1e-4)
     close(found.loss[0], [np.mean(losses[:2]), np.mean(losses[2:])], 1e-4)
-    close(found.accuracy["validation"][0], [shares[2], shares[5]])
+    close(found.score["validation"][0], [shares[2], shares[5]])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -29,14 +30,15 @@ class Population(NamedTuple):
     """What became of `P` members, as numpy arrays; `J` judgements.
 
     Attributes:
-      accuracy: `[P, J]` by part of the data, NaN after a step that was not finite and for logits that are not.
+      score: by part of the data the mean of `Recipe.score`, by default the accuracy, `[P, J]`; NaN after a step that
+        was not finite, and by default for logits that are not.
       loss: `[P, J]`, mean training loss in nats since the judgement before, NaN after a step that was not finite.
       good: `[P]`, whether every loss, every gradient and all weights and moments were finite.
       seconds: `[P]`, wall time of the call that trained the member, divided by its members; compilation left out.
       params: weights, leaves `[P, ...]`; None unless they were asked for.
     """
 
-    accuracy: dict[str, np.ndarray]
+    score: dict[str, Any]
     loss: np.ndarray
     good: np.ndarray
     seconds: np.ndarray
@@ -49,7 +51,7 @@ class _Entry(NamedTuple):
     name: Any
     seed: Any
     arch: Arch
-    rate: Any
+    rates: Tree
 
 
 def train_population(
@@ -60,7 +62,7 @@ def train_population(
     recipe: Recipe,
     *,
     choices: Tree | None = None,
-    rates: np.ndarray | None = None,
+    rates: Tree = None,
     seeds: np.ndarray | None = None,
     strategy: Strategy = "auto",
     chunk: int | None = None,
@@ -83,7 +85,8 @@ def train_population(
       data: what to learn from and be judged on.
       recipe: how.
       choices: `SearchSpace.choices`, to refuse architectures outside of the space before anything starts.
-      rates: `[P]` learning rates, for a `recipe.tx` that takes one.
+      rates: what `recipe.tx` makes the members' optimisers of: any pytree whose leaves have a leading axis `P`, such as
+        `[P]` learning rates, or a dictionary of several settings. Not given where `recipe.tx` is a transformation.
       seeds: `[P]` whole numbers from 0, to train one architecture several times; 0 if not given.
       strategy: see `jaxnas.population.resolve`.
       chunk: the most members in one call of the program, a multiple of the number of devices; by default 32 for each
@@ -103,6 +106,8 @@ def train_population(
         devices, more memory than a device has; a directory with another population.
     """
     entries = _entries(archs, rates, seeds, choices)
+    if (rates is None) != isinstance(recipe.tx, optax.GradientTransformation):
+        raise UserError("rates are for a recipe.tx that is a function of them, and such a recipe.tx needs rates")
     strategy = resolve(strategy, mesh)
     mesh = (mesh or member_mesh()) if strategy == "shard" else None
     size, devices = len(entries.name), 1 if mesh is None else mesh.size
@@ -113,7 +118,7 @@ def train_population(
 
     def one(entry: _Entry, shared: tuple[jax.Array, PopulationData]) -> Trained:
         own = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(shared[0]), entry.name), entry.seed)
-        trained = train(Member(own, entry.arch, entry.rate), shared[1])
+        trained = train(Member(own, entry.arch, entry.rates), shared[1])
         return trained if keep_params else trained._replace(params=None)
 
     shared = placed((jax.random.key_data(key), data), mesh, split=False)
@@ -198,11 +203,13 @@ def _entries(archs: Arch, rates, seeds, choices) -> _Entry:
         for i in range(size):
             arch_like(choices, jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], archs))
     archs = jax.tree.map(lambda leaf: np.asarray(leaf, np.int32), archs)
-    rates = np.zeros(size, np.float32) if rates is None else np.asarray(rates, np.float32)
+    rates = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), rates)
+    for leaf in jax.tree.leaves(rates):
+        if leaf.shape[:1] != (size,):
+            raise UserError(f"rates must have leaves with a leading axis of {size}, got shape {leaf.shape}")
     seeds = np.zeros(size, np.uint32) if seeds is None else np.asarray(seeds, np.uint32)
-    for name, values in (("rates", rates), ("seeds", seeds)):
-        if values.shape != (size,):
-            raise UserError(f"{name} must have shape ({size},), got {values.shape}")
+    if seeds.shape != (size,):
+        raise UserError(f"seeds must have shape ({size},), got {seeds.shape}")
     leaves = jax.tree.leaves(archs)
     names = [zlib.crc32(b"".join(leaf[i].tobytes() for leaf in leaves)) for i in range(size)]
     return _Entry(np.array(names, np.uint32), seeds, archs, rates)
@@ -215,7 +222,7 @@ def _rows(entries: _Entry, members: np.ndarray) -> _Entry:
 
 def _fingerprint(key: jax.Array, entries: _Entry, data: PopulationData, recipe: Recipe) -> list[int]:
     """Tells one population from another, as far as arrays and numbers do."""
-    crc = 0
+    crc = zlib.crc32(str(jax.tree.structure(entries)).encode())
     for leaf in jax.tree.leaves((jax.random.key_data(key), entries, data)):
         crc = zlib.crc32(np.asarray(leaf).tobytes(), crc)
     return [crc, recipe.steps, recipe.batch_size, *recipe.moments]

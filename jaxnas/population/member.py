@@ -2,17 +2,18 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.base import Arch, Params, SearchSpace, sparse_paths
+from jaxnas.base import Arch, Params, SearchSpace, Tree, sparse_paths
 from jaxnas.dtypes import wide_dtype_of
 from jaxnas.errors import UserError
 from jaxnas.guard import guarded
-from jaxnas.train import accuracy, cross_entropy
+from jaxnas.judge import mean_score
+from jaxnas.train import cross_entropy, hits
 
 __all__ = ["Family", "Member", "PopulationData", "Recipe", "Trained", "family_of", "train_member"]
 
@@ -21,15 +22,15 @@ class Family(NamedTuple):
     """Networks that share one program, the architecture an argument.
 
     Attributes:
-      init: `(key, x[B, ...]) -> params`.
-      apply: `(params, arch, x[B, ...]) -> logits[B, C]`, while training.
+      init: `(key, arch, x[B, ...]) -> params`, the first weights of one member.
+      apply: `(params, arch, x[B, ...]) -> outputs[B, ...]`, while training.
       judge: the same while judging; None for `apply`. With `reference=R` the first `R` images of a batch come from the
         training data, the same for all members and batches, and their logits are dropped: a network that normalises
         with the statistics of those gives each image a judgement of its own.
       reference: `R`.
     """
 
-    init: Callable[[jax.Array, jax.Array], Params]
+    init: Callable[[jax.Array, Arch, jax.Array], Params]
     apply: Callable[[Params, Arch, jax.Array], jax.Array]
     judge: Callable[[Params, Arch, jax.Array], jax.Array] | None = None
     reference: int = 0
@@ -39,21 +40,27 @@ class Recipe(NamedTuple):
     """How every member is trained.
 
     Attributes:
-      tx: an optax transformation, or `(rate) -> transformation` for members with learning rates of their own.
+      tx: an optax transformation, or `(rates) -> transformation` where members differ in their rates: `rates` is one
+        member's part of the pytree that `train_population` is given, for example its learning rate.
       steps: of training.
       batch_size: examples per step; an epoch has `N // batch_size` steps, each example at most once.
       judge_at: numbers of steps after which the member is judged; the last step always is.
       prepare: `(key, images) -> images`, what is done to a batch of images before the network sees it, such as scaling
         and augmentation; the key is None where the member is judged.
       judge_batch: images judged at a time.
+      loss: `(outputs, targets) -> scalar`, what training minimises; by default the mean cross-entropy in nats.
+      score: `(outputs, targets) -> [B]` or a scalar mean over the batch, or a pytree of those, what members are judged
+        by; by default 1 for an image that is classified rightly and 0 for another, whose mean is the accuracy.
     """
 
-    tx: optax.GradientTransformation | Callable[[jax.Array], optax.GradientTransformation]
+    tx: optax.GradientTransformation | Callable[[Tree], optax.GradientTransformation]
     steps: int
     batch_size: int
     judge_at: tuple[int, ...] = ()
     prepare: Callable[[jax.Array | None, jax.Array], jax.Array] | None = None
     judge_batch: int = 500
+    loss: Callable[[Any, jax.Array], jax.Array] = cross_entropy
+    score: Callable[[Any, jax.Array], Any] = hits
 
     @property
     def moments(self) -> tuple[int, ...]:
@@ -74,26 +81,26 @@ class PopulationData(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One network to be: its key, its architecture and its learning rate."""
+    """One network to be: its key, its architecture, and its rates, None where `Recipe.tx` takes none."""
 
     key: jax.Array
     arch: Arch
-    rate: jax.Array
+    rates: Tree
 
 
 class Trained(NamedTuple):
     """What has become of a member; `J` judgements.
 
     Attributes:
-      accuracy: `[J]` by part. It is NaN at every judgement after a step that was not finite, and wherever the member's
-        logits are not finite.
+      score: by part of the data the mean of `Recipe.score`, `[J]`. It is NaN at every judgement after a step that was
+        not finite; the default score is NaN too wherever the member's logits are not finite.
       loss: `[J]`, mean training loss in nats since the judgement before; NaN from the first step that was not finite.
       good: whether every loss, every gradient and all weights and moments were finite. From the first step where one
         was not, a member stands still (`jaxnas.guard`).
       params: its weights.
     """
 
-    accuracy: dict[str, jax.Array]
+    score: dict[str, Any]
     loss: jax.Array
     good: jax.Array
     params: Params
@@ -119,7 +126,9 @@ def family_of(space: SearchSpace, judge: SearchSpace | None = None, *, reference
     def child(space):
         return lambda params, arch, x: space.apply(params, sparse_paths(arch), x)
 
-    return Family(space.init, child(space), None if judge is None else child(judge), reference)
+    return Family(
+        lambda key, arch, x: space.init(key, x), child(space), None if judge is None else child(judge), reference
+    )
 
 
 def train_member(family: Family, recipe: Recipe) -> Callable[[Member, PopulationData], Trained]:
@@ -134,7 +143,7 @@ def train_member(family: Family, recipe: Recipe) -> Callable[[Member, Population
 
     def train(member: Member, data: PopulationData) -> Trained:
         key_init, key_order, key_noise = jax.random.split(member.key, 3)
-        tx = recipe.tx if isinstance(recipe.tx, optax.GradientTransformation) else recipe.tx(member.rate)
+        tx = recipe.tx if isinstance(recipe.tx, optax.GradientTransformation) else recipe.tx(member.rates)
         step = _step(family, recipe, tx, member.arch, data, key_order, key_noise)
 
         def until(carry: tuple[jax.Array, _State], end: jax.Array):
@@ -145,7 +154,7 @@ def train_member(family: Family, recipe: Recipe) -> Callable[[Member, Population
             return (end, state), (judged, state.total / (end - begin).astype(state.total.dtype))
 
         images = _prepared(recipe, None, data.train[0][: recipe.batch_size])
-        params = family.init(key_init, images)
+        params = family.init(key_init, member.arch, images)
         order = jnp.zeros(len(data.train[1]), jnp.int32)
         total = jnp.zeros((), wide_dtype_of(params))
         state = _State(params, tx.init(params), order, total, jnp.array(True))
@@ -188,7 +197,7 @@ def _step(family, recipe, tx, arch, data, key_order, key_noise) -> Callable[[jax
         x = _prepared(recipe, jax.random.fold_in(key_noise, number) if recipe.prepare else None, images[rows])
 
         def loss_fn(params: Params) -> jax.Array:
-            return cross_entropy(family.apply(params, arch, x), labels[rows])
+            return recipe.loss(family.apply(params, arch, x), labels[rows])
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         updates, opt = tx.update(grads, state.opt, state.params)
@@ -201,7 +210,7 @@ def _step(family, recipe, tx, arch, data, key_order, key_noise) -> Callable[[jax
     return step
 
 
-def _judge(family, recipe, arch, state: _State, training: jax.Array, images, labels) -> jax.Array:
+def _judge(family, recipe, arch, state: _State, training: jax.Array, images, labels) -> Tree:
     judge = family.judge or family.apply
     known = training[: family.reference]
 
@@ -209,5 +218,5 @@ def _judge(family, recipe, arch, state: _State, training: jax.Array, images, lab
         seen = _prepared(recipe, None, jnp.concatenate([known, images]) if family.reference else images)
         return judge(state.params, arch, seen)[family.reference :]
 
-    share = accuracy(predict, images, labels, batch_size=recipe.judge_batch)
-    return jnp.where(state.good, share, jnp.nan)
+    mean = mean_score(predict, recipe.score, images, labels, batch_size=recipe.judge_batch)
+    return jax.tree.map(lambda leaf: jnp.where(state.good, leaf, jnp.nan), mean)

@@ -26,13 +26,13 @@ def whole(request):
 def test_members_learn_and_are_judged_when_asked(whole):
     _, found = whole
     assert isinstance(found, Population)
-    assert {name: part.shape for name, part in found.accuracy.items()} == {"validation": (7, 3), "test": (7, 3)}
+    assert {name: part.shape for name, part in found.score.items()} == {"validation": (7, 3), "test": (7, 3)}
     assert found.loss.shape == (7, 3)
     assert found.good.all()
     assert (found.seconds > 0).all()
     assert (found.loss[:, 2] < found.loss[:, 0]).all()
-    assert found.accuracy["test"][:, 2].mean() > 0.8
-    np.testing.assert_allclose(found.accuracy["test"] * 37, np.round(found.accuracy["test"] * 37), atol=1e-4)
+    assert found.score["test"][:, 2].mean() > 0.8
+    np.testing.assert_allclose(found.score["test"] * 37, np.round(found.score["test"] * 37), atol=1e-4)
 
 
 def test_other_slots_and_chunks_give_the_same_bits(whole):
@@ -53,7 +53,7 @@ def test_strategies_agree_to_rounding(whole):
     _, found = whole
     plain = trained(strategy="map", chunk=7)
     chex.assert_trees_all_close(found.params, plain.params, rtol=1e-5, atol=1e-6)
-    apart = np.abs(found.accuracy["test"] - plain.accuracy["test"])
+    apart = np.abs(found.score["test"] - plain.score["test"])
     assert apart.mean() < np.sqrt(0.25 / 37)
 
 
@@ -86,7 +86,7 @@ def test_a_member_is_what_a_plain_loop_trains():
     chex.assert_trees_all_close(params, jax.tree.map(lambda leaf: leaf[i], found.params), rtol=1e-5, atol=1e-6)
     logits = SPACE.apply(params, paths, DATA.parts["test"][0])
     right = np.mean(np.argmax(logits, -1) == DATA.parts["test"][1])
-    np.testing.assert_allclose(found.accuracy["test"][i, 2], right, rtol=1e-6)
+    np.testing.assert_allclose(found.score["test"][i, 2], right, rtol=1e-6)
 
 
 def test_keys_come_from_the_architecture_the_seed_and_the_population():
@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_marks_its_member_alone(strategy):
     rates[2] = 1e38
     found, plain = (trained(strategy=strategy, chunk=4, rates=r) for r in (rates, RATES))
     np.testing.assert_array_equal(found.good, np.arange(7) != 2)
-    assert np.isnan(found.accuracy["test"][2, 2])
+    assert np.isnan(found.score["test"][2, 2])
     others = [0, 1, 3, 4, 5, 6]
     chex.assert_trees_all_equal(rows(without_times(found), others), rows(without_times(plain), others))
     chex.assert_tree_all_finite(found.params)
@@ -134,7 +134,7 @@ def test_weights_that_come_out_infinite_mark_their_member_and_it_stands_still():
     recipe = RECIPE._replace(tx=squared, steps=1, judge_at=())
     found = trained(recipe=recipe, strategy="map", chunk=4, rates=rates)
     np.testing.assert_array_equal(found.good, np.arange(7) != 2)
-    np.testing.assert_array_equal(np.isnan(found.accuracy["test"][:, 0]), np.arange(7) == 2)
+    np.testing.assert_array_equal(np.isnan(found.score["test"][:, 0]), np.arange(7) == 2)
     np.testing.assert_array_equal(np.isnan(found.loss[:, 0]), np.arange(7) == 2)
     chex.assert_tree_all_finite(found.params)
 
@@ -147,7 +147,7 @@ def test_a_member_that_has_gone_bad_never_shows_a_plausible_number_again():
     found = train_population(KEY, FAMILY, ARCHS, data, recipe, rates=RATES, strategy="map", chunk=7, keep_params=True)
     assert not found.good.any()
     assert np.isnan(found.loss).all()
-    assert all(np.isnan(part).all() for part in found.accuracy.values())
+    assert all(np.isnan(part).all() for part in found.score.values())
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
@@ -169,7 +169,7 @@ def test_a_member_whose_logits_are_not_finite_has_no_accuracy():
     spoiled = FAMILY._replace(judge=lambda params, arch, x: FAMILY.apply(params, arch, x) * jnp.inf)
     found = train_population(KEY, spoiled, ARCHS, DATA, RECIPE._replace(steps=2, judge_at=()), rates=RATES, chunk=4)
     assert found.good.all()
-    assert np.isnan(found.accuracy["test"]).all()
+    assert np.isnan(found.score["test"]).all()
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,10 @@ def test_auto_spreads_over_devices_and_a_mesh_is_for_shard_only():
         ({"archs": {"chain": np.array([[0, 3]])}, "rates": None}, r"operations must lie in 0\.\.2, got \[0, 3\]"),
         ({"strategy": "shard", "chunk": 5}, "chunk must be a multiple of 2, the number of devices, got 5"),
         ({"chunk": 0}, "chunk must be a multiple of 2, the number of devices, got 0"),
-        ({"rates": np.zeros(3)}, r"rates must have shape \(7,\), got \(3,\)"),
+        ({"rates": np.zeros(3)}, r"rates must have leaves with a leading axis of 7, got shape \(3,\)"),
         ({"seeds": np.zeros(2)}, r"seeds must have shape \(7,\), got \(2,\)"),
+        ({"rates": None}, "rates are for a recipe.tx that is a function of them"),
+        ({"recipe": RECIPE._replace(tx=optax.sgd(0.1))}, "rates are for a recipe.tx that is a function of them"),
         ({"recipe": RECIPE._replace(steps=0)}, "steps and batch_size must be at least 1, got 0 and 16"),
         ({"recipe": RECIPE._replace(judge_at=(101,))}, r"judge_at must lie in 1\.\.100, got 101"),
         ({"recipe": RECIPE._replace(batch_size=101)}, "batch_size is 101, more than the 100 training examples"),
@@ -264,5 +266,5 @@ def test_images_of_the_training_data_stand_before_those_that_are_judged():
     found = train_population(KEY, family, ARCHS, DATA, RECIPE, rates=RATES, strategy="map", chunk=4)
     assert set(seen) == {(60, 4), (47, 4)}
     plain = trained(strategy="map", chunk=4)
-    apart = np.abs(found.accuracy["test"] - plain.accuracy["test"])  # of two programs: a rounding may turn one over
+    apart = np.abs(found.score["test"] - plain.score["test"])  # of two programs: a rounding may turn one over
     assert apart.mean() < 0.01

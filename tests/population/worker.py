@@ -38,8 +38,8 @@ def main() -> None:
         on_chunk=on_chunk,
     )
     params = {f"params/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(found.params))}
-    accuracy = {f"accuracy/{name}": values for name, values in found.accuracy.items()}
-    np.savez(args.out, good=found.good, loss=found.loss, devices=jax.device_count(), **accuracy, **params)
+    score = {f"score/{name}": values for name, values in found.score.items()}
+    np.savez(args.out, good=found.good, loss=found.loss, devices=jax.device_count(), **score, **params)
 
 
 if __name__ == "__main__":

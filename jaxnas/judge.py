@@ -1,0 +1,116 @@
+"""How good a network is on examples: one program for all architectures of a space, each example judged by itself.
+
+Paths through a supernet, children with weights of their own and stand-alone networks are all judged here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.base import Tree
+from jaxnas.errors import UserError
+from jaxnas.train import cross_entropy, hits
+
+__all__ = ["classification", "judge", "mean_score"]
+
+Score = Callable[[Any, jax.Array], Any]  # (outputs, targets) -> [B], or the scalar mean, or a pytree of those
+
+
+def classification(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    """The score of classifiers: `accuracy`, the share of examples classified rightly, and `loss` in nats.
+
+    Args:
+      logits: one row of `C` logits for each example, `[B, C]`.
+      labels: the right classes as integers, `[B]`.
+    """
+    return {"accuracy": hits(logits, labels), "loss": cross_entropy(logits, labels)}
+
+
+def judge(
+    apply: Callable[[Any, Any, jax.Array], Any],
+    *,
+    reference: jax.Array | None = None,
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+    score: Score = classification,
+    batch_size: int = 256,
+) -> Callable[[Any, Any, jax.Array, jax.Array], Tree]:
+    """A function `(params, paths, inputs, targets) -> metrics` that judges any architecture through one program.
+
+    A supernet normalises with the statistics of its batch. So that an example's verdict does not depend on the examples
+    beside it, the same reference examples stand at the head of every batch, and a space built with `reference=R` takes
+    its statistics from those alone. Without a reference the statistics are those of the judged batch.
+
+    Args:
+      apply: `(params, paths, x) -> outputs`. For a space this is `space.apply`; for a stand-alone network
+        `lambda variables, _, x: network.apply(variables, x)[0]`, whose running averages need no reference examples.
+      reference: the `R` reference inputs, `[R, ...]`, unprepared; their outputs are dropped.
+      prepare: `(inputs) -> inputs`, what is done to a batch before `apply` sees it, such as scaling.
+      score: `(outputs, targets) -> [B]` or a scalar mean over the batch, or a pytree of those.
+      batch_size: how many examples are judged at a time, reference examples not counted.
+
+    Returns:
+      The judge, a pure function: jit it, or lift it with `judge_all`. The metrics have the structure of the score, each
+      a scalar mean over all examples. By default they are `accuracy` and `loss`, NaN where one logit decides nothing.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxnas.judge import judge
+      >>> verdict = jax.jit(judge(lambda params, paths, x: x * params))
+      >>> float(verdict(2.0, None, jnp.eye(4), jnp.array([0, 1, 2, 0]))["accuracy"])
+      0.75
+    """
+
+    def metrics(params: Any, paths: Any, inputs: jax.Array, targets: jax.Array) -> Tree:
+        def predict(x: jax.Array) -> Any:
+            seen = x if reference is None else jnp.concatenate([reference, x])
+            outputs = apply(params, paths, seen if prepare is None else prepare(seen))
+            return outputs if reference is None else jax.tree.map(lambda leaf: leaf[len(reference) :], outputs)
+
+        return mean_score(predict, score, inputs, targets, batch_size=batch_size)
+
+    return metrics
+
+
+def mean_score(
+    predict: Callable[[jax.Array], Any], score: Score, inputs: jax.Array, targets: jax.Array, *, batch_size: int
+) -> Tree:
+    """The mean of `score` over all examples, taken in batches of one size.
+
+    Args:
+      predict: `(inputs[batch_size, ...]) -> outputs` with a leading axis of examples.
+      score: see `judge`. A score that is one scalar for a batch is evaluated example by example, so that it is exact.
+      inputs: `[N, ...]`.
+      targets: `[N, ...]`.
+      batch_size: how many examples are taken at a time; the last batch is filled up with copies that do not count.
+
+    Returns:
+      A pytree of scalars like the score.
+
+    Raises:
+      UserError: another number of inputs than of targets, or what the score refuses.
+    """
+    count = len(targets)
+    if len(inputs) != count:
+        raise UserError(f"targets must be one for each of the {len(inputs)} inputs, got {count}")
+    batch_size = min(batch_size, count)
+    index = jnp.arange(-(-count // batch_size) * batch_size, dtype=jnp.int32).reshape(-1, batch_size)
+
+    def total(rows: jax.Array) -> Tree:
+        scores = _by_example(score, predict(inputs[rows % count]), targets[rows % count])
+        return jax.tree.map(lambda leaf: jnp.sum(jnp.where(rows < count, leaf, 0.0)), scores)
+
+    return jax.tree.map(lambda leaf: jnp.sum(leaf) / count, jax.lax.map(total, index))
+
+
+def _by_example(score: Score, outputs: Any, targets: jax.Array) -> Tree:
+    """The score with a leading axis of examples in every leaf."""
+    scores = score(outputs, targets)
+    if all(jnp.ndim(leaf) for leaf in jax.tree.leaves(scores)):
+        return scores
+
+    def of_one(output: Any, target: jax.Array) -> Tree:
+        return score(*jax.tree.map(lambda leaf: leaf[None], (output, target)))
+
+    return jax.tree.map(lambda leaf, one: leaf if leaf.ndim else one, scores, jax.vmap(of_one)(outputs, targets))
