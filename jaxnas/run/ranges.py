@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import types
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -18,13 +19,12 @@ from jaxnas.errors import UserError
 
 __all__ = ["Option", "check_ranges", "options_of", "ranged"]
 
-_LOWER: dict[type, tuple[str, str, Callable[[Any, Any], bool]]] = {
-    at.Gt: ("(", "gt", lambda value, bound: value > bound),
-    at.Ge: ("[", "ge", lambda value, bound: value >= bound),
-}
-_UPPER: dict[type, tuple[str, str, Callable[[Any, Any], bool]]] = {
-    at.Lt: (")", "lt", lambda value, bound: value < bound),
-    at.Le: ("]", "le", lambda value, bound: value <= bound),
+# Each kind of bound: the attribute that holds it, what it asks for, and the bracket that shows it.
+_BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
+    at.Gt: ("gt", operator.gt, "("),
+    at.Ge: ("ge", operator.ge, "["),
+    at.Lt: ("lt", operator.lt, ")"),
+    at.Le: ("le", operator.le, "]"),
 }
 _KINDS = {int: "a whole number", float: "a number", str: "text"}
 
@@ -33,9 +33,9 @@ class Option(NamedTuple):
     """One field of a configuration as the command line sees it.
 
     Attributes:
-      name: for example `--search.learning-rate`.
-      value: of the field.
-      kind: its type, constraints included.
+      name: the word that sets the field, for example `--search.learning-rate`.
+      value: the value that the field has.
+      kind: the type of the field, constraints included.
     """
 
     name: str
@@ -48,7 +48,16 @@ def ranged(kind: type, *constraints: Any) -> Any:
 
     Args:
       kind: int, float or str.
-      constraints: of `annotated_types`: bounds, `MinLen`, or a `Predicate` with a `doc` that says what it accepts.
+      *constraints: objects of `annotated_types`: bounds, `MinLen`, or a `Predicate` beside a `doc` that says what it
+        accepts.
+
+    Example:
+      >>> import dataclasses
+      >>> from annotated_types import Gt, Le
+      >>> Config = dataclasses.make_dataclass("Config", [("rate", ranged(float, Gt(0), Le(1)))])
+      >>> check_ranges(Config(2.0))
+      Traceback (most recent call last):
+      jaxnas.errors.UserError: --rate is 2.0, expected a number in (0, 1]
     """
     from tyro.constructors import PrimitiveConstructorSpec
 
@@ -64,7 +73,12 @@ def ranged(kind: type, *constraints: Any) -> Any:
 
 
 def options_of(config: Any, prefix: str = "--") -> Iterator[Option]:
-    """Every field of nested dataclasses, in order; the fields of one with the metadata `flat` get no prefix."""
+    """Yields every field of nested dataclasses, in order.
+
+    Args:
+      config: a dataclass instance. The fields of a nested one that has the metadata `flat` get no prefix.
+      prefix: what all names begin with.
+    """
     hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         name, value = prefix + field.name.replace("_", "-"), getattr(config, field.name)
@@ -77,8 +91,11 @@ def options_of(config: Any, prefix: str = "--") -> Iterator[Option]:
 def check_ranges(config: Any) -> None:
     """Refuses a configuration with a value outside of its field's range.
 
+    Args:
+      config: a dataclass instance, as for `options_of`.
+
     Raises:
-      UserError: names the option, the value and what is accepted.
+      UserError: a value is outside; the message names the option, the value and what is accepted.
     """
     for option in options_of(config):
         wrong = _outside(option.value, option.kind)
@@ -93,11 +110,12 @@ def _outside(value: Any, kind: Any) -> tuple[Any, str] | None:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         inner, *constraints = arguments
-        return _outside(value, inner) if _allows(value, constraints) else (value, _expected(inner, constraints))
-    if origin in (Union, types.UnionType):
+        allowed = all(_allows(value, constraint) for constraint in constraints)
+        return _outside(value, inner) if allowed else (value, _expected(inner, constraints))
+    if origin in (Union, types.UnionType):  # None fits the branch of None alone, and nothing else does
         found = [_outside(value, branch) for branch in arguments if (branch is type(None)) == (value is None)]
         return None if None in found or not found else found[0]
-    if origin is tuple and isinstance(value, tuple):
+    if origin is tuple and isinstance(value, tuple):  # the first entry that is outside speaks for all
         kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
         return next(filter(None, map(_outside, value, kinds)), None)
     if origin is Literal:
@@ -107,18 +125,14 @@ def _outside(value: Any, kind: Any) -> tuple[Any, str] | None:
     return None
 
 
-def _allows(value: Any, constraints: list[Any]) -> bool:
-    for constraint in constraints:
-        for symbols in (_LOWER, _UPPER):
-            if type(constraint) in symbols:
-                _, attribute, holds = symbols[type(constraint)]
-                if not holds(value, getattr(constraint, attribute)):  # NaN fails every comparison
-                    return False
-        if isinstance(constraint, at.MinLen) and len(value) < constraint.min_length:
-            return False
-        if isinstance(constraint, at.Predicate) and not constraint.func(value):
-            return False
-    return True
+def _allows(value: Any, constraint: Any) -> bool:
+    """Whether a value keeps one constraint."""
+    if type(constraint) in _BOUNDS:
+        attribute, holds, _ = _BOUNDS[type(constraint)]
+        return holds(value, getattr(constraint, attribute))  # NaN fails every comparison
+    if isinstance(constraint, at.MinLen):
+        return len(value) >= constraint.min_length
+    return not isinstance(constraint, at.Predicate) or constraint.func(value)
 
 
 def _expected(kind: Any, constraints: list[Any]) -> str:
@@ -133,19 +147,21 @@ def _expected(kind: Any, constraints: list[Any]) -> str:
 
 def _interval(constraints: Any) -> str:
     """The bounds as ` in (0, 1]`; nothing without bounds."""
-    below = [(_LOWER[type(c)][0], getattr(c, _LOWER[type(c)][1])) for c in constraints if type(c) in _LOWER]
-    above = [(_UPPER[type(c)][0], getattr(c, _UPPER[type(c)][1])) for c in constraints if type(c) in _UPPER]
-    if not below and not above:
+    symbols = [(*_BOUNDS[type(constraint)], constraint) for constraint in constraints if type(constraint) in _BOUNDS]
+    bounds = {bracket: getattr(constraint, attribute) for attribute, _, bracket, constraint in symbols}
+    if not bounds:
         return ""
-    opening, least = below[0] if below else ("(", -math.inf)
-    closing, most = above[0] if above else (")", math.inf)
-    return f" in {opening}{_number(least)}, {_number(most)}{closing}"
+    # The side without a bound is open and goes to infinity.
+    opening, closing = "[" if "[" in bounds else "(", "]" if "]" in bounds else ")"
+    return f" in {opening}{_number(bounds.get(opening, -math.inf))}, {_number(bounds.get(closing, math.inf))}{closing}"
 
 
 def _number(value: float) -> str:
+    """A bound as Python would read it, `1_000_000` or `0.5`."""
     return f"{value:,}".replace(",", "_") if isinstance(value, int) else f"{value:g}"
 
 
 def _shown(value: Any) -> str:
+    """A value for the line of an error: text as it is, everything cut to 80 characters."""
     text = value if isinstance(value, str) and value else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
