@@ -3,6 +3,7 @@
 `Run` is a work directory with phases, `script` a command line around it; `drive` is the loop below both.
 """
 
+from jaxnas.files import plain, read_json, write_json
 from jaxnas.run._environment import (
     compiler_options,
     cores,
@@ -22,7 +23,6 @@ from jaxnas.run.ranges import Option, check_ranges, options_of, ranged
 from jaxnas.run.records import JsonLines
 from jaxnas.run.runner import Run
 from jaxnas.run.signals import Interrupted, StopSignals
-from jaxnas.run.workdir import plain, read_json, write_json
 from jaxnas.standard_error import say
 
 __all__ = [
