@@ -29,6 +29,7 @@ __all__ = [
     "enable_compilation_cache",
     "environment",
     "is_installed",
+    "memory",
     "split_cpu",
 ]
 
@@ -37,8 +38,12 @@ def environment() -> dict[str, Any]:
     """The entries of `result.json` that say where it was computed.
 
     Returns:
-      `conditions()`, `platform`, `python`, and `commit`: the commit of the checkout that the package lies in, `-dirty`
-      when changed, or None without one.
+      The `conditions()`; `platform`, such as `cpu` or `gpu`; `python`, its version; and `commit`, the commit of the
+      checkout that the package lies in, with `-dirty` behind it where a file has changed, or None outside of one.
+
+    Example:
+      >>> sorted(set(environment()) - set(conditions()))
+      ['commit', 'platform', 'python']
     """
     return {
         **conditions(),
@@ -49,12 +54,12 @@ def environment() -> dict[str, Any]:
 
 
 def conditions() -> dict[str, Any]:
-    """What the last bits of a result depend on, beside what is computed: the same run elsewhere may round otherwise.
+    """What the last bits of a result depend on besides what is computed: the same run elsewhere may round otherwise.
 
     Returns:
-      `device` (its kind, `cpu` or for example `NVIDIA H200`), `devices` (how many), `processor`, `cores` (how many the
-      process may use), `jax`, `jaxlib`, `xla_flags` of the environment, and JAX's settings `x64`, `matmul_precision`
-      and `prng`.
+      `device` (the kind of the device, `cpu` or for example `NVIDIA H200`), `devices` (how many there are), `processor`
+      (its model), `cores` (how many the process may use), `jax` and `jaxlib` (their versions), `xla_flags` (from the
+      environment), and JAX's settings `x64`, `matmul_precision` and `prng`.
     """
     settings: Any = jax.config
     return {
@@ -83,6 +88,8 @@ def _processor() -> str:
 
 
 def _commit(root: Path) -> str | None:
+    """The commit of the checkout whose top is `root`; None where `root` lies in no checkout, or in a larger one."""
+
     def git(*command: str) -> str:
         done = subprocess.run(
             ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, timeout=10
@@ -99,9 +106,11 @@ def _commit(root: Path) -> str | None:
 def compiler_options() -> dict[str, Any] | None:
     """Options for `jax.jit` and `compile` that save time on the default backend.
 
-    On CPU the first of LLVM's optimisation levels compiles a search step in two thirds of the time, and the step then
-    takes as much processor time as with the default one. A level in the environment's XLA_FLAGS is left alone. On
-    other backends there is nothing to set.
+    On a CPU LLVM's optimisation level 1 compiles a search step in two thirds of the time, and the step then takes as
+    much processor time as with the default level. A level that stands in XLA_FLAGS is left alone.
+
+    Returns:
+      The options, or None where there is nothing to set: on other backends, and beside a level of the user's.
     """
     name = "xla_backend_optimization_level"
     return {name: 1} if jax.default_backend() == "cpu" and name not in os.environ.get("XLA_FLAGS", "") else None
@@ -111,10 +120,10 @@ def split_cpu(devices: int | None = None) -> None:
     """Makes several devices of a CPU; without effect where JAX is in use already or another platform is chosen.
 
     Args:
-      devices: how many; by default one for each core that the process may use.
+      devices: number of devices, by default one for each core that the process may use.
     """
     if jax.config.jax_platforms in (None, "", "cpu"):  # type: ignore[attr-defined]
-        with contextlib.suppress(RuntimeError):  # the devices have been made
+        with contextlib.suppress(RuntimeError):  # JAX has made its devices already
             jax.config.update("jax_num_cpu_devices", devices or cores())
 
 
@@ -124,7 +133,7 @@ def is_installed(package: str) -> bool:
 
 
 def memory() -> int | None:
-    """Bytes that a device has in all, None where it does not say."""
+    """The bytes of memory that a device has in all, or None where it does not say."""
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
@@ -135,7 +144,7 @@ def memory() -> int | None:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -143,17 +152,18 @@ def enable_compilation_cache(directory: str | Path | None = None) -> Path | None
     """Keeps compiled programs between runs.
 
     Args:
-      directory: where; by default the environment's JAX_COMPILATION_CACHE_DIR, else `~/.cache/jaxnas/jax-N-cores`
-        with the number of cores that the process may use: what was compiled for one core stays on one.
+      directory: the folder to keep them in; by default the one that JAX_COMPILATION_CACHE_DIR names in the environment,
+        else `~/.cache/jaxnas/jax-N-cores`. `N` is the number of cores that the process may use, since a program that
+        was compiled for one core runs on one core ever after.
 
     Returns:
-      The folder, or None when it cannot be made, or there is no home to make it in: programs are then compiled anew.
+      The folder, or None where it cannot be made: programs are then compiled anew.
     """
     default = f"~/.cache/jaxnas/jax-{cores()}-cores"
     try:
         folder = Path(directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # the latter in a process without a home
+    except (OSError, RuntimeError):  # RuntimeError: the process has no home
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
@@ -172,7 +182,7 @@ def _mend_entries(folder: Path) -> None:
 
     def mend(message: Warning | str, *place: Any, **options: Any) -> None:
         found = _DAMAGED.match(str(message))
-        if found is None:
+        if found is None:  # a warning of something else
             return show(message, *place, **options)
         if not told.is_set():
             told.set()

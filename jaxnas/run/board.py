@@ -15,14 +15,18 @@ from jaxnas.standard_error import say
 
 __all__ = ["TensorBoard"]
 
-FLUSH_SECONDS = 10.0
+FLUSH_SECONDS = 10.0  # between two times that curves reach the disk
 
 
 class TensorBoard:
-    """Scalars as TensorBoard events, one run per phase; does nothing where tensorboardX is missing.
+    """Writes scalars as TensorBoard events, one run of TensorBoard per phase; idle where tensorboardX is missing.
 
-    Events are written here and not by tensorboardX's thread: when that one dies, on a full disk, its queue fills and
-    the search would wait for ever. What goes wrong ends the curves with one line, and never the search.
+    Events are written here and not by tensorboardX's thread: when that thread dies, on a full disk, its queue fills and
+    the search would wait for ever. What goes wrong ends the curves with one line on standard error, and never the
+    search.
+
+    Args:
+      directory: the folder that TensorBoard is pointed at; every phase gets a folder in it.
     """
 
     def __init__(self, directory: Path):
@@ -46,7 +50,7 @@ class TensorBoard:
             self._give_up(error)
 
     def close(self) -> None:
-        """Ends writing."""
+        """Closes the files of all phases."""
         files, self._files = list(self._files.values()), {}
         for file in files:
             try:
@@ -55,6 +59,7 @@ class TensorBoard:
                 self._give_up(error)
 
     def _write(self, phase: str, step: int, numbers: Mapping[str, float]) -> None:
+        """Appends one event with these numbers to the file of the phase."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
@@ -67,6 +72,7 @@ class TensorBoard:
             self._flushed = time.monotonic()
 
     def _give_up(self, error: Exception) -> None:
+        """Ends the curves; only the first error is told."""
         if self._usable:
             say(f"no more curves in {self._directory}: {error}")
         self._usable = False
@@ -74,9 +80,9 @@ class TensorBoard:
 
 
 def _events(directory: Path, step: int) -> Any:
-    """A file of events that hides what former files hold from `step` on."""
+    """Opens a file of events, for whose sake TensorBoard hides what former files hold from `step` on."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # tensorboardX warns of what it itself imports
         import tensorboardX
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -84,7 +90,7 @@ def _events(directory: Path, step: int) -> Any:
     file = tensorboardX.record_writer.RecordWriter(
         str(directory / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}")
     )
-    file.write(Event(wall_time=time.time(), step=step, file_version="brain.Event:2").SerializeToString())
-    started = SessionLog(status=SessionLog.START)
-    file.write(Event(wall_time=time.time(), step=step, session_log=started).SerializeToString())
+    # Every file opens with its version; the start of a session at `step` is what hides the rest of former files.
+    for opening in ({"file_version": "brain.Event:2"}, {"session_log": SessionLog(status=SessionLog.START)}):
+        file.write(Event(wall_time=time.time(), step=step, **opening).SerializeToString())
     return file

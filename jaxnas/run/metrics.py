@@ -14,7 +14,7 @@ Row = dict[str, Any]  # name -> number or nested list of numbers
 
 
 class Writer(Protocol):
-    """A sink of metrics. A writer may also have `close()`."""
+    """A sink of metrics. A writer may also have `close()`, which a run calls at its end."""
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Takes the metrics after `step` steps; `metrics["phase"]` names the phase."""
@@ -25,11 +25,16 @@ def rows_of(infos: Any, count: int) -> list[Row]:
     """Cuts stacked infos into one row per step.
 
     Args:
-      infos: pytree of arrays `[n, ...]` with `n >= count`.
+      infos: pytree of arrays `[n, ...]` with `n >= count`; entries beyond `count` are left out.
       count: number of rows.
 
     Returns:
-      Rows of Python numbers (lists of them for leaves that are not scalars) named by tree path, `grads/norm`.
+      One dictionary per step, from the path of a leaf, `grads/norm`, to a Python number, or to nested lists of numbers
+      for a leaf that is not a scalar.
+
+    Example:
+      >>> rows_of({"loss": jnp.array([2.0, 1.0]), "grads": {"norm": jnp.array([4, 3])}}, 2)
+      [{'grads/norm': 4, 'loss': 2.0}, {'grads/norm': 3, 'loss': 1.0}]
     """
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(infos))
     names = [jax.tree_util.keystr(path, simple=True, separator="/") or "value" for path, _ in leaves]
@@ -38,13 +43,17 @@ def rows_of(infos: Any, count: int) -> list[Row]:
 
 
 def _numbers(array: np.ndarray) -> list[Any]:
-    return array.tolist() if array.dtype.kind in "biuf" else array.astype(np.float32).tolist()  # bfloat16
+    """An array as lists of Python numbers; types that Python does not know, such as bfloat16, go through float32."""
+    return (array if array.dtype.kind in "biuf" else array.astype(np.float32)).tolist()
 
 
 def has_bad_loss(row: Row) -> bool:
     """Whether an entry whose name ends in `loss` is NaN or infinite, or one whose name ends in `nonfinite` is not zero.
 
-    The second says that the step was rejected wherever the cause lay, in a gradient or in the weights that came out.
+    The second says that the step was rejected, wherever the cause lay: in a gradient, or in the weights that came out.
+
+    Args:
+      row: the metrics of one step, from `rows_of`.
     """
     losses = [value for name, value in row.items() if name.endswith("loss")]
     rejected = [value for name, value in row.items() if name.endswith("nonfinite")]

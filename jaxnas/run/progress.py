@@ -15,7 +15,7 @@ __all__ = ["Progress", "Ticker"]
 
 
 def _is_terminal() -> bool:
-    """Whether stderr is a terminal; what has been put in its place may have no `isatty`."""
+    """Whether standard error is a terminal; what has been put in its place may have no `isatty`."""
     try:
         return bool(sys.stderr.isatty())
     except (AttributeError, ValueError):
@@ -23,14 +23,20 @@ def _is_terminal() -> bool:
 
 
 class Progress:
-    """Steps done, rate and time left on stderr, as a context manager.
+    """Shows steps done, rate and time left on standard error, as a context manager.
 
     Args:
-      label: what is going on, for example the name of a phase.
-      total: number of steps.
-      done: steps done before this process started.
-      every: seconds between two lines when stderr is not a terminal.
-      unit: what is counted.
+      label: words for what is going on, for example the name of a phase.
+      total: number of steps in all.
+      done: number of steps done before this process started.
+      every: seconds between two lines where standard error is not a terminal.
+      unit: word for one step, without the `s` of its plural.
+
+    Example:
+      >>> with Progress("search", 10, done=4) as progress:
+      ...     progress.update(3, "loss 0.25")
+      >>> progress.done
+      7
     """
 
     def __init__(self, label: str, total: int, *, done: int = 0, every: float = 10.0, unit: str = "step"):
@@ -58,7 +64,7 @@ class Progress:
         return self._done
 
     def update(self, steps: int, text: str = "") -> None:
-        """Counts `steps` more and shows `text` beside them."""
+        """Counts `steps` more steps and shows `text` beside them."""
         self._done += steps
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -67,9 +73,10 @@ class Progress:
             self._print(text)
 
     def _print(self, text: str) -> None:
+        """Says in one line how far it is; the rate is that of this process."""
         now = time.monotonic()
         rate = (self._done - self._first) / max(now - self._started, 1e-9)
-        left = duration((self._total - self._done) / rate) + " left" if self._done < self._total else "done"
+        left = _duration((self._total - self._done) / rate) + " left" if self._done < self._total else "done"
         parts = [f"{self._label} {self._done}/{self._total}", f"{rate:.3g} {self._unit}s/s", left, text]
         say(", ".join(part for part in parts if part))
         self._printed = now
@@ -78,8 +85,12 @@ class Progress:
 class Ticker:
     """Shows that something without steps is going on, and for how long: `compiling search ... 12 s`.
 
+    Args:
+      label: words for what is going on.
+      every: seconds between two lines where standard error is not a terminal.
+
     Attributes:
-      seconds: how long the block took, once it has ended.
+      seconds: the seconds that the block took, once it has ended.
     """
 
     def __init__(self, label: str, *, every: float = 10.0):
@@ -99,10 +110,11 @@ class Ticker:
         self.seconds = time.monotonic() - self._started
         self._ended.set()
         self._thread.join()
-        if kind is None and self.seconds >= 1.0:
+        if kind is None and self.seconds >= 1.0:  # what took less is not worth a line
             say(f"{self._start_of_line()}{self._label}: {self.seconds:.1f} s")
 
     def _tick(self) -> None:
+        """Rewrites the line of a terminal, or adds one to a log, until the block has ended."""
         while not self._ended.wait(self._interval):
             text = f"{self._start_of_line()}{self._label} ... {time.monotonic() - self._started:.0f} s"
             say(text, end="" if self._tty else "\n")
@@ -111,7 +123,7 @@ class Ticker:
         return "\r\033[K" if self._tty else ""
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """A length of time for people: `42 s`, `3 min 5 s`, `2 h 10 min`."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 1:

@@ -14,15 +14,18 @@ from jaxnas.standard_error import say
 
 __all__ = ["Interrupted", "StopSignals"]
 
-GRACE = 8.0  # seconds between a signal and the end of a process that has not left by itself
+GRACE = 8.0  # seconds, so that a process is gone within ten
 
 
 class Interrupted(BaseException):
     """A run was asked to stop and has saved. Not an `Exception`: code that records failed children lets it pass.
 
+    Args:
+      signum: the number of the signal that asked.
+
     Attributes:
       signal: the signal that asked.
-      exit_code: what a script exits with, 143 after SIGTERM and 130 after Ctrl-C.
+      exit_code: the code that a script exits with, 143 after SIGTERM and 130 after Ctrl-C.
     """
 
     def __init__(self, signum: int):
@@ -37,13 +40,13 @@ class StopSignals:
     Python handles a signal only between two of its instructions, and a compilation or one long step may keep it from
     doing so. A thread therefore hears of the signal by itself, tells the user, and ends a process that has not left the
     context `grace` seconds later, as a scheduler would; what came after the last checkpoint is then done again.
-    Outside the main thread, where Python lets nobody handle signals, the context changes nothing.
+    Outside of the main thread, where Python lets nobody handle signals, the context changes nothing.
 
     Args:
-      grace: seconds to leave in.
+      grace: seconds between a signal and the end of a process that has not left the context.
 
     Attributes:
-      received: the first signal, or None.
+      received: the number of the first signal, or None.
     """
 
     def __init__(self, grace: float = GRACE) -> None:
@@ -54,6 +57,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         self.received = None
         if threading.current_thread() is threading.main_thread():
+            # Python's handler in C writes a signal's number to the bell at once; the thread waits at its other end.
             self._bell, ringing = socket.socketpair()
             self._bell.setblocking(False)
             self._ended = threading.Event()
@@ -80,17 +84,18 @@ class StopSignals:
             raise Interrupted(self.received)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
+        """Remembers the first signal; a Ctrl-C after it leaves at once."""
         if self.received is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = self.received or signum
 
     def _watching(self, ringing: socket.socket) -> None:
-        """Waits for the number of a signal, which Python's own handler in C writes at once."""
+        """Waits for a signal, tells the user, and ends a process that does not leave in time."""
         with ringing:
             stops = {signal.SIGTERM, signal.SIGINT}
             while (heard := ringing.recv(1)) and heard[0] not in stops:
                 pass
-        if not heard:
+        if not heard:  # the context was left without a signal
             return
         name = signal.Signals(heard[0]).name
         say(f"\n{name}: saving, then leaving (Ctrl-C quits at once)")
