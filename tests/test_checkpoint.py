@@ -16,7 +16,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas.checkpoint import CheckpointError, Checkpoints, Damaged, Owner, digest, sealed, unsealed
+from jaxnas.checkpoint import CheckpointError, Checkpoints, Owner, digest
+from jaxnas.files import Damaged, sealed, unsealed
 
 
 class State(NamedTuple):
@@ -163,7 +164,7 @@ def test_refused_and_failed_saves_do_not_hang_the_interpreter(tmp_path):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("ValueError: leaf state['a'] is a str")
+    assert done.stderr.strip().splitlines()[-1].startswith("jaxnas.errors.UserError: leaf state['a'] is a str")
 
 
 def flip(folder: Path) -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each part of the library and the parts right below it. A part may import these, what they may import, and itself.
 BELOW = {
     "errors": (),
+    "files": ("errors",),
     "standard_error": (),
     "command": ("standard_error", "errors"),
     "dtypes": ("errors",),
@@ -33,10 +34,10 @@ BELOW = {
     "train": ("derive", "guard"),
     "judge": ("train",),
     "morphisms": ("judge",),
-    "population": ("morphisms",),
+    "population": ("morphisms", "files"),
     "searchers": ("estimators", "morphisms", "tabular"),
-    "run": ("searchers", "describe"),
-    "checkpoint": ("base", "standard_error"),
+    "run": ("searchers", "describe", "files"),
+    "checkpoint": ("base", "files", "standard_error"),
     "data": ("base", "standard_error"),
     "export": ("describe", "train"),
     "plot": ("describe", "searchers"),

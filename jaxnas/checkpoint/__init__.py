@@ -19,14 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.checkpoint._sealed import Damaged, digest, sealed, unsealed
 from jaxnas.checkpoint.broken import Broken, breaking, first_line, quiet
-from jaxnas.checkpoint.leaves import NOTHING, checksum, decode, encode, is_stored, named_leaves, type_name
+from jaxnas.checkpoint.leaves import NOTHING, checksum, decode, digest, encode, is_stored, named_leaves, type_name
 from jaxnas.checkpoint.owner import Owner, is_writer
 from jaxnas.errors import FileError, UserError
+from jaxnas.files import sealed, unsealed
 from jaxnas.standard_error import say
 
-__all__ = ["CheckpointError", "Checkpoints", "Damaged", "Owner", "digest", "is_writer", "sealed", "unsealed"]
+__all__ = ["CheckpointError", "Checkpoints", "Owner", "digest", "is_writer"]
 
 _STEP = re.compile(r"step_(\d+)")
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnas.checkpoint._sealed import Damaged
+from jaxnas.files import Damaged
 
 __all__ = ["Broken", "breaking", "first_line", "quiet"]
 

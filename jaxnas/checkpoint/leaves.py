@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxnas.errors import UserError
 
-__all__ = ["NOTHING", "checksum", "decode", "encode", "is_stored", "named_leaves", "type_name"]
+__all__ = ["NOTHING", "checksum", "decode", "digest", "encode", "is_stored", "named_leaves", "type_name"]
 
 NOTHING = {"nothing": np.zeros(1, np.uint8)}  # Orbax refuses an item without leaves
 
@@ -103,3 +103,25 @@ def is_stored(record: dict[str, Any]) -> bool:
 def checksum(array: np.ndarray) -> int:
     """CRC-32 of the bytes of an array, in C order."""
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def digest(tree: Any) -> int:
+    """CRC-32 over the leaves of a tree: their paths, types, shapes and bytes.
+
+    Typed keys count with their data, Python numbers and text with their value. Of other objects, and of arrays that
+    are spread over several processes, only the type and the shape count.
+    """
+    lines = (
+        f"{jax.tree_util.keystr(path)} {_described(leaf)}" for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    )
+    return zlib.crc32("\n".join(lines).encode())
+
+
+def _described(leaf: Any) -> str:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return f"{leaf.dtype} {_described(jax.random.key_data(leaf))}"
+    if isinstance(leaf, np.ndarray | np.generic | jax.Array):
+        here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+        known = here and leaf.dtype.kind != "O"
+        return f"{leaf.dtype} {leaf.shape} {checksum(np.asarray(leaf)) if known else None}"
+    return repr(leaf) if isinstance(leaf, bool | int | float | complex | str | bytes) else type(leaf).__name__

@@ -20,12 +20,12 @@ import jax
 from annotated_types import Ge, Le, MinLen
 
 from jaxnas.errors import UserError
+from jaxnas.files import read_json
 from jaxnas.run._environment import enable_compilation_cache, is_installed
 from jaxnas.run.phases import Saving
 from jaxnas.run.ranges import check_ranges, options_of, ranged
 from jaxnas.run.runner import Run
 from jaxnas.run.signals import Interrupted
-from jaxnas.run.workdir import read_json
 from jaxnas.standard_error import say
 
 __all__ = ["Launch", "exit_code", "parse", "script"]

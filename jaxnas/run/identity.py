@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from jaxnas.checkpoint import digest
 from jaxnas.errors import UserError
+from jaxnas.files import differences, read_sealed, refuse, write_sealed, write_text
 from jaxnas.run.settings import read_settings, settings_of, settings_text
-from jaxnas.run.workdir import read_sealed, write_sealed, write_text
 from jaxnas.standard_error import say
 
-__all__ = ["IDENTITY", "STATE", "Identity", "differences", "refuse", "tie"]
+__all__ = ["IDENTITY", "STATE", "Identity", "tie"]
 
 # The version of what a saved state means. It goes up when a step starts to make something else of a state of the same
 # form: checkpoints of before are then refused.
@@ -106,19 +106,3 @@ def _check_config(path: Path, config: Any, *, rebuild: bool) -> None:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{file} is not a configuration of {type(config).__qualname__}: {reason}") from None
     refuse(f"workdir {path}", "configuration", differences(former, settings_of(config)))
-
-
-def refuse(place: str, what: str, changed: list[tuple[str, Any, Any]]) -> None:
-    """Raises ValueError if anything has changed: `place` belongs to another `what`."""
-    if changed:
-        fields = ", ".join(f"{name} is {was!r} there and {now!r} here" for name, was, now in changed)
-        raise UserError(f"{place} belongs to another {what}: {fields}")
-
-
-def differences(one: Any, other: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """The entries in which two nested mappings differ, as `(dotted name, value, other value)`."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        names = [f"{prefix}.{name}" if prefix else name for name in {**one, **other}]
-        pairs = [(one.get(name), other.get(name)) for name in {**one, **other}]
-        return [found for name, pair in zip(names, pairs, strict=True) for found in differences(*pair, name)]
-    return [] if repr(one) == repr(other) else [(prefix or "config", one, other)]

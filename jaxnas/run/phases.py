@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnas.checkpoint import Checkpoints
+from jaxnas.files import differences
 from jaxnas.run._environment import conditions
-from jaxnas.run.identity import differences
 from jaxnas.run.loop import Advance, drive
 from jaxnas.run.metrics import Row, Writer, has_bad_loss
 from jaxnas.run.progress import Progress, Ticker

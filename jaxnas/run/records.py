@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxnas.run.workdir import plain, write_text, writing
+from jaxnas.files import plain, write_text, writing
 from jaxnas.standard_error import say
 
 __all__ = ["Clock", "JsonLines"]

@@ -15,16 +15,27 @@ import jax
 
 from jaxnas.checkpoint import Owner, digest, is_writer
 from jaxnas.errors import FileError, UserError
+from jaxnas.files import (
+    differences,
+    is_full,
+    json_text,
+    make_workdir,
+    plain,
+    read_sealed,
+    reason,
+    refuse,
+    write_json,
+    write_sealed,
+)
 from jaxnas.run._environment import environment
 from jaxnas.run.board import TensorBoard
-from jaxnas.run.identity import Identity, differences, refuse, tie
+from jaxnas.run.identity import Identity, tie
 from jaxnas.run.loop import StepFn, compiled_steps, python_steps
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Phase, Saving, Services, Watch
 from jaxnas.run.records import Clock, JsonLines
 from jaxnas.run.seals import checked_outcome, close_run, outcome, sealed_identity
 from jaxnas.run.signals import StopSignals
-from jaxnas.run.workdir import is_full, json_text, make_workdir, plain, read_sealed, reason, write_json, write_sealed
 from jaxnas.standard_error import say
 
 __all__ = ["Run"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxnas.errors import UserError
+from jaxnas.files import json_text, read_json, read_sealed, write_sealed, write_text
 from jaxnas.run.identity import IDENTITY
-from jaxnas.run.workdir import json_text, read_json, read_sealed, write_sealed, write_text
 from jaxnas.standard_error import say
 
 __all__ = ["Outcome", "checked_outcome", "close_run", "outcome", "sealed_identity"]

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from jaxnas.errors import UserError
-from jaxnas.run.workdir import plain
+from jaxnas.files import plain
 
 __all__ = ["read_settings", "settings_of", "settings_text"]
 

@@ -1,4 +1,4 @@
-"""The files of a work directory: never half-written, and JSON that says when it has been altered."""
+"""Files that are never half-written, and JSON that says when it has been altered."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnas.checkpoint import Damaged, sealed, unsealed
 from jaxnas.errors import FileError, UserError
 
 __all__ = [
+    "Damaged",
+    "differences",
     "is_full",
     "json_text",
     "make_workdir",
@@ -26,11 +28,39 @@ __all__ = [
     "read_json",
     "read_sealed",
     "reason",
+    "refuse",
+    "sealed",
+    "unsealed",
     "write_json",
     "write_sealed",
     "write_text",
     "writing",
 ]
+
+
+class Damaged(Exception):
+    """JSON data whose checksum is missing or wrong."""
+
+
+def sealed(item: Mapping[str, Any]) -> dict[str, Any]:
+    """`item` as JSON reads it back, with its checksum under `crc32`; TypeError or ValueError when it is not JSON."""
+    value = json.loads(json.dumps(dict(item)))
+    return {**value, "crc32": _crc(value)}
+
+
+def unsealed(item: Any) -> dict[str, Any]:
+    """What `sealed` was given; raises `Damaged` when `item` is anything else."""
+    if not isinstance(item, Mapping):
+        raise Damaged("the JSON item is no object")
+    value = {name: entry for name, entry in item.items() if name != "crc32"}
+    if item.get("crc32") != _crc(value):
+        raise Damaged("the JSON item fails its checksum")
+    return value
+
+
+def _crc(value: Any) -> int:
+    """CRC-32 of JSON data, in whatever order its entries stand."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def make_workdir(path: str | Path) -> Path:
@@ -135,3 +165,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def refuse(place: str, what: str, changed: list[tuple[str, Any, Any]]) -> None:
+    """Raises `UserError` if anything has changed: `place` belongs to another `what`."""
+    if changed:
+        fields = ", ".join(f"{name} is {was!r} there and {now!r} here" for name, was, now in changed)
+        raise UserError(f"{place} belongs to another {what}: {fields}")
+
+
+def differences(one: Any, other: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """The entries in which two nested mappings differ, as `(dotted name, value, other value)`."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = [f"{prefix}.{name}" if prefix else name for name in {**one, **other}]
+        pairs = [(one.get(name), other.get(name)) for name in {**one, **other}]
+        return [found for name, pair in zip(names, pairs, strict=True) for found in differences(*pair, name)]
+    return [] if repr(one) == repr(other) else [(prefix or "config", one, other)]
