@@ -275,12 +275,17 @@ class BlackBox(NamedTuple):
       ask: `(key, state) -> (state, archs)`, every leaf of `archs` with a leading axis `P`.
       tell: `(key, state, archs, fitness) -> (state, info)`.
       decode: `(state) -> arch`.
+      origins: `(state) -> origins` reads from the state that `ask` has returned where each of the `P` architectures
+        comes from, for an evaluator that lets children inherit weights: a pytree of arrays with a leading axis `P`,
+        for example the parent's id and the operators applied to it. Ids count all proposals from 0, in order.
+        None for a search that has nothing to say.
     """
 
     init: Callable[[Key], Tree]
     ask: Callable[[Key, Tree], tuple[Tree, Arch]]
     tell: Callable[[Key, Tree, Arch, jax.Array], tuple[Tree, Any]]
     decode: Callable[[Tree], Arch]
+    origins: Callable[[Tree], Tree] | None = None
 
 
 class Relaxation(Protocol):

@@ -14,6 +14,7 @@ from jaxnas.run._environment import (
     split_cpu,
 )
 from jaxnas.run._script import Launch, exit_code, parse, script
+from jaxnas.run._search import Evaluate, History, read_history, search
 from jaxnas.run.board import TensorBoard
 from jaxnas.run.loop import Advance, compiled_steps, drive, python_steps
 from jaxnas.run.metrics import Writer
@@ -27,6 +28,8 @@ from jaxnas.standard_error import say
 
 __all__ = [
     "Advance",
+    "Evaluate",
+    "History",
     "Interrupted",
     "JsonLines",
     "Launch",
@@ -54,9 +57,11 @@ __all__ = [
     "plain",
     "python_steps",
     "ranged",
+    "read_history",
     "read_json",
     "say",
     "script",
+    "search",
     "split_cpu",
     "write_json",
 ]

@@ -5,7 +5,7 @@ from jaxnas.tabular.benchmarks import BENCHMARKS, digits, exhaustive, load, nas_
 from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
 from jaxnas.tabular.files import load_table, save_table
 from jaxnas.tabular.table import Table, floats, from_arrays, lookup, metric_of, missing, sample_run
-from jaxnas.tabular.task import Task, table_task
+from jaxnas.tabular.task import Task, table_task, task_evaluator
 
 __all__ = [
     "BENCHMARKS",
@@ -31,5 +31,6 @@ __all__ = [
     "save_table",
     "simulate",
     "table_task",
+    "task_evaluator",
     "with_metrics",
 ]

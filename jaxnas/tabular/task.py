@@ -5,22 +5,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnas.base import Arch, Tree
 from jaxnas.errors import UserError
 from jaxnas.tabular.table import Table, floats, lookup, metric_of, sample_run
 
-__all__ = ["Task", "table_task"]
+__all__ = ["Task", "table_task", "task_evaluator"]
 
 
 class Task(NamedTuple):
-    """Pure functions, closed over.
+    """Something to search, as pure functions that are closed over.
 
     Attributes:
-      choices: as `SearchSpace.choices`.
+      choices: the decisions, shaped like `SearchSpace.choices`.
       evaluate: `(key, archs) -> (fitness[B, M], cost[B])`, float32, fitness to be minimised.
       cheapest: the least that an evaluation costs, in units of the budget.
-      most_expensive: the most.
+      most_expensive: the most that an evaluation costs, in units of the budget.
     """
 
     choices: Tree
@@ -43,8 +44,13 @@ def table_task(
       single_runs: see one stored run, drawn anew at every evaluation, where the table has `<objective>_runs`.
 
     Raises:
-      UserError: a metric that the table does not have.
-      UserError: no objective; a metric of single runs; costs that are not positive numbers.
+      UserError: a metric that the table does not have; no objective; a metric of single runs; costs that are not
+        positive numbers.
+
+    Example:
+      >>> from jaxnas.tabular import digits
+      >>> table_task(digits(), ("-valid_16", "macs")).most_expensive  # every evaluation costs one
+      1.0
     """
     wanted = (objectives,) if isinstance(objectives, str) else tuple(objectives)
     names = [(name.removeprefix("-"), -1.0 if name.startswith("-") else 1.0) for name in wanted]
@@ -68,6 +74,37 @@ def table_task(
         return fitness, charged
 
     return Task(table.choices, evaluate, cheapest, most_expensive)
+
+
+def task_evaluator(key: jax.Array, task: Task) -> Callable[[np.ndarray, Arch, Tree], jax.Array]:
+    """A task as the evaluator of `jaxnas.run.search`: `(ids, archs, origins) -> fitness[n, M]`.
+
+    Costs are left out: the clock of `search` is that of the wall.
+
+    Args:
+      key: from which every child gets the key `fold_in(key, id)`. It decides which stored run a child sees where the
+        task has single runs; otherwise it is without effect.
+      task: what is evaluated.
+
+    Example:
+      >>> from jaxnas.tabular import digits
+      >>> table = digits()
+      >>> evaluate = task_evaluator(jax.random.key(0), table_task(table, ("-valid_16", "macs")))
+      >>> evaluate(np.arange(2), {"cell": np.array([[3, 3, 3, 3, 3, 3], [0, 0, 0, 0, 0, 0]])}, None).shape
+      (2, 2)
+    """
+
+    @jax.jit
+    def evaluate(ids: np.ndarray, archs: Arch, origins: Tree) -> jax.Array:
+        del origins  # a table does not care
+
+        def one(number: jax.Array, arch: Arch) -> jax.Array:
+            alone = jax.tree.map(lambda leaf: leaf[None], arch)
+            return task.evaluate(jax.random.fold_in(key, number), alone)[0][0]
+
+        return jax.vmap(one)(ids, archs)
+
+    return evaluate
 
 
 def _range(table: Table, cost: str) -> tuple[float, float]:

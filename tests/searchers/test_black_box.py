@@ -19,6 +19,7 @@ import pytest
 from jaxnas.architectures import arch_like
 from jaxnas.base import BlackBox, Tree
 from jaxnas.policies import categorical
+from jaxnas.run import Run, search
 from jaxnas.searchers import (
     BlackBoxInfo,
     local_search,
@@ -27,6 +28,7 @@ from jaxnas.searchers import (
     random_search,
     regularized_evolution,
 )
+from jaxnas.tabular import Task, simulate, task_evaluator
 
 pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
 
@@ -175,6 +177,23 @@ def test_what_is_not_finite_never_wins(row):
     assert not any(bool(jnp.isnan(leaf).any()) for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32)
     decoded = jax.tree.map(lambda leaf: leaf[None], searcher.decode(state))
     assert float(fitness_of(decoded, 1)[0, 0]) == min(told)
+
+
+@EVERY
+def test_the_driver_on_the_host_proposes_and_finds_what_the_traced_one_does(row, tmp_path):
+    def evaluate(key, archs):
+        fitness = fitness_of(archs, row.objectives)
+        return fitness, jnp.ones(len(fitness))
+
+    searcher, _ = programs(row)
+    task, asks = Task(CHOICES, evaluate, 1.0, 1.0), 8
+    with Run(tmp_path, writers=()) as run:
+        key = run.key("search")
+        state, history = search(run, "search", searcher, task_evaluator(key, task), asks)
+    traced_state, traced = jax.jit(simulate(searcher, task, len(history.ids)))(key)
+    chex.assert_trees_all_equal((history.archs, history.fitness.astype(np.float32)), (traced.archs, traced.fitness))
+    chex.assert_trees_all_equal(searcher.decode(state), searcher.decode(traced_state))
+    chex.assert_trees_all_close(state, traced_state, rtol=1e-6, atol=1e-4)
 
 
 @EVERY
