@@ -38,11 +38,11 @@ class Launch(Generic[Config]):
     """What a command line says.
 
     Attributes:
-      config: the preset with the options given.
-      preset: its name.
-      workdir: where the run lives.
+      config: the configuration of the preset, with the options of the command line in it.
+      preset: the name of the preset.
+      workdir: the directory in which the run lives.
       smoke: whether the configuration was made small.
-      checkpoint_seconds: time between checkpoints.
+      checkpoint_seconds: seconds between two checkpoints.
     """
 
     config: Config
@@ -69,21 +69,22 @@ def script(
     traceback for anything else.
 
     Args:
-      main: the experiment.
-      presets: as for `parse`.
-      system: as for `parse`.
+      main: the experiment, `(run, prepared) -> None`.
+      presets: named configurations, instances of frozen dataclasses.
+      system: name of the script, which begins the name of the default work directory.
       prepare: `(config) -> prepared`. It loads and builds all that `main` needs and raises `UserError` for settings
         that cannot work, before the work directory is touched: a corrected command may then use the same one. Without
         it `main` gets the configuration.
-      smoke: as for `parse`.
-      default: as for `parse`.
-      args: as for `parse`.
+      smoke: makes a configuration small, `(config) -> config`; with it there is an option `--smoke`.
+      default: name of the preset for a command line that names none.
+      args: words to read in place of those of the command line.
     """
 
     def body() -> None:
         launch = parse(presets, default, args, system=system, smoke=smoke)
         enable_compilation_cache()
         ready = prepare or (lambda config: config)
+        # A finished run prints its result without loading anything, unless a file of it turns out to be damaged.
         finished = read_json(launch.workdir / "result.json") is not None
         prepared = None if finished else ready(launch.config)
         seed = getattr(launch.config, "seed", 0)
@@ -115,9 +116,13 @@ def _tell_what_is_left_out() -> None:
 
 
 def exit_code(body: Callable[[], object]) -> int:
-    """Calls `body` and turns what comes out of it into an exit code, see `script`.
+    """Calls `body` and turns what comes out of it into an exit code, as `script` describes.
 
     Only a `jaxnas.errors.UserError` is answered in one line. Every other exception is a bug and keeps its traceback.
+
+    Example:
+      >>> exit_code(lambda: None)
+      0
     """
     try:
         body()
@@ -147,15 +152,20 @@ def parse(
 
     Args:
       presets: named configurations, instances of frozen dataclasses.
-      default: the preset when none is named.
-      args: the words, by default those of the command line.
+      default: name of the preset for a command line that names none.
+      args: the words to read, by default those of the command line.
       system: name of the script, for the help text and the default directory `runs/<system>-<preset>-<seed>`.
       smoke: makes a configuration small; with it there is an option `--smoke`. Options still override its choices.
 
     Raises:
       UserError: an unknown preset or option, with a suggestion for a typo; a value that cannot be read, or that lies
         outside of its field's range.
-      SystemExit: after `--help`.
+      SystemExit: the words ask for `--help`, which has been printed.
+
+    Example:
+      >>> from jaxnas.run import Saving
+      >>> parse({"often": Saving(seconds=5.0)}, default="often", args=["--keep", "3"]).config
+      Saving(seconds=5.0, steps=None, keep=3)
     """
     words = list(sys.argv[1:] if args is None else args)
     name = words.pop(0) if words and not words[0].startswith("-") else default
@@ -170,8 +180,8 @@ def parse(
     options = _read(_options(config, smoke is not None), words, f"{system} [PRESET]", text)
     check_ranges(options)
     small = getattr(options, "smoke", False)
-    default_workdir = Path("runs") / _folder(system, name, options.config, small)
-    workdir = default_workdir if options.workdir is None else _usable(options.workdir)
+    folder = f"{system}-{name}-{getattr(options.config, 'seed', 0)}{'-smoke' if small else ''}"
+    workdir = Path("runs") / folder if options.workdir is None else _usable(options.workdir)
     return Launch(options.config, name, workdir, small, options.checkpoint_seconds)
 
 
@@ -184,7 +194,7 @@ def _read(kind: type, words: list[str], prog: str, description: str) -> Any:
         with contextlib.redirect_stderr(refusal):
             return tyro.cli(kind, prog=prog, description=description, args=words, config=config)
     except SystemExit as stop:
-        if not stop.code:
+        if not stop.code:  # after `--help`
             raise
     # The first paragraph in the box says what is wrong; options like the unknown one follow, each with its help.
     lines = [line.strip("│ ") for line in refusal.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
@@ -198,6 +208,7 @@ def _read(kind: type, words: list[str], prog: str, description: str) -> Any:
 
 
 def _usable(workdir: str) -> Path:
+    """The path of a work directory; a name that the system does not take is refused."""
     try:
         path = Path(workdir).expanduser()
         path.exists()
@@ -207,21 +218,17 @@ def _usable(workdir: str) -> Path:
     return path
 
 
-def _folder(system: str, preset: str, config: Any, smoke: bool) -> str:
-    return f"{system}-{preset}-{getattr(config, 'seed', 0)}{'-smoke' if smoke else ''}"
-
-
 def _options(config: Any, with_smoke: bool) -> type:
-    """A dataclass for tyro: the configuration's own fields without a prefix, and the options of every script."""
+    """A dataclass for tyro: the fields of the configuration without a prefix, then the options of every script."""
     import tyro
 
     def field(name: str, kind: Any, default: Any, text: str) -> tuple[str, Any, Any]:
         return name, Annotated[kind, tyro.conf.arg(help=text)], dataclasses.field(default=default)
 
-    own: Any = Annotated[type(config), tyro.conf.arg(name="")]
+    without_prefix: Any = Annotated[type(config), tyro.conf.arg(name="")]
     flat = dataclasses.field(default_factory=lambda: config, metadata={"flat": True})
     folder, seconds = ranged(str, MinLen(1)) | None, ranged(float, Ge(0), Le(1e9))
-    fields: list[tuple[str, Any, Any]] = [("config", own, flat)]
+    fields: list[tuple[str, Any, Any]] = [("config", without_prefix, flat)]
     fields.append(field("workdir", folder, None, "Work directory, runs/<system>-<preset>-<seed> by default."))
     fields.append(field("checkpoint_seconds", seconds, 60.0, "Time between two checkpoints."))
     if with_smoke:

@@ -16,7 +16,7 @@ from jaxnas.standard_error import say
 __all__ = ["IDENTITY", "STATE", "Identity", "tie"]
 
 # The version of what a saved state means. It goes up when a step starts to make something else of a state of the same
-# form: checkpoints of before are then refused.
+# form; checkpoints that were written before are then refused.
 STATE = 1
 
 IDENTITY = "run.json"
@@ -26,8 +26,8 @@ class Identity(NamedTuple):
     """What makes one run.
 
     Attributes:
-      seed: of the run's key.
-      config: dataclass instance, or None.
+      seed: the seed of the run's key.
+      config: the configuration, a dataclass instance, or None for a run without one.
     """
 
     seed: int
@@ -38,7 +38,7 @@ class Identity(NamedTuple):
         return {"seed": int(self.seed), "state": STATE, "config": settings_of(self.config)}
 
     def mark(self) -> dict[str, Any]:
-        """The record, short: what each checkpoint and each kept result of the run carries."""
+        """The record with a checksum for the configuration, which every checkpoint and result of the run carries."""
         record = self.record()
         return {**record, "config": None if self.config is None else digest(record["config"])}
 
@@ -51,33 +51,32 @@ def tie(path: Path, identity: Identity, *, sealed: Mapping[str, Any] | None = No
 
     Args:
       path: the directory.
-      identity: of the run that wants to go on there.
-      sealed: the content of `run.json` that the seal of a finished run holds, for want of the file.
-      write: whether the files may be written; only the owner may.
+      identity: the identity of the run that wants to go on there.
+      sealed: the content of `run.json` that the seal of a finished run holds; used where the file is lost.
+      write: whether the files may be written, which is for the owner of the directory alone.
 
     Raises:
       UserError: the directory belongs to another run.
     """
-    record, kept = identity.record(), read_sealed(path / IDENTITY)
-    former = kept or sealed
-    config = record["config"]
-    same = former is not None and former.get("config") == config
+    record, on_disk = identity.record(), read_sealed(path / IDENTITY)
+    former = on_disk or sealed
+    same = former is not None and former.get("config") == record["config"]
     _check_config(path, identity.config, rebuild=write and same)
     if former is not None:
-        refuse(f"workdir {path}", "configuration", differences(former.get("config"), config))
-        refuse(
-            f"workdir {path}", "run", [found for found in differences(former, record) if found[0] in ("seed", "state")]
-        )
+        # The configuration comes first, since its fields mean the most to a reader.
+        refuse(f"workdir {path}", "configuration", differences(former.get("config"), record["config"]))
+        names = ("seed", "state")
+        refuse(f"workdir {path}", "run", [found for found in differences(former, record) if found[0] in names])
     if not write:
         return
     strangers = _strangers(path) if former is None else former.get("others", [])
     if identity.config is not None:
-        _keep_text(path / "config.yaml", settings_text(identity.config))
-    if kept is None:
+        _write_if_changed(path / "config.yaml", settings_text(identity.config))
+    if on_disk is None:
         write_sealed(path / IDENTITY, {**record, "others": strangers})
 
 
-def _keep_text(file: Path, text: str) -> None:
+def _write_if_changed(file: Path, text: str) -> None:
     """Writes the text, unless the file holds it already."""
     with contextlib.suppress(OSError, ValueError):
         if file.read_text() == text:

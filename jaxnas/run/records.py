@@ -22,13 +22,14 @@ __all__ = ["Clock", "JsonLines"]
 
 
 class _Tally(NamedTuple):
-    """The rows of one phase: the step of the last one, how many, and the checksum of their bytes."""
+    """The rows of one phase: the step of the last one, how many there are, and the checksum of their bytes."""
 
     last: int = 0
     rows: int = 0
     crc32: int = 0
 
     def plus(self, step: int, line: bytes) -> _Tally:
+        """The tally with one more row."""
         return _Tally(step, self.rows + 1, zlib.crc32(line, self.crc32))
 
 
@@ -36,6 +37,9 @@ class JsonLines:
     """A file of records `{"phase": ..., "step": ..., ...}`, one JSON object per line, phase after phase.
 
     Lines that are no such record, and steps that do not come after the one before, are left out when it is opened.
+
+    Args:
+      path: the file, which is made where it is missing.
 
     Attributes:
       order: the phases that this process has begun or passed over, in that order. It is the order of the file, with
@@ -57,21 +61,21 @@ class JsonLines:
             raise
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Appends one record; `metrics` holds the phase."""
+        """Appends one record; `metrics["phase"]` names the phase."""
         phase = metrics["phase"]
         line = json.dumps(plain({"phase": phase, "step": step, **metrics})).encode() + b"\n"
         self._pending.append(line)
         self._count(phase, step, line)
 
     def seal(self, phase: str) -> dict[str, int]:
-        """The number of rows of a phase and their checksum, as JSON data."""
+        """The seal of a phase as JSON data: the number of its rows, and their checksum."""
         _, rows, crc32 = self._tallies.get(phase, _Tally())
         return {"rows": rows, "crc32": crc32}
 
     def holds(self, phase: str, step: int, seal: Mapping[str, Any]) -> bool:
         """Whether the rows of `phase` up to `step` are those that `seal` was made of."""
         tally = self._tallies.get(phase, _Tally())
-        if tally.last > step:
+        if tally.last > step:  # rows follow: the tally of those up to it has to be counted
             tally = _Tally()
             for number, line in self._read().get(phase, []):
                 tally = tally.plus(number, line) if number <= step else tally
@@ -87,10 +91,14 @@ class JsonLines:
             self._arrange(groups)
 
     def flush(self, *, sync: bool = False) -> None:
-        """Hands the records to the system, and with `sync` to the disk; OSError in one line when it is full."""
+        """Hands the records to the system, and with `sync` to the disk.
+
+        Raises:
+          FileError: the disk does not take them, for example because it is full.
+        """
         content, self._pending = memoryview(b"".join(self._pending)), []
         with writing(self._path):
-            while content:
+            while content:  # the system may take a part of it
                 content = content[self._file.write(content) :]
             if sync and self._path.is_file():  # the other processes of a run write to the null device
                 os.fsync(self._file.fileno())
@@ -120,7 +128,7 @@ class JsonLines:
         for row in rows:
             self._count(*row)
         content, found = b"".join(line for *_, line in rows), self._path.read_bytes()
-        if found.startswith(content):
+        if found.startswith(content):  # as after a kill: all that there may be to do is to cut off the end
             with writing(self._path):
                 os.truncate(self._path, len(content)) if found != content else None
         else:
@@ -129,6 +137,7 @@ class JsonLines:
             self._file = self._path.open("ab", buffering=0)
 
     def _count(self, phase: str, step: int, line: bytes) -> None:
+        """Counts a row that stands at the end of the file."""
         self._tallies[phase] = self._tallies.get(phase, _Tally()).plus(step, line)
         if self._blocks[-1:] != [phase]:
             self._blocks.append(phase)
@@ -155,38 +164,47 @@ def _lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
 
 
 class Clock:
-    """Wall-clock time of a run over all its processes, kept in `timing.jsonl`; what a kill cut off is not counted.
+    """Wall-clock time of a run over all its processes, in `timing.jsonl`; what a kill cut off is not counted.
 
-    Times are for people: they are in no seal, and lines that cannot be read are left out with one line on stderr.
+    Times are for people: they are in no seal, and lines that cannot be read are left out, of which one line on standard
+    error tells.
+
+    Args:
+      path: the file; records of earlier processes in it are counted.
     """
 
     def __init__(self, path: Path):
         self._path = path
         read = _lines(path)
-        kept = [(record, line) for record, line in read if all(_is_time(record.get(name)) for name in _TIMES)]
-        content = b"".join(line for _, line in kept)
+        whole = [(record, line) for record, line in read if all(_is_time(record.get(name)) for name in _TIMES)]
+        content = b"".join(line for _, line in whole)
         if path.exists() and path.read_bytes() != content:
             say(f"{path}: lines that cannot be read are left out, and their times with them")
             write_text(path, content.decode())
-        self._seconds, self._compile = (sum(record[name] for record, _ in kept) for name in _TIMES)
+        self._seconds, self._compile = (sum(record[name] for record, _ in whole) for name in _TIMES)
         self._since, self._compiling = time.monotonic(), 0.0
 
     @property
     def seconds(self) -> float:
-        """Seconds in which the run was open."""
+        """The seconds in which the run was open."""
         return self._seconds + time.monotonic() - self._since
 
     @property
     def compile_seconds(self) -> float:
-        """Seconds of those spent in tracing and compiling."""
+        """The part of `seconds` that went into tracing and compiling."""
         return self._compile + self._compiling
 
     def compiled(self, seconds: float) -> None:
-        """Counts a compilation."""
+        """Counts a compilation that took so many seconds."""
         self._compiling += seconds
 
     def record(self, phase: str | None, step: int | None) -> None:
-        """Appends the time since the last record; on a full disk the next record has it too."""
+        """Appends the time since the last record; what a full disk does not take, the next record holds as well.
+
+        Args:
+          phase: the phase that the time went into, or None for the end of the process.
+          step: the number of steps that the phase has done, or None.
+        """
         now = time.monotonic()
         seconds, compiling = now - self._since, self._compiling
         times = {"phase": phase, "step": step, "seconds": seconds, "compile_seconds": compiling}
@@ -203,4 +221,5 @@ _TIMES = ("seconds", "compile_seconds")
 
 
 def _is_time(value: Any) -> bool:
+    """Whether a value from a file can be a number of seconds."""
     return type(value) in (int, float) and math.isfinite(value) and value >= 0

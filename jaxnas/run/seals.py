@@ -1,4 +1,7 @@
-"""The seal of a finished run: what its files were when it ended."""
+"""The seal of a finished run: what its files were when it ended.
+
+No seal covers `timing.jsonl`, since times are for people and cannot be made again; the total stands in `result.json`.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ class Outcome(NamedTuple):
     """What a work directory says of the end of its run.
 
     Attributes:
-      result: the content of `result.json`; None while the run is not finished, or when something is damaged.
-      damage: what is damaged, in words; None when nothing is.
-      phases: the phases that the seal names, whose checkpoints can rebuild what is damaged.
+      result: the content of `result.json`, or None while the run is not finished or where something is damaged.
+      damage: words for what is damaged, or None where nothing is.
+      phases: names of the phases in the seal, from whose checkpoints what is damaged can be made again.
     """
 
     result: dict[str, Any] | None
@@ -35,7 +38,12 @@ class Outcome(NamedTuple):
 def close_run(path: Path, result: Mapping[str, Any], phases: Iterable[str]) -> None:
     """Seals the files of the run and writes `result.json`, which ends it, as the last one.
 
-    Sealed are the files of the directory itself and of `results/`; not those that lay there before the run.
+    Sealed are the files of the directory itself and of `results/`, without those that lay there before the run.
+
+    Args:
+      path: the work directory.
+      result: the content of `result.json`.
+      phases: names of the phases that the run went through.
     """
     record, text = read_sealed(path / IDENTITY), json_text(result)
     outside = {*_OUTSIDE, *(record or {}).get("others", [])}
@@ -48,7 +56,7 @@ def close_run(path: Path, result: Mapping[str, Any], phases: Iterable[str]) -> N
 
 
 def outcome(path: Path) -> Outcome:
-    """Whether the run has ended, and whether all is there that was sealed then."""
+    """Whether the run in a directory has ended, and whether all is there that was sealed then."""
     if not (path / RESULT).exists():
         return Outcome(None, None, [])
     seal = read_sealed(path / SEAL)
@@ -84,7 +92,7 @@ def sealed_identity(path: Path) -> dict[str, Any] | None:
 
 
 def _checksum(path: Path) -> list[int]:
-    """Size in bytes and CRC-32."""
+    """The size of a file in bytes, and its CRC-32."""
     size, crc = 0, 0
     with path.open("rb") as file:
         while piece := file.read(1 << 20):

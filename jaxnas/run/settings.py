@@ -13,7 +13,13 @@ __all__ = ["read_settings", "settings_of", "settings_text"]
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """A dataclass instance as nested dictionaries, lists, numbers and text."""
+    """A dataclass instance as nested dictionaries, lists, numbers and text.
+
+    Example:
+      >>> from jaxnas.run import Saving
+      >>> settings_of({"saving": Saving(steps=100), "widths": (8, 16)})
+      {'saving': {'seconds': 60.0, 'steps': 100, 'keep': 2}, 'widths': [8, 16]}
+    """
     return json.loads(json.dumps(plain(config), default=repr))
 
 
@@ -28,11 +34,11 @@ def read_settings(text: str, config: Any) -> dict[str, Any]:
     """What `settings_text` has written, also with the tags of dataclasses and tuples that earlier versions wrote.
 
     Args:
-      text: YAML.
-      config: dataclass instance; fields that the text leaves out have the defaults of its class.
+      text: the content of a YAML file.
+      config: a dataclass instance; fields that the text leaves out have the defaults of its class.
 
     Raises:
-      UserError: text that is no YAML, or that has a field which the class has not.
+      UserError: the text is no YAML, or has a field which the class has not.
     """
     import yaml
 
@@ -54,6 +60,7 @@ def read_settings(text: str, config: Any) -> dict[str, Any]:
 
 
 def _with_defaults(found: dict[str, Any], config: Any) -> dict[str, Any]:
+    """The fields that were found, and the defaults of those that were not, in nested dataclasses too."""
     whole = dict(found)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
