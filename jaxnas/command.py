@@ -27,8 +27,12 @@ def answer(work: Callable[[], object]) -> int:
     """Does the work of a command; returns 0, or 2 after one line on standard error.
 
     Args:
-      work: raises one of the errors below where its user got something wrong. All others are mistakes of the library
-        and keep their traceback.
+      work: the work. Where its user got something wrong it raises a `UserError`, or one of the errors below that Python
+        itself raises for what a user has said; every other one is a mistake of the library and keeps its traceback.
+
+    Example:
+      >>> answer(lambda: None)
+      0
     """
     try:
         work()
@@ -37,7 +41,7 @@ def answer(work: Callable[[], object]) -> int:
     except (OverflowError, MemoryError) as error:
         return _refuse(f"a number is too large: {error}")
     except RuntimeError as error:
-        if "home directory" not in str(error):  # of `Path.expanduser`
+        if "home directory" not in str(error):  # which `Path.expanduser` says of an unknown `~user`
             raise
         return _refuse(error)
     return 0
@@ -47,11 +51,11 @@ def check_out(path: str | Path) -> None:
     """Makes the folder of a file that is to be written, before the long work of which it is the result.
 
     Args:
-      path: of the file; one that is there will be replaced.
+      path: the path of the file; a file that is there will be replaced.
 
     Raises:
-      UserError: if `path` is empty or a folder, or its folder cannot be written to.
-      OSError: if its folder cannot be made.
+      UserError: `path` is empty or a folder, or its folder cannot be written to.
+      OSError: its folder cannot be made.
     """
     file = Path(path)
     if not os.fspath(path) or file.is_dir():
@@ -62,6 +66,6 @@ def check_out(path: str | Path) -> None:
 
 
 def _refuse(what: object) -> int:
-    """Prints the one line."""
+    """Prints the one line on standard error and returns 2."""
     say(f"error: {' '.join(str(what).split())}")
     return 2

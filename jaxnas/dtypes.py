@@ -19,8 +19,11 @@ __all__ = ["compute_dtype", "in_weight_dtype", "wide_dtype", "wide_dtype_of"]
 def wide_dtype(*dtypes: Any) -> np.dtype:
     """The type of sums, probabilities and weights beside values of `dtypes`: float64 beside float64, float32 otherwise.
 
-    Of one floating type it is `jnp.promote_types(dtype, jnp.float32)`, but works with
+    For one floating type it is `jnp.promote_types(dtype, jnp.float32)`, but it works with
     `jax_numpy_dtype_promotion="strict"` too.
+
+    Args:
+      *dtypes: types, or what numpy takes for one.
 
     Example:
       >>> wide_dtype(jnp.bfloat16).name, wide_dtype(jnp.float64).name
@@ -30,7 +33,12 @@ def wide_dtype(*dtypes: Any) -> np.dtype:
 
 
 def wide_dtype_of(tree: Any) -> np.dtype:
-    """`wide_dtype` of all arrays of a pytree; float32 if there is none."""
+    """The `wide_dtype` of all arrays of a pytree, float32 for a tree without arrays.
+
+    Example:
+      >>> wide_dtype_of({"w": jnp.ones(2, jnp.bfloat16)}).name
+      'float32'
+    """
     return wide_dtype(*(leaf.dtype for leaf in jax.tree.leaves(tree)))
 
 
@@ -43,6 +51,10 @@ def compute_dtype(name: str) -> np.dtype:
 
     Raises:
       UserError: another name, or `"float64"` while JAX is restricted to 32 bits.
+
+    Example:
+      >>> compute_dtype("bfloat16").name
+      'bfloat16'
     """
     if name not in ("float32", "bfloat16", "float64"):
         raise UserError(f"dtype must be 'float32', 'bfloat16' or 'float64', got {name!r}")
@@ -52,10 +64,19 @@ def compute_dtype(name: str) -> np.dtype:
 
 
 def in_weight_dtype(init: Callable[..., Any], compute: Any) -> Callable[..., Any]:
-    """The same `init(key, x) -> params`, whose floating weights have the type `wide_dtype(compute)`.
+    """An `init(key, x) -> params` whose floating weights have the type `wide_dtype(compute)`.
 
     Weights are drawn in float32 whatever `compute` is and then widened, so that a space in float64 starts from the
     very numbers of the same space in float32.
+
+    Args:
+      init: `(key, x) -> params`, which draws its weights in float32.
+      compute: the type in which the space computes.
+
+    Example:
+      >>> init = in_weight_dtype(lambda key, x: {"w": jax.random.normal(key, (2,))}, jnp.bfloat16)
+      >>> init(jax.random.key(0), None)["w"].dtype.name
+      'float32'
     """
     dtype = wide_dtype(compute)
     if dtype == np.float32:

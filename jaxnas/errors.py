@@ -1,7 +1,7 @@
 """The one kind of error that speaks to the person at the keyboard.
 
 What the library raises on purpose is a `UserError`; any other exception that leaves it is a mistake of the library. A
-script can therefore answer the first in one line, and show the traceback of the second.
+script can therefore answer a `UserError` in one line, and show the traceback of everything else.
 """
 
 __all__ = ["FileError", "UserError"]

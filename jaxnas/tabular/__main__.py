@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxnas.command import Parser, answer, check_out
+from jaxnas.standard_error import say
 from jaxnas.tabular.benchmarks import load
 from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
 from jaxnas.tabular.files import save_table
@@ -16,7 +17,7 @@ from jaxnas.tabular.table import Table, floats
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Describes or converts; returns 0, or 2 after one line on standard error."""
+    """Describes or converts a table; returns 0, or 2 after one line on standard error."""
     parser = Parser(prog="python -m jaxnas.tabular", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     describe = commands.add_parser("describe", help="list the metrics of a benchmark")
@@ -30,16 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hardware.add_argument("out", help="the .npz to write")
     hardware.add_argument("--dataset", default="cifar10")
     options = parser.parse_args(arguments)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # of records that disagree, in one line each
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *rest: print(
-            f"warning: {' '.join(str(message).split())}", file=sys.stderr
-        )
+        warnings.showwarning = lambda message, *place: say(f"warning: {' '.join(str(message).split())}")
         return answer(lambda: print(_done(options)))
 
 
 def _done(options: argparse.Namespace) -> str:
-    """Does what was asked for and returns what there is to say of it."""
+    """Does what the command line asks for, and returns what there is to say of it."""
     if options.command == "describe":
         return _described(load(options.benchmark))
     check_out(options.out)
@@ -51,11 +50,10 @@ def _done(options: argparse.Namespace) -> str:
 
 
 def _described(table: Table) -> str:
-    """The shape of the table, and of every metric how many values there are and where they lie."""
+    """The shape of a table, and for every metric how many values there are and where they lie."""
     size = len(next(iter(table.metrics.values())))
-    shapes = {
-        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(table.choices)
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(table.choices)
+    shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
     there = size if table.present is None else int(table.present.sum())
     lines = [f"{table.name}: {there} of {size} architectures, decisions {shapes}"]
     for name, values in sorted(table.metrics.items()):

@@ -20,13 +20,15 @@ from jaxnas.tabular.table import Table, from_arrays
 
 __all__ = ["BENCHMARKS", "CELL", "DATASETS", "digits", "load", "nas_bench_macro", "nasbench201", "with_metrics"]
 
+# The choices of the two spaces: six edges of the cell, and eight blocks of NAS-Bench-Macro.
 CELL = {"cell": jax.ShapeDtypeStruct((len(EDGES), len(OPERATIONS)), jnp.float32)}
 MACRO = {"blocks": jax.ShapeDtypeStruct((8, 3), jnp.float32)}
 DIGITS_SHA256 = "8a271087b25e966b18db6a8629e469ee8ae26ab4951ca83eabc613d0aac2cc8a"
 MISSING = 65535  # in a number of hits: no such run, or one that failed
 
-# Columns of nasbench201.npz by data set; its size in units of the 25,000 images of the training half, as trained and
-# as validated on. ImageNet16-120 has 151,700 training images of 16x16 pixels and 3,000 for validation.
+# By data set the prefix of its columns in nasbench201.npz, and how many images it trains and validates on, in units of
+# the 25,000 of CIFAR-10's training half. ImageNet16-120 has 151,700 training images of 16x16 pixels and 3,000 for
+# validation.
 DATASETS = {
     "cifar10": ("c10", 1.0, 1.0),
     "cifar100": ("c100", 2.0, 0.2),
@@ -37,8 +39,12 @@ DATASETS = {
 def digits() -> Table:
     """Every cell of NAS-Bench-201 in a small network on scikit-learn's digits, trained with this library.
 
-    Metrics: `valid_E`, `test_E` after `E` epochs with their `_runs`, `seconds` of training and judging, `parameters`,
-    `macs`. How it was made: `jaxnas/tabular/data/README.md`.
+    Metrics are `valid_E` and `test_E`, the accuracies after `E` epochs, each with its `_runs`; `seconds`, what training
+    and judging took; `parameters`; and `macs`. `jaxnas/tabular/data/README.md` says how the table was made.
+
+    Example:
+      >>> digits().metrics["test_16"].shape
+      (15625,)
     """
     with resources.as_file(resources.files("jaxnas.tabular") / "data" / "digits.npz") as path:
         return exhaustive(path, name="digits", sha256=DIGITS_SHA256)
@@ -47,11 +53,17 @@ def digits() -> Table:
 def exhaustive(path: str | Path, *, name: str = "exhaustive", sha256: str | None = None) -> Table:
     """A table that `python -m experiments.exhaustive` wrote.
 
+    Args:
+      path: the `.npz` file.
+      name: words for people to know the table by.
+      sha256: the checksum that the file must have, if given.
+
     Raises:
       UserError: a missing, damaged or other file; another checksum; a class without results, more hits than examples.
     """
     needed = {"cells", "class_of", "epochs", "validation_hits", "test_hits", "seconds", "parameters", "macs"}
     arrays = read_npz(path, needed | {"validation_size", "test_size"}, sha256=sha256)
+    # Cells that compute the same function form a class, and one network was trained for all of them.
     classes = arrays["class_of"].astype(np.int64)
     if classes.min() < 0 or classes.max() >= len(arrays["seconds"]):
         raise UserError(f"{path}: class_of names class {classes.max()}, and there are {len(arrays['seconds'])} classes")
@@ -73,16 +85,16 @@ def exhaustive(path: str | Path, *, name: str = "exhaustive", sha256: str | None
 def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: str | None = None) -> Table:
     """NAS-Bench-201, which is NATS-Bench's topology space (Dong and Yang 2020, 2001.00326; 2021, 2009.00437).
 
-    Metrics for each of `cifar10`, `cifar100`, `imagenet16-120`: `<set>_valid_12`, `<set>_test_12`, `<set>_valid_200`,
-    `<set>_test_200`, and `<set>_seconds_12`, what one evaluation of 12 epochs costs; further
-    `cifar10_test_200_runs`, `parameters`, `macs`, `latency/<device>`. Numbers of parameters and multiply-adds are exact
-    counts of this library; one warning says where the file has others, or single runs that do not average to their
-    mean.
+    Metrics of each of `cifar10`, `cifar100` and `imagenet16-120` are `<set>_valid_12`, `<set>_test_12`,
+    `<set>_valid_200`, `<set>_test_200`, and `<set>_seconds_12`, what one evaluation of 12 epochs costs. Further metrics
+    are `cifar10_test_200_runs`, `parameters`, `macs` and `latency/<device>`. Numbers of parameters and multiply-adds
+    are exact counts of this library; one warning says where the file has others, or single runs that do not average to
+    their mean.
 
     Args:
       path: an `.npz` with `ops` and the columns `c10_valid_12`, ..., `train_s_epoch`, `valid_s_pass_est`.
-      latency: an `.npz` with `devices` and `latency_ms[15625, devices]`, rows as in `path`.
-      sha256: of the first file.
+      latency: an `.npz` with `devices` and `latency_ms[15625, devices]`, its rows in the order of those of `path`.
+      sha256: the checksum that the first file must have, if given.
 
     Raises:
       UserError: a missing, damaged or other file, another checksum, holes; latencies of other rows, of a device twice.
@@ -91,6 +103,7 @@ def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: 
     columns = {f"{short}_{part}_{epochs}" for short, *_ in DATASETS.values() for part, epochs in splits}
     needed = columns | {"ops", "train_s_epoch", "valid_s_pass_est", "c10_test_200_runs", "params_m", "flops_m"}
     arrays = read_npz(path, needed, sha256=sha256)
+    # What the file records of sizes is in millions; exact counts take its place.
     archs, runs = {"cell": arrays["ops"]}, arrays["c10_test_200_runs"]
     recorded = {"parameters": 1e6 * arrays["params_m"][:, None], "macs": 1e6 * arrays["flops_m"][:, None]}
     metrics = checked_counts(path, archs, recorded) | {"cifar10_test_200_runs": runs}
@@ -98,6 +111,7 @@ def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: 
     warn_of_disagreements(path, "mean of c10_test_200_runs", archs, mean[:, None], _mean(runs)[:, None], 0.01)
     for name, (short, trained, validated) in DATASETS.items():
         metrics |= {f"{name}_{part}_{epochs}": arrays[f"{short}_{part}_{epochs}"] for part, epochs in splits}
+        # An evaluation is 12 epochs of training and one pass over the validation images.
         cost = 12 * trained * arrays["train_s_epoch"] + validated * arrays["valid_s_pass_est"]
         metrics[f"{name}_seconds_12"] = cost
     if latency is not None:
@@ -106,7 +120,7 @@ def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: 
 
 
 def _latencies(path: str | Path, rows: int) -> dict[str, np.ndarray]:
-    """`latency/<device>` of every architecture, from a file of `devices` and `latency_ms`."""
+    """The metrics `latency/<device>` of all architectures, from a file with `devices` and `latency_ms`."""
     arrays = read_npz(path, {"devices", "latency_ms"})
     devices, latencies = arrays["devices"].tolist(), arrays["latency_ms"]
     if latencies.shape != (rows, len(devices)):
@@ -120,7 +134,12 @@ def _latencies(path: str | Path, rows: int) -> dict[str, np.ndarray]:
 def nas_bench_macro(path: str | Path, *, sha256: str | None = None) -> Table:
     """NAS-Bench-Macro (Su et al. 2021, 2103.11922): eight blocks, three choices each, CIFAR-10.
 
-    Metrics: `test`, `test_runs`, `parameters`, `macs`; it has no validation accuracy, papers search on the test's.
+    Metrics are `test`, `test_runs`, `parameters` and `macs`. There is no validation accuracy: papers search on that of
+    the test.
+
+    Args:
+      path: an `.npz` with `ops`, `c10_test_runs`, `params` and `flops`.
+      sha256: the checksum that the file must have, if given.
 
     Raises:
       UserError: a missing, damaged or other file, another checksum, holes.
@@ -132,10 +151,19 @@ def nas_bench_macro(path: str | Path, *, sha256: str | None = None) -> Table:
 
 
 def with_metrics(table: Table, metrics: dict[str, np.ndarray]) -> Table:
-    """The table with further metrics, `[N]` or `[N, R]` in its own order.
+    """A table with further metrics.
+
+    Args:
+      table: the table, which stays as it is.
+      metrics: arrays by name, `[N]` or `[N, R]`, in the order of the table; they replace metrics of the same name.
 
     Raises:
-      UserError: another length.
+      UserError: an array of another length.
+
+    Example:
+      >>> table = with_metrics(digits(), {"rank": np.arange(15625)})
+      >>> int(table.metrics["rank"][-1])
+      15624
     """
     further = from_arrays(table.choices, metrics, name=table.name, holes=True).metrics
     return table._replace(metrics=table.metrics | further)
@@ -151,9 +179,11 @@ BENCHMARKS: dict[str, Callable[..., Table]] = {
 
 
 def load(name: str) -> Table:
-    """A benchmark by name: `digits`, or `KIND:FILE[,FILE]` with a kind of `BENCHMARKS`.
+    """A benchmark by name.
 
-    `nasbench201:A.npz,B.npz` takes accuracies and latencies; `table:FILE` what `save_table` or the converters wrote.
+    Args:
+      name: `digits`, or `KIND:FILE[,FILE]` with a kind of `BENCHMARKS`: `nasbench201:A.npz,B.npz` takes accuracies and
+        latencies, `table:FILE` takes what `save_table` or the converters wrote.
 
     Raises:
       UserError: an unknown kind, too many or too few files, or what the kind's own function refuses.
@@ -171,7 +201,7 @@ def load(name: str) -> Table:
 
 
 def _mean(runs: np.ndarray) -> np.ndarray:
-    """The mean over the runs that there are; NaN where there is none."""
+    """The mean over the runs that there are, `[A]` of `[A, R]`; NaN where there is none."""
     there = ~np.isnan(runs)
     number = there.sum(1)
     return np.where(number > 0, np.where(there, runs, 0).sum(1) / np.maximum(number, 1), np.nan)

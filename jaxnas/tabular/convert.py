@@ -15,7 +15,8 @@ from jaxnas.tabular.table import Table, from_arrays
 
 __all__ = ["add_hw_nas_bench", "nats_topology"]
 
-# Our name of a number: (data set, evaluation) in the file. CIFAR-10 is validated on half of its training images.
+# Our name of an accuracy: the data set and the evaluation in the file. CIFAR-10 is validated on half of its training
+# images.
 SOURCES = {
     "cifar10_valid": ("cifar10-valid", "x-valid"),
     "cifar10_test": ("cifar10", "ori-test"),
@@ -35,13 +36,14 @@ def nats_topology(directory: str | Path) -> Table:
     which one warning gives the number and the first cell.
 
     Args:
-      directory: with `meta.pickle.pbz2` and `000000.pickle.pbz2`, ...
+      directory: the folder in which `meta.pickle.pbz2` and `000000.pickle.pbz2`, ... lie.
 
     Raises:
       UserError: no such directory or file, a pickle with anything else in it, one of another benchmark or of another
         architecture than its place says, a data set without a result.
     """
     folder = Path(directory).expanduser()
+    # The list of all architectures, then the file of each of them, where it is there.
     names = _plain_entry(read_pickle(folder / "meta.pickle.pbz2"), "meta_archs", folder)
     archs = np.array([parse(OPERATIONS, name)["cell"] for name in names])
     rows: list[dict[str, Any]] = []
@@ -50,11 +52,11 @@ def nats_topology(directory: str | Path) -> Table:
         rows.append(_checked_row(read_pickle(file), file, number, names[number]) if file.exists() else {})
     if not any(rows):
         raise UserError(f"{folder} holds no architecture's file, such as 000000.pickle.pbz2")
-    there = np.array([bool(row) for row in rows])
-    kept = [row for row in rows if row]
-    cells = {"cell": archs[there]}
-    recorded = {name: _column([row.pop(name) for row in kept]) for name in ("parameters", "macs")}
-    metrics = {name: _column([row.get(name) for row in kept]) for name in sorted(set().union(*kept))}
+    cells = {"cell": archs[[bool(row) for row in rows]]}
+    rows = [row for row in rows if row]
+    # One column per metric; the sizes that the files record are only held against the exact ones.
+    recorded = {name: _column([row.pop(name) for row in rows]) for name in ("parameters", "macs")}
+    metrics = {name: _column([row.get(name) for row in rows]) for name in sorted(set().union(*rows))}
     metrics |= checked_counts(folder, cells, recorded)
     return from_arrays(CELL, metrics, archs=cells, name="nats-topology", holes=True)
 
@@ -65,9 +67,9 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
     Latencies in milliseconds become `latency/<device>`, energies in millijoules `energy/<device>`.
 
     Args:
-      table: of NAS-Bench-201's cell.
+      table: a table of NAS-Bench-201's cell.
       path: the official file.
-      dataset: `cifar10`, `cifar100` or `ImageNet16-120`, whose image size the devices saw.
+      dataset: the data set whose size of images the devices saw, `cifar10`, `cifar100` or `ImageNet16-120`.
 
     Raises:
       UserError: a table of another space or one that has such measurements already, an unreadable file, one of another
@@ -86,12 +88,13 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
     known = sorted(set(metrics) & set(table.metrics))
     if known:
         raise UserError(f"{table.name} has {known[0]!r} already, which the measurements in {path} would replace")
+    # The file has an order of its own; a table of its measurements has ours.
     ordered = from_arrays(CELL, metrics, archs={"cell": archs}, name="hw-nas-bench")
     return with_metrics(table, {name: np.asarray(values) for name, values in ordered.metrics.items()})
 
 
 def _checked_row(content: Any, file: Path, number: int, name: str) -> dict[str, Any]:
-    """As `_row`; raises `UserError` for a file that is not laid out like an official one, or not of this cell."""
+    """The `_row` of a file; refuses one that is not laid out like an official one, or is not of this cell."""
     for epochs in ("12", "200"):
         entry = _plain_entry(content, epochs, file)
         for field, wanted in (("arch_index", number), ("arch_str", name)):
@@ -104,7 +107,11 @@ def _checked_row(content: Any, file: Path, number: int, name: str) -> dict[str, 
 
 
 def _row(content: Any, file: Path) -> dict[str, Any]:
-    """The numbers of one architecture: lists of single runs, or one number; lists of all records of the counts."""
+    """The numbers of one architecture.
+
+    Returns:
+      By metric one number or the list of its single runs; under `parameters` and `macs` all that was recorded of them.
+    """
     row: dict[str, Any] = {"parameters": [], "macs": []}
     for epochs in ("12", "200"):
         results = _plain_entry(_plain_entry(content, epochs, file), "all_results", file)
@@ -113,7 +120,7 @@ def _row(content: Any, file: Path) -> dict[str, Any]:
             key = f"{evaluation}@{int(epochs) - 1}"
             row[f"{name}_{epochs}_runs"] = [float(run["eval_acc1es"][key]) for run in runs]
             row[f"{name}_{epochs}"] = float(np.mean(row[f"{name}_{epochs}_runs"]))
-            if epochs == "12" and name.endswith("_valid"):
+            if epochs == "12" and name.endswith("_valid"):  # what one evaluation costs: training, and one validation
                 costs = [sum(run["train_times"].values()) + run["eval_times"][key] for run in runs]
                 row[f"{name.removesuffix('_valid')}_seconds_12"] = float(np.mean(costs))
         for dataset in ("cifar10-valid", "cifar10"):  # the same network; the other data sets have more classes
@@ -143,6 +150,7 @@ def _column(values: list[Any]) -> np.ndarray:
 
 
 def _plain_entry(mapping: Any, name: str, where: Any) -> Any:
+    """The entry of a dictionary; refuses what is no dictionary, or has no such entry."""
     if not isinstance(mapping, dict) or name not in mapping:
         known = ", ".join(map(str, list(mapping)[:10])) if isinstance(mapping, dict) else type(mapping).__name__
         raise UserError(f"{where} has no entry {name!r}, expected the official file; it has {known}")

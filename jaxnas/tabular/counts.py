@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of NAS-Bench-201's networks: exact, with what a file has recorded held against them."""
+"""Exact counts of parameters and multiply-adds of NAS-Bench-201's networks, against which records of files are held."""
 
 import warnings
 from collections.abc import Mapping
@@ -22,7 +22,11 @@ def cell_counts(archs: Arch) -> dict[str, np.ndarray]:
     """The exact counts of the benchmark's CIFAR-10 networks: `{"parameters": [A], "macs": [A]}`, int64.
 
     Args:
-      archs: cells, `{"cell": [A, 6]}`.
+      archs: the cells, `{"cell": [A, 6]}`.
+
+    Example:
+      >>> cell_counts({"cell": [[0, 0, 0, 0, 0, 0]]})["parameters"].tolist()  # no cell computes anything
+      [73306]
     """
     tables = space_tables(nasbench201_space(16, 5, 10), (32, 32, 3))
     archs = {"cell": np.asarray(archs["cell"], np.int64)}
@@ -33,12 +37,12 @@ def checked_counts(where: Any, archs: Arch, recorded: Mapping[str, np.ndarray]) 
     """The exact counts, and for each of the two one warning if recorded ones differ from it.
 
     Args:
-      where: what the warning calls the records, for example a file.
-      archs: cells, `{"cell": [A, 6]}`.
-      recorded: under `parameters` and `macs` what was recorded of each cell, `[A, R]`; NaN where nothing was.
+      where: words for the records in the warning, for example the name of a file.
+      archs: the cells, `{"cell": [A, 6]}`.
+      recorded: what was recorded of each cell under `parameters` and `macs`, `[A, R]`; NaN where nothing was.
 
     Returns:
-      As `cell_counts`.
+      What `cell_counts` returns.
     """
     exact = cell_counts(archs)
     for name, values in recorded.items():
@@ -54,12 +58,12 @@ def warn_of_disagreements(
     """Warns in one line, if there is a need: how many records differ, and which cell is the first of them.
 
     Args:
-      where: what the warning calls the records.
-      what: of what they are records.
-      archs: cells, `{"cell": [A, 6]}`.
-      recorded: `[A, R]`, NaN where nothing was recorded.
-      expected: `[A, R]`, what they should be.
-      tolerance: how far they may be apart.
+      where: words for the place of the records in the warning, for example the name of a file.
+      what: words for what was recorded.
+      archs: the cells, `{"cell": [A, 6]}`.
+      recorded: the records, `[A, R]`, NaN where nothing was recorded.
+      expected: the values that they should have, `[A, R]`.
+      tolerance: how far the two may be apart, a number or an array that broadcasts against them.
     """
     apart = np.abs(recorded - expected) > tolerance  # never where nothing was recorded, which is NaN
     if not apart.any():

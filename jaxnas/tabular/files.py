@@ -25,8 +25,22 @@ def save_table(path: str | Path, table: Table) -> str:
     The file holds `format`, `name`, `choices` (JSON, `{leaf: [E, K]}`), `present` where there are holes, and every
     metric as `metric/<name>`, in the order of counting, the last decision fastest.
 
+    Args:
+      path: the `.npz` file to write; its folder is made where it is missing.
+      table: the table, whose choices are a dictionary.
+
     Raises:
       UserError: choices that are not a dictionary of leaves.
+
+    Example:
+      >>> import tempfile
+      >>> choices = {"op": jax.ShapeDtypeStruct((1, 3), jnp.float32)}
+      >>> table = from_arrays(choices, {"accuracy": np.array([0.5, 0.75, 0.6])}, name="mine")
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     checksum = save_table(f"{folder}/mine.npz", table)
+      ...     same = load_table(f"{folder}/mine.npz", sha256=checksum)
+      >>> same.name, float(same.metrics["accuracy"][1])
+      ('mine', 0.75)
     """
     if not isinstance(table.choices, dict) or not jax.tree_util.all_leaves(table.choices.values()):
         raise UserError(f"{table.name}: choices must be a dictionary of leaves to be written, got {table.choices}")
@@ -44,8 +58,8 @@ def load_table(path: str | Path, *, sha256: str | None = None) -> Table:
     """Reads what `save_table` wrote.
 
     Args:
-      path: the file.
-      sha256: what its checksum must be.
+      path: the `.npz` file.
+      sha256: the checksum that the file must have, if given.
 
     Raises:
       UserError: a missing, damaged or other file; another checksum.
@@ -69,9 +83,9 @@ def read_npz(path: str | Path, needed: set[str], *, sha256: str | None = None) -
     """All arrays of an `.npz`; pickled ones are refused.
 
     Args:
-      path: the file.
-      needed: names that must be there.
-      sha256: what its checksum must be.
+      path: the `.npz` file.
+      needed: names of arrays that must be there.
+      sha256: the checksum that the file must have, if given.
 
     Raises:
       UserError: a missing or damaged file, a missing array, another checksum.

@@ -12,7 +12,8 @@ from jaxnas.errors import UserError
 
 __all__ = ["read_pickle"]
 
-SCALAR = np.float64(0).__reduce__()[0]  # what rebuilds a numpy scalar
+# The functions by which a pickle rebuilds a number and an array of numpy, and all that a file may ask for by name.
+SCALAR = np.float64(0).__reduce__()[0]
 ARRAY = np.zeros(0).__reduce__()[0]
 ALLOWED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
@@ -24,17 +25,20 @@ ALLOWED = {
 
 
 class _Plain(pickle.Unpickler):
-    """Knows dictionaries, lists, numbers, text and numpy's numbers and arrays of numbers."""
+    """An unpickler that knows dictionaries, lists, numbers, text and numpy's numbers and arrays of numbers."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuses every name that is not on the list, instead of importing it."""
+        """What a name of the list stands for; any other one is refused instead of imported."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
         return ALLOWED[module, name]
 
 
 def read_pickle(path: str | Path) -> Any:
-    """The content of a pickle, also one compressed by bz2.
+    """The content of a pickle, also of one that bz2 has compressed.
+
+    Args:
+      path: the file.
 
     Raises:
       UserError: a missing or damaged file, or one that holds anything but plain containers and numbers.
@@ -43,7 +47,7 @@ def read_pickle(path: str | Path) -> Any:
     if not file.is_file():
         raise UserError(f"there is no file {file}")
     with file.open("rb") as raw:
-        compressed = raw.read(3) == b"BZh"
+        compressed = raw.read(3) == b"BZh"  # how every file of bz2 begins
     try:
         with bz2.open(file) if compressed else file.open("rb") as stream:
             return _Plain(stream).load()

@@ -1,4 +1,7 @@
-"""A benchmark as arrays on the device: what is known of every architecture of a space, looked up inside `jit`."""
+"""A benchmark as arrays on the device: what is known of every architecture of a space, looked up inside `jit`.
+
+Architectures are numbered in the order of counting, the last decision fastest (`jaxnas.architectures.decisions`).
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,19 +16,19 @@ from jaxnas.errors import UserError
 
 __all__ = ["Table", "floats", "from_arrays", "lookup", "metric_of", "missing", "sample_run"]
 
-LARGEST = 2**24  # architectures in a table
+LARGEST = 2**24  # architectures in a table; a metric of so many takes 64 MB
 
 
 class Table(NamedTuple):
     """What is known of each of `N` architectures, in the order of counting (`Decisions.number`).
 
     Attributes:
-      choices: as `SearchSpace.choices`.
-      metrics: by name `[N]`, or `[N, R]` for `R` single runs. What was given as integers, such as a number of
+      choices: the choices of the space, as in `SearchSpace.choices`.
+      metrics: arrays by name, `[N]`, or `[N, R]` for `R` single runs. What was given as integers, such as a number of
         parameters, is int32 and exact (int64 where it is too large for that); all else is float32. Where nothing is
         known stands `missing(dtype)`.
-      name: for people.
-      present: bool `[N]`, or None when every architecture is there.
+      name: words for people to know the table by.
+      present: bool `[N]`, whether an architecture is in the table, or None where all of them are.
     """
 
     choices: Tree
@@ -45,12 +48,13 @@ def from_arrays(
     """A table from anyone's arrays.
 
     Args:
-      choices: pytree of `jax.ShapeDtypeStruct((E, K), float32)`.
-      metrics: by name one value, or one row of single runs, per architecture: `[A]` or `[A, R]`. Integers are kept
-        exactly, other numbers as float32.
-      archs: leaves `[A, E]`, which architecture each entry belongs to; by default all of them in the order of counting.
-      name: for people.
-      holes: allow architectures without an entry, whose metrics are NaN, and metrics that are NaN.
+      choices: pytree of `jax.ShapeDtypeStruct((E, K), float32)`, the choices of the space.
+      metrics: arrays by name, with one value or one row of single runs per architecture: `[A]` or `[A, R]`. Integers
+        stay exact, other numbers become float32.
+      archs: the architecture that each entry belongs to, leaves `[A, E]`; by default all of the space, in the order of
+        counting.
+      name: words for people to know the table by.
+      holes: whether architectures may be missing, whose metrics are then NaN, and metrics may be NaN.
 
     Raises:
       UserError: lengths that do not fit, an architecture outside of the space, twice in the table or, unless `holes`,
@@ -63,6 +67,7 @@ def from_arrays(
       >>> float(lookup(table, "accuracy", {"op": jnp.array([1])}))
       0.699999988079071
     """
+    # Every entry gets its place in the order of counting.
     flat = decisions(choices)
     if flat.size > LARGEST:
         raise UserError(f"{name}: {flat.size:.3g} architectures are too many for a table, at most {LARGEST}")
@@ -75,13 +80,19 @@ def from_arrays(
     present[places] = True
     if not holes:
         _check_whole(name, flat, present, metrics)
+    # Values in the types of a table, at their places; what nothing is known of is `missing`.
     stored = {metric: _stored(f"{name}: {metric}", values) for metric, values in metrics.items()}
     filled = {metric: jnp.asarray(_filled(flat.size, places, values)) for metric, values in stored.items()}
     return Table(choices, filled, name, None if present.all() else jnp.asarray(present))
 
 
 def missing(dtype: Any) -> Any:
-    """What stands in a metric where nothing is known: NaN, or the least number of an integer type."""
+    """What stands in a metric where nothing is known: NaN, or the least number of an integer type.
+
+    Example:
+      >>> int(missing(np.int32)), float(missing(np.float32))
+      (-2147483648, nan)
+    """
     dtype = np.dtype(dtype)
     return dtype.type(np.iinfo(dtype).min if np.issubdtype(dtype, np.integer) else np.nan)
 
@@ -90,11 +101,15 @@ def floats(values: Any) -> Any:
     """The values of a metric as floating numbers, NaN where nothing is known.
 
     Args:
-      values: `[...]`, from `metric_of` or `lookup`.
+      values: an array of any shape, from `metric_of` or `lookup`.
 
     Returns:
       Numpy arrays of integers as float64, which is exact up to `2**53`; JAX arrays of integers as float32, which is
       exact up to `2**24`; floating numbers as they are.
+
+    Example:
+      >>> floats(np.array([7, missing(np.int32)], np.int32)).tolist()
+      [7.0, nan]
     """
     if not np.issubdtype(values.dtype, np.integer):
         return values
@@ -106,8 +121,12 @@ def floats(values: Any) -> Any:
 def metric_of(table: Table, metric: str) -> jax.Array:
     """A metric of all architectures, `[N]` or `[N, R]`.
 
+    Args:
+      table: the table.
+      metric: the name of the metric.
+
     Raises:
-      UserError: no such metric.
+      UserError: the table has no such metric.
     """
     if metric not in table.metrics:
         raise UserError(f"{table.name} has no metric {metric!r}; it has {', '.join(sorted(table.metrics))}")
@@ -115,24 +134,31 @@ def metric_of(table: Table, metric: str) -> jax.Array:
 
 
 def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
-    """A metric of architectures.
+    """A metric of given architectures.
 
     Args:
       table: the table.
-      metric: its name.
-      archs: leaves `[..., E]`.
+      metric: the name of the metric.
+      archs: the architectures, leaves `[..., E]`.
 
     Returns:
-      `[...]`, or `[..., R]` for a metric with single runs. Inside `jit`, `missing(dtype)` for an architecture that is
-      not there, which is NaN unless the metric is one of integers.
+      The values `[...]`, or `[..., R]` of a metric with single runs. Inside `jit` an architecture that is not there has
+      `missing(dtype)`, which is NaN unless the metric is one of integers.
 
     Raises:
       UserError: no such metric; outside of `jit`, an architecture that is not in the table.
+
+    Example:
+      >>> from jaxnas.tabular import digits
+      >>> cell = {"cell": jnp.array([3, 3, 3, 3, 3, 3])}  # a 3x3 convolution on every edge
+      >>> lookup(digits(), "parameters", cell).item()
+      4878
     """
     every = metric_of(table, metric)
     flat = decisions(table.choices)
     rows = flat.join(archs)
     number = jnp.clip(flat.number(rows), 0, flat.size - 1)
+    # Known are architectures of the space that the table has an entry for.
     known = jnp.all((rows >= 0) & (rows < flat.counts.reshape((1,) * (rows.ndim - 1) + (-1,))), -1)
     if table.present is not None:
         known &= table.present[number]
@@ -147,24 +173,31 @@ def sample_run(key: jax.Array, table: Table, metric: str, archs: Arch) -> jax.Ar
     """One of the stored runs of each architecture, drawn uniformly and independently: `[...]`.
 
     Args:
-      key: consumed.
+      key: the key of all draws.
       table: the table.
-      metric: the name of a metric `[N, R]`.
-      archs: leaves `[..., E]`.
+      metric: the name of a metric with single runs, `[N, R]`.
+      archs: the architectures, leaves `[..., E]`.
 
     Raises:
-      UserError: as `lookup`.
-      UserError: a metric without single runs.
+      UserError: a metric without single runs, or what `lookup` refuses.
+
+    Example:
+      >>> choices = {"op": jax.ShapeDtypeStruct((1, 2), jnp.float32)}
+      >>> table = from_arrays(choices, {"runs": np.array([[0.5, 0.5], [0.7, np.nan]])})
+      >>> round(float(sample_run(jax.random.key(0), table, "runs", {"op": jnp.array([1])})), 4)
+      0.7
     """
     runs = floats(lookup(table, metric, archs))
     if runs.ndim != jax.tree.leaves(archs)[0].ndim:
         raise UserError(f"{table.name}: {metric} has no single runs to draw from")
+    # Runs that are not there are never drawn, the others equally often.
     logits = jnp.where(jnp.isnan(runs), jnp.float32(-jnp.inf), jnp.float32(0))
     chosen = jax.random.categorical(key, logits)
     return jnp.take_along_axis(runs, chosen[..., None], -1)[..., 0]
 
 
 def _places(name: str, flat, archs: Arch) -> np.ndarray:
+    """The number of each architecture; refuses those outside of the space and those that come twice."""
     rows = np.asarray(flat.join(archs))
     outside = np.flatnonzero(((rows < 0) | (rows >= flat.counts)).any(1))
     if len(outside):
@@ -179,6 +212,7 @@ def _places(name: str, flat, archs: Arch) -> np.ndarray:
 
 
 def _check_whole(name: str, flat, present: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
+    """Refuses a table with holes: architectures without an entry, or without a number in one of the metrics."""
     if not present.all():
         first = np.unravel_index(int(np.argmin(present)), tuple(flat.counts))
         raise UserError(
@@ -193,10 +227,11 @@ def _check_whole(name: str, flat, present: np.ndarray, metrics: Mapping[str, np.
 
 
 def _stored(name: str, values: Any) -> np.ndarray:
-    """The values in the type in which a table keeps them."""
+    """The values in the type in which a table holds them."""
     values = np.asarray(values)
     if not np.issubdtype(values.dtype, np.integer):
         return values.astype(np.float32)
+    # Integers that come out of a table mark the unknown by the least number of their type.
     unknown = values == missing(values.dtype) if values.dtype in (np.int32, np.int64) else np.zeros(values.shape, bool)
     known = values[~unknown]
     low, high = (int(known.min()), int(known.max())) if known.size else (0, 0)
@@ -212,6 +247,7 @@ def _stored(name: str, values: Any) -> np.ndarray:
 
 
 def _filled(size: int, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """All `size` values of a metric: those that are known at their places, `missing` everywhere else."""
     filled = np.full((size, *values.shape[1:]), missing(values.dtype))
     filled[places] = values
     return filled
