@@ -59,7 +59,7 @@ def measure(strategy: str, size: int, args: argparse.Namespace) -> dict[str, Any
         Recipe(tx, args.steps, args.batch),
         strategy=strategy,
         chunk=min(size, args.chunk),
-        compiler_options=compiler_options(),
+        compile_fn=lambda lowered: lowered.compile(compiler_options=compiler_options()),
     )
     total, warm = time.perf_counter() - started, found.seconds.sum()
     return {

@@ -15,8 +15,9 @@ from experiments import batches
 from experiments.configs.parts import NetworkConfig, SizeConfig
 from jaxnas import data, train
 from jaxnas.base import Arch, Batch, Params, Paths, Searcher, SearchSpace, sparse_paths
+from jaxnas.devices import total_memory
 from jaxnas.errors import UserError
-from jaxnas.run import Run, Watch, compiler_options, memory
+from jaxnas.run import Run, Watch, compiler_options
 
 REFERENCE = 256  # training examples from which a judged network takes its normalisation statistics
 
@@ -123,7 +124,7 @@ def rehearse(setting: Setting, init: Callable[..., Any], recipe: Any, *, copies:
     y = jax.ShapeDtypeStruct((recipe.batch_size,), jnp.int32)
     state = jax.eval_shape(init, jax.random.key(0), (x, y))
     leaves = [leaf for leaf in jax.tree.leaves(state) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
-    needed, available = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), memory()
+    needed, available = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), total_memory()
     if available is not None and needed > available:
         sizes = f"{needed / 2**30:.1f} GiB, and the device has {available / 2**30:.1f}"
         raise UserError(f"network: weights and moments take {sizes}; a smaller network is needed")

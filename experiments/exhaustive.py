@@ -138,7 +138,7 @@ def train(run: Run, study: Study) -> Population:
             chunk=config.chunk,
             directory=run.path / "checkpoints",
             on_chunk=on_chunk,
-            compiler_options=compiler_options(),
+            compile_fn=lambda lowered: lowered.compile(compiler_options=compiler_options()),
         )
 
 

@@ -2,7 +2,7 @@
 
 from jaxnas.population.chunks import Population, train_population
 from jaxnas.population.member import Family, Member, PopulationData, Recipe, Trained, family_of, train_member
-from jaxnas.population.strategies import Strategy, lift, member_mesh, resolve
+from jaxnas.strategies import Strategy, lift, member_mesh, resolve
 
 __all__ = [
     "Family",

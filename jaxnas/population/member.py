@@ -1,4 +1,4 @@
-"""One network of a population, trained from its first weights to its last judgement in one pure function."""
+"""One network of a population, trained from its first weights to its last judgement by pure functions."""
 
 import functools
 from collections.abc import Callable
@@ -6,16 +6,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxnas.base import Arch, Params, SearchSpace, Tree, sparse_paths
 from jaxnas.dtypes import wide_dtype_of
 from jaxnas.errors import UserError
 from jaxnas.guard import guarded
-from jaxnas.judge import mean_score
+from jaxnas.judge import judge
 from jaxnas.train import cross_entropy, hits
 
-__all__ = ["Family", "Member", "PopulationData", "Recipe", "Trained", "family_of", "train_member"]
+__all__ = [
+    "Family",
+    "Member",
+    "MemberState",
+    "MemberTraining",
+    "PopulationData",
+    "Recipe",
+    "Trained",
+    "family_of",
+    "member_training",
+    "train_member",
+]
 
 
 class Family(NamedTuple):
@@ -24,33 +36,33 @@ class Family(NamedTuple):
     Attributes:
       init: `(key, arch, x[B, ...]) -> params`, the first weights of one member.
       apply: `(params, arch, x[B, ...]) -> outputs[B, ...]`, while training.
-      judge: the same while judging; None for `apply`. With `reference=R` the first `R` images of a batch come from the
-        training data, the same for all members and batches, and their logits are dropped: a network that normalises
-        with the statistics of those gives each image a judgement of its own.
-      reference: `R`.
+      judge: the same function while judging; None where `apply` serves for both. With `reference=R` the first `R`
+        inputs of a batch come from the training data, the same for all members and batches, and their outputs are
+        dropped: a network that normalises with the statistics of those gives each input a verdict of its own.
+      reference: the number `R` of such inputs.
     """
 
     init: Callable[[jax.Array, Arch, jax.Array], Params]
-    apply: Callable[[Params, Arch, jax.Array], jax.Array]
-    judge: Callable[[Params, Arch, jax.Array], jax.Array] | None = None
+    apply: Callable[[Params, Arch, jax.Array], Any]
+    judge: Callable[[Params, Arch, jax.Array], Any] | None = None
     reference: int = 0
 
 
 class Recipe(NamedTuple):
-    """How every member is trained.
+    """How every member is trained and judged.
 
     Attributes:
       tx: an optax transformation, or `(rates) -> transformation` where members differ in their rates: `rates` is one
         member's part of the pytree that `train_population` is given, for example its learning rate.
-      steps: of training.
+      steps: number of training steps.
       batch_size: examples per step; an epoch has `N // batch_size` steps, each example at most once.
-      judge_at: numbers of steps after which the member is judged; the last step always is.
-      prepare: `(key, images) -> images`, what is done to a batch of images before the network sees it, such as scaling
+      judge_at: numbers of steps after which the member is judged; it always is after the last step.
+      prepare: `(key, inputs) -> inputs`, what is done to a batch of inputs before the network sees it, such as scaling
         and augmentation; the key is None where the member is judged.
-      judge_batch: images judged at a time.
+      judge_batch: number of examples that are judged at a time.
       loss: `(outputs, targets) -> scalar`, what training minimises; by default the mean cross-entropy in nats.
-      score: `(outputs, targets) -> [B]` or a scalar mean over the batch, or a pytree of those, what members are judged
-        by; by default 1 for an image that is classified rightly and 0 for another, whose mean is the accuracy.
+      score: `(outputs, targets) -> [B]` or a scalar mean over the batch, or a pytree of those: what members are judged
+        by. The default is 1 for an example classified rightly and 0 for another, so that its mean is the accuracy.
     """
 
     tx: optax.GradientTransformation | Callable[[Tree], optax.GradientTransformation]
@@ -72,8 +84,8 @@ class PopulationData(NamedTuple):
     """What members learn from and are judged on.
 
     Attributes:
-      train: `(images[N, ...], labels[N])`.
-      parts: by name, for example `{"validation": (images, labels), "test": (images, labels)}`.
+      train: the pair `(inputs[N, ...], targets[N, ...])`.
+      parts: such pairs by name, for example `{"validation": (images, labels), "test": (images, labels)}`; may be empty.
     """
 
     train: tuple[jax.Array, jax.Array]
@@ -89,12 +101,12 @@ class Member(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What has become of a member; `J` judgements.
+    """What has become of a member that was judged `J` times.
 
     Attributes:
       score: by part of the data the mean of `Recipe.score`, `[J]`. It is NaN at every judgement after a step that was
         not finite; the default score is NaN too wherever the member's logits are not finite.
-      loss: `[J]`, mean training loss in nats since the judgement before; NaN from the first step that was not finite.
+      loss: mean training loss since the judgement before, `[J]`; NaN from the first step on that was not finite.
       good: whether every loss, every gradient and all weights and moments were finite. From the first step where one
         was not, a member stands still (`jaxnas.guard`).
       params: its weights.
@@ -106,12 +118,32 @@ class Trained(NamedTuple):
     params: Params
 
 
-class _State(NamedTuple):
-    params: Params
+class MemberState(NamedTuple):
+    """A member in training.
+
+    Attributes:
+      trained: what has become of it so far; NaN in place of judgements that lie ahead.
+      opt: state of the optimiser.
+      order: int32 `[N]`, in which order this epoch takes the examples.
+      total: sum of the losses since the last judgement.
+    """
+
+    trained: Trained
     opt: optax.OptState
     order: jax.Array
     total: jax.Array
-    good: jax.Array
+
+
+class MemberTraining(NamedTuple):
+    """The training of one member in two functions, so that it can be stopped anywhere and go on.
+
+    Attributes:
+      init: `(member, data) -> state`.
+      advance: `(member, state, data, begin, end) -> state` after the steps `begin .. end - 1`.
+    """
+
+    init: Callable[[Member, PopulationData], MemberState]
+    advance: Callable[[Member, MemberState, PopulationData, Any, Any], MemberState]
 
 
 def family_of(space: SearchSpace, judge: SearchSpace | None = None, *, reference: int = 0) -> Family:
@@ -119,50 +151,87 @@ def family_of(space: SearchSpace, judge: SearchSpace | None = None, *, reference
 
     Args:
       space: the space.
-      judge: the same space built with `reference`, if children are judged with statistics of training images.
-      reference: as it was built with.
+      judge: the same space built with `reference`, if children are judged with statistics of training examples.
+      reference: the number of reference examples that `judge` was built with.
+
+    Example:
+      >>> from jaxnas.population import family_of
+      >>> from jaxnas.spaces import nasbench201_small_space
+      >>> space, judge = (nasbench201_small_space(4, 10, reference=r) for r in (0, 256))
+      >>> family_of(space, judge, reference=256).reference
+      256
     """
 
-    def child(space):
+    def child(space: SearchSpace) -> Callable[[Params, Arch, jax.Array], Any]:
         return lambda params, arch, x: space.apply(params, sparse_paths(arch), x)
 
-    return Family(
-        lambda key, arch, x: space.init(key, x), child(space), None if judge is None else child(judge), reference
-    )
+    judged = None if judge is None else child(judge)
+    return Family(lambda key, arch, x: space.init(key, x), child(space), judged, reference)
 
 
 def train_member(family: Family, recipe: Recipe) -> Callable[[Member, PopulationData], Trained]:
-    """`(member, data) -> Trained`, to be lifted over members by `vmap`, `lax.map` or a mesh.
+    """`(member, data) -> Trained`, the whole training of one member, to be lifted over members by `vmap` or `lax.map`.
 
     Everything random comes from the member's key, so the result does not depend on who is trained beside it.
 
     Raises:
       UserError: no steps, a judgement outside of them, a batch size below one.
     """
+    init, advance = member_training(family, recipe)
+    return lambda member, data: advance(member, init(member, data), data, 0, recipe.steps).trained
+
+
+def member_training(family: Family, recipe: Recipe) -> MemberTraining:
+    """`train_member` as two functions, for trainings that are too long for one call of a program.
+
+    Raises:
+      UserError: no steps, a judgement outside of them, a batch size below one.
+    """
     _check(recipe)
+    stops = np.array(recipe.moments, np.int32)
+    starts = np.array([0, *recipe.moments[:-1]], np.int32)
 
-    def train(member: Member, data: PopulationData) -> Trained:
-        key_init, key_order, key_noise = jax.random.split(member.key, 3)
-        tx = recipe.tx if isinstance(recipe.tx, optax.GradientTransformation) else recipe.tx(member.rates)
-        step = _step(family, recipe, tx, member.arch, data, key_order, key_noise)
+    def verdicts(member: Member, params: Params, data: PopulationData) -> dict[str, Any]:
+        verdict = judge(
+            family.judge or family.apply,
+            reference=data.train[0][: family.reference] if family.reference else None,
+            prepare=functools.partial(_prepared, recipe, None),
+            score=recipe.score,
+            batch_size=recipe.judge_batch,
+        )
+        return {name: verdict(params, member.arch, *part) for name, part in data.parts.items()}
 
-        def until(carry: tuple[jax.Array, _State], end: jax.Array):
-            begin, state = carry
-            state = jax.lax.fori_loop(begin, end, step, state._replace(total=jnp.zeros_like(state.total)))
-            judge = functools.partial(_judge, family, recipe, member.arch, state, data.train[0])
-            judged = {name: judge(*part) for name, part in data.parts.items()}
-            return (end, state), (judged, state.total / (end - begin).astype(state.total.dtype))
-
-        images = _prepared(recipe, None, data.train[0][: recipe.batch_size])
-        params = family.init(key_init, member.arch, images)
-        order = jnp.zeros(len(data.train[1]), jnp.int32)
+    def init(member: Member, data: PopulationData) -> MemberState:
+        key_init, _, _ = jax.random.split(member.key, 3)
+        x = _prepared(recipe, None, data.train[0][: recipe.batch_size])
+        params = family.init(key_init, member.arch, x)
         total = jnp.zeros((), wide_dtype_of(params))
-        state = _State(params, tx.init(params), order, total, jnp.array(True))
-        ends = jnp.asarray(recipe.moments, jnp.int32)
-        (_, state), (judged, loss) = jax.lax.scan(until, (jnp.zeros_like(ends[0]), state), ends)
-        return Trained(judged, loss, state.good, state.params)
+        like = jax.eval_shape(verdicts, member, params, data), total
+        score, loss = jax.tree.map(lambda leaf: jnp.full((len(stops), *leaf.shape), jnp.nan, leaf.dtype), like)
+        trained = Trained(score, loss, jnp.array(True), params)
+        return MemberState(trained, _tx(recipe, member).init(params), jnp.zeros(len(data.train[1]), jnp.int32), total)
 
-    return train
+    def advance(member: Member, state: MemberState, data: PopulationData, begin: Any, end: Any) -> MemberState:
+        step = _step(family, recipe, member, data)
+
+        def judged(state: MemberState, number: jax.Array, steps: jax.Array) -> MemberState:
+            score, loss, good, params = state.trained
+            now = verdicts(member, params, data), state.total / steps.astype(state.total.dtype)
+            now = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), now)
+            score, loss = jax.tree.map(lambda rows, row: rows.at[number].set(row), (score, loss), now)
+            return state._replace(trained=Trained(score, loss, good, params), total=jnp.zeros_like(state.total))
+
+        def stretch(state: MemberState, moment: tuple[jax.Array, jax.Array, jax.Array]):
+            """The part between two judgements of the steps `begin .. end - 1`, and the judgement if it is reached."""
+            number, start, stop = moment
+            state = jax.lax.fori_loop(jnp.maximum(begin, start), jnp.minimum(end, stop), step, state)
+            reached = (begin < stop) & (stop <= end)
+            return jax.lax.cond(reached, judged, lambda state, *_: state, state, number, stop - start), None
+
+        moments = np.arange(len(stops), dtype=np.int32), starts, stops
+        return jax.lax.scan(stretch, state, jax.tree.map(jnp.asarray, moments))[0]
+
+    return MemberTraining(init, advance)
 
 
 def _check(recipe: Recipe) -> None:
@@ -173,50 +242,47 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"judge_at must lie in 1..{recipe.steps}, got {outside[0]}")
 
 
-def _prepared(recipe: Recipe, key: jax.Array | None, images: jax.Array) -> jax.Array:
-    return images if recipe.prepare is None else recipe.prepare(key, images)
+def _prepared(recipe: Recipe, key: jax.Array | None, inputs: jax.Array) -> jax.Array:
+    return inputs if recipe.prepare is None else recipe.prepare(key, inputs)
 
 
-def _step(family, recipe, tx, arch, data, key_order, key_noise) -> Callable[[jax.Array, _State], _State]:
-    images, labels = data.train
-    if len(images) != len(labels):
-        raise UserError(f"labels must be one for each of the {len(images)} training images, got {len(labels)}")
-    per_epoch = len(labels) // recipe.batch_size
+def _tx(recipe: Recipe, member: Member) -> optax.GradientTransformation:
+    return recipe.tx if isinstance(recipe.tx, optax.GradientTransformation) else recipe.tx(member.rates)
+
+
+def _step(family: Family, recipe: Recipe, member: Member, data: PopulationData) -> Callable[..., MemberState]:
+    inputs, targets = data.train
+    if len(inputs) != len(targets):
+        raise UserError(f"labels must be one for each of the {len(inputs)} training images, got {len(targets)}")
+    per_epoch = len(targets) // recipe.batch_size
     if not per_epoch:
-        raise UserError(f"batch_size is {recipe.batch_size}, more than the {len(labels)} training examples")
+        raise UserError(f"batch_size is {recipe.batch_size}, more than the {len(targets)} training examples")
+    _, key_order, key_noise = jax.random.split(member.key, 3)
+    tx = _tx(recipe, member)
 
-    def step(number: jax.Array, state: _State) -> _State:
+    def step(number: jax.Array, state: MemberState) -> MemberState:
+        # Batch: every epoch in an order of its own. `number` is the same for all members, so that under `vmap` this
+        # stays a condition.
         epoch, place = jnp.divmod(number, per_epoch)
-        # `number` is the same for all members, so that under `vmap` this stays a condition.
         order = jax.lax.cond(
             place == 0,
-            lambda: jax.random.permutation(jax.random.fold_in(key_order, epoch), len(labels)).astype(jnp.int32),
+            lambda: jax.random.permutation(jax.random.fold_in(key_order, epoch), len(targets)).astype(jnp.int32),
             lambda: state.order,
         )
         rows = jax.lax.dynamic_slice_in_dim(order, place * recipe.batch_size, recipe.batch_size)
-        x = _prepared(recipe, jax.random.fold_in(key_noise, number) if recipe.prepare else None, images[rows])
+        x = _prepared(recipe, jax.random.fold_in(key_noise, number) if recipe.prepare else None, inputs[rows])
 
         def loss_fn(params: Params) -> jax.Array:
-            return recipe.loss(family.apply(params, arch, x), labels[rows])
+            return recipe.loss(family.apply(params, member.arch, x), targets[rows])
 
-        loss, grads = jax.value_and_grad(loss_fn)(state.params)
-        updates, opt = tx.update(grads, state.opt, state.params)
-        moved = optax.apply_updates(state.params, updates), opt
-        before = state.params, state.opt
-        (params, opt), good = guarded(moved, before, loss, optax.tree.norm(grads), alive=state.good)
+        # Step: rejected, with all that come after it, if anything about it is not finite.
+        trained = state.trained
+        loss, grads = jax.value_and_grad(loss_fn)(trained.params)
+        updates, opt = tx.update(grads, state.opt, trained.params)
+        moved = optax.apply_updates(trained.params, updates), opt
+        before = trained.params, state.opt
+        (params, opt), good = guarded(moved, before, loss, optax.tree.norm(grads), alive=trained.good)
         seen = jnp.where(good, loss.astype(state.total.dtype), jnp.nan)
-        return _State(params, opt, order, state.total + seen, good)
+        return MemberState(trained._replace(good=good, params=params), opt, order, state.total + seen)
 
     return step
-
-
-def _judge(family, recipe, arch, state: _State, training: jax.Array, images, labels) -> Tree:
-    judge = family.judge or family.apply
-    known = training[: family.reference]
-
-    def predict(images: jax.Array) -> jax.Array:
-        seen = _prepared(recipe, None, jnp.concatenate([known, images]) if family.reference else images)
-        return judge(state.params, arch, seen)[family.reference :]
-
-    mean = mean_score(predict, recipe.score, images, labels, batch_size=recipe.judge_batch)
-    return jax.tree.map(lambda leaf: jnp.where(state.good, leaf, jnp.nan), mean)

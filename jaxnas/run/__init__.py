@@ -10,7 +10,6 @@ from jaxnas.run._environment import (
     enable_compilation_cache,
     environment,
     is_installed,
-    memory,
     split_cpu,
 )
 from jaxnas.run._script import Launch, exit_code, parse, script
@@ -51,7 +50,6 @@ __all__ = [
     "environment",
     "exit_code",
     "is_installed",
-    "memory",
     "options_of",
     "parse",
     "plain",

@@ -29,7 +29,6 @@ __all__ = [
     "enable_compilation_cache",
     "environment",
     "is_installed",
-    "memory",
     "split_cpu",
 ]
 
@@ -130,17 +129,6 @@ def split_cpu(devices: int | None = None) -> None:
 def is_installed(package: str) -> bool:
     """Whether an optional package can be imported."""
     return importlib.util.find_spec(package) is not None
-
-
-def memory() -> int | None:
-    """The bytes of memory that a device has in all, or None where it does not say."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    if device.platform == "cpu" and hasattr(os, "sysconf"):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 def cores() -> int:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas.devices import wait
 from jaxnas.run._environment import compiler_options
 from jaxnas.run.metrics import Row, rows_of
 from jaxnas.run.progress import Ticker
@@ -150,7 +151,7 @@ def compiled_steps(
             state = jax.tree.map(_own, state)
         state, infos, done = compiled(state, key, data, first, count)
         made[:] = [state]
-        _wait(done)
+        wait(done)
         return state, rows_of(infos, count)
 
     return Advance(run, longest=chunk, compile_seconds=ticker.seconds)
@@ -169,14 +170,6 @@ def _strong(leaf: Any) -> jax.Array:
 def _own(leaf: Any) -> jax.Array:
     """A copy that may be overwritten: two leaves may share a buffer, and the caller may still hold the array."""
     return jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True)
-
-
-def _wait(array: Any) -> None:
-    """Waits in short naps, since a signal is only handled while Python runs."""
-    nap = 1e-4
-    while not array.is_ready():
-        time.sleep(nap)
-        nap = min(2 * nap, 0.02)
 
 
 def _compile(lowered: Any, check: Callable[[], None]) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ OTHERS = {
     "seeds": {"seeds": np.array([0, 1])},
     "batch size": {"recipe": SHORT._replace(batch_size=8)},
     "steps": {"recipe": SHORT._replace(steps=5)},
+    "moments": {"recipe": SHORT._replace(judge_at=(2,))},
 }
 
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxnas.base import sparse_paths
-from jaxnas.population import Population, chunks, member_mesh, resolve, train_population
+from jaxnas.population import Population, chunks, member_mesh, program, resolve, train_population
 from jaxnas.train import cross_entropy
 from tests.population.families import ARCHS, DATA, FAMILY, KEY, RATES, RECIPE, SPACE, rows, trained
 
@@ -113,18 +113,19 @@ def test_a_loss_that_is_not_finite_marks_its_member_alone(strategy):
 
 
 def test_calls_are_cut_by_their_seconds_and_end_in_the_same_bits(whole):
+    """Down to single steps, and up to as many members as a call can have."""
     strategy, found = whole
     cuts = {}
     for name, seconds in (("short", 0.0), ("long", 1e9)):
         calls = cuts[name] = []
         again = trained(strategy=strategy, chunk=4, seconds=seconds, on_chunk=lambda done, _, c=calls: c.append(done))
         chex.assert_trees_all_equal(without_times(again), without_times(found))
-    expected = {
-        "map": {"short": [1, 2, 3, 4, 5, 6, 7], "long": [1, 5, 7]},
-        "vmap": {"short": [4, 7], "long": [4, 7]},
-        "shard": {"short": [2, 4, 6, 7], "long": [2, 6, 7]},
-    }
-    assert cuts == expected[strategy]
+    at_a_time = {"map": [1] * 7, "vmap": [4, 3], "shard": [2, 2, 2, 1]}[strategy]
+    before = np.cumsum([0, *at_a_time[:-1]])
+    steps = [done + count * np.arange(1, 101) / 100 for done, count in zip(before, at_a_time, strict=True)]
+    np.testing.assert_allclose(cuts["short"], np.concatenate(steps))
+    first = at_a_time[0] * np.cumsum([1, 4, 16, 64, 15]) / 100  # four times as many steps as ever before
+    np.testing.assert_allclose(cuts["long"], [*first, *{"map": [3, 7], "vmap": [7], "shard": [6, 7]}[strategy]])
 
 
 def test_weights_that_come_out_infinite_mark_their_member_and_it_stands_still():
@@ -186,33 +187,50 @@ def test_labels_that_do_not_fit_are_refused_when_traced(labels, message):
         train_population(KEY, FAMILY, ARCHS, data, RECIPE, rates=RATES, strategy="map", chunk=4)
 
 
-def test_a_stopped_population_goes_on_from_its_last_chunk(tmp_path):
-    class Stop(Exception):
-        pass
+class Stop(Exception):
+    pass
 
-    calls = []
+
+def stopped(calls, at, **settings):
+    """A population that is stopped when so many members are done."""
 
     def stop(done, seconds):
         assert seconds > 0
         calls.append(done)
-        if done == 4:
+        if done == at:
             raise Stop
 
-    short = {"strategy": "map", "chunk": 2, "seconds": 0.0}
-    whole = trained(strategy="map", chunk=2)
     with pytest.raises(Stop):
-        trained(**short, directory=tmp_path, on_chunk=stop)
-    resumed = trained(**short, directory=tmp_path, on_chunk=lambda done, _: calls.append(done))
-    assert calls == [1, 2, 3, 4, 5, 6, 7]
+        trained(seconds=0.0, on_chunk=stop, **settings)
+
+
+@pytest.mark.parametrize(("strategy", "moment"), [("map", 4), ("map", 4.25), ("vmap", 2.08), ("shard", 5.5)])
+def test_a_stopped_population_goes_on_where_it_was(strategy, moment, tmp_path):
+    """Between two members, or in the midst of some."""
+    calls, settings = [], {"strategy": strategy, "chunk": 4}
+    whole = trained(**settings)
+    stopped(calls, moment, directory=tmp_path, **settings)
+    settings = {**settings, "directory": tmp_path, "on_chunk": lambda done, _: calls.append(done)}
+    resumed = trained(**settings)
+    assert calls[-1] == 7
+    assert (np.diff(calls) > 0).all()
     chex.assert_trees_all_equal(without_times(resumed), without_times(whole))
     # Done is done: nothing is compiled or trained again.
-    again = trained(**short, directory=tmp_path, on_chunk=lambda done, _: calls.append(done))
-    assert calls == [1, 2, 3, 4, 5, 6, 7]
+    before = len(calls)
+    again = trained(**settings)
+    assert len(calls) == before
     chex.assert_trees_all_equal(again, resumed)
-    with pytest.raises(ValueError, match="population"):
-        trained(strategy="map", chunk=2, directory=tmp_path, rates=2 * RATES)
-    with pytest.raises(ValueError, match="population"):
-        trained(recipe=RECIPE._replace(judge_at=()), strategy="map", chunk=2, directory=tmp_path)
+
+
+def test_members_in_work_start_anew_on_another_number_of_devices(tmp_path):
+    stopped([], 2.5, directory=tmp_path, strategy="shard", chunk=4)
+    calls = []
+    found = trained(
+        strategy="map", chunk=4, directory=tmp_path, seconds=0.0, on_chunk=lambda done, _: calls.append(done)
+    )
+    assert calls[0] == 2.01
+    plain = trained(strategy="map", chunk=4)
+    chex.assert_trees_all_close((found.loss, found.params), (plain.loss, plain.params), rtol=1e-4, atol=1e-5)
 
 
 def test_auto_spreads_over_devices_and_a_mesh_is_for_shard_only():
@@ -245,12 +263,12 @@ def test_bad_input_is_named(settings, message):
 
 
 def test_more_memory_than_there_is_is_refused_before_the_start(monkeypatch):
-    monkeypatch.setattr(chunks, "_available", lambda: 2**15)
+    monkeypatch.setattr(program, "free_memory", lambda: 2**15)
     with pytest.raises(
         ValueError, match=r"chunk=6: needs 0\.\d\d GiB on each device, which has 0\.00; chunk=\d would fit"
     ):
         trained(strategy="vmap", chunk=6)
-    monkeypatch.setattr(chunks, "_available", lambda: 10)
+    monkeypatch.setattr(program, "free_memory", lambda: 10)
     with pytest.raises(ValueError, match="not even one member fits"):
         trained(strategy="vmap", chunk=6)
 
