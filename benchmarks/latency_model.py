@@ -4,12 +4,13 @@
     python -m benchmarks.latency_model --table latency.json --image 32 32 3 --batch 1
 
 Measures the table block by block, unless one is given, then random architectures as single programs, none of which had
-part in the table; blocks and networks in turn, several rounds, whose median counts. Prints Spearman's rank
-correlation, the mean absolute percentage error and the root mean square error in milliseconds; raw, and after a line
-through the points, as the part of a call that is no block is the same for all; `between_rounds` is the rank correlation
-of two rounds. Then what each block takes inside of a network, by least squares over all networks if there are enough,
-beside what it takes alone; for the first block of a stage both count from its first candidate. `points.json` and the
-table are written into `--out`.
+part in the table. Blocks and networks are measured in turn, in several rounds, whose median counts.
+
+Prints Spearman's rank correlation, the mean absolute percentage error and the root mean square error in milliseconds.
+Errors are `raw`, and those after a `line` through the points, since the part of a call that is no block is the same for
+all networks; `between_rounds` is the rank correlation of two rounds. Then it prints what each block takes inside of a
+network, by least squares over all networks if there are enough of them, beside what it takes alone; for the first block
+of a stage both count from its first candidate. `points.json` and the table are written into `--out`.
 """
 
 import argparse
@@ -51,11 +52,11 @@ SPACE = {
 
 
 def errors(predicted: np.ndarray, rounds: np.ndarray) -> dict[str, float]:
-    """Rank correlation, mean absolute percentage error and root mean square error, raw and after a straight line.
+    """Rank correlation, mean absolute percentage error and root mean square error, raw and after a line.
 
     Args:
-      predicted: milliseconds by network.
-      rounds: measured, `[R, network]`.
+      predicted: the predicted milliseconds of every network.
+      rounds: the measured milliseconds, `[R, network]`.
     """
     measured = np.median(rounds, axis=0)
     slope, offset = np.polyfit(predicted, measured, 1)
@@ -63,6 +64,7 @@ def errors(predicted: np.ndarray, rounds: np.ndarray) -> dict[str, float]:
     if len(rounds) > 1:
         pairs = [spearmanr(a, b)[0] for i, a in enumerate(rounds) for b in rounds[:i]]
         found["between_rounds"] = float(np.mean(pairs))
+    # The line takes up what all networks share, such as the cost of a call.
     for name, values in (("raw", predicted), ("line", slope * predicted + offset)):
         found[f"mape_{name}"] = float(100 * np.mean(np.abs(values / measured - 1)))
         found[f"rmse_{name}"] = float(np.sqrt(np.mean((values - measured) ** 2)))
@@ -70,15 +72,16 @@ def errors(predicted: np.ndarray, rounds: np.ndarray) -> dict[str, float]:
 
 
 def inside(counts: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Milliseconds of each block inside of a network by least squares, and their standard errors.
+    """The milliseconds of each block inside of a network, by least squares, and their standard errors.
 
     Args:
       counts: how often each block is in each network, `[network, block]`.
-      measured: milliseconds by network.
+      measured: the measured milliseconds of every network.
 
     Returns:
-      Both without the constant that all networks share.
+      Both as arrays `[block]`, without the constant that all networks share.
     """
+    # Ordinary least squares: b = (X'X)^-1 X'y, whose covariance is s^2 (X'X)^-1.
     design = np.concatenate([counts, np.ones((len(counts), 1))], 1).astype(float)
     inverse = np.linalg.pinv(design.T @ design)
     found = inverse @ design.T @ measured
@@ -99,7 +102,7 @@ def block_counts(space: SearchSpace, shape: tuple[int, int, int], archs: list[Ar
     ]
     always = {row[0].key for places in rows.values() for row in places if all(row)}
     keys = sorted({key for keys in chosen for key in keys} - always)
-    return keys, np.array([[own.count(key) for key in keys] for own in chosen])
+    return keys, np.array([[blocks.count(key) for key in keys] for blocks in chosen])
 
 
 def main(argv=None) -> None:
@@ -125,18 +128,20 @@ def main(argv=None) -> None:
     predicted = np.array([float(cost(costs, arch)) for arch in archs])
     times = _measured_networks(space, shape, archs, args)
     points = [
-        {"arch": row.tolist(), "predicted": p, "measured": own.tolist()}
-        for row, p, own in zip(rows, predicted.tolist(), times.T, strict=True)
+        {"arch": row.tolist(), "predicted": p, "measured": rounds.tolist()}
+        for row, p, rounds in zip(rows, predicted.tolist(), times.T, strict=True)
     ]
     write_json(args.out / "points.json", points)
     found = {name: round(value, 4) for name, value in errors(predicted, times).items()}
     low, high = np.median(times, axis=0)[[np.argmin(predicted), np.argmax(predicted)]].round(2).tolist()
-    print(json.dumps({"archs": len(points), "batch": args.batch, **found, "cheapest_ms": low, "dearest_ms": high}))
+    print(json.dumps({"archs": len(points), "batch": args.batch, **found, "fastest_ms": low, "slowest_ms": high}))
     _print_blocks(space, shape, archs, np.median(times, axis=0), table)
     print(json.dumps({name: environment()[name] for name in ("device", "devices", "jax", "commit")}))
 
 
 def _measured_table(space, shape, args) -> LatencyTable:
+    """The table of this device, measured and written down."""
+
     def show(number, count, part):
         print(f"compiled {number}/{count} {part.key}", file=sys.stderr, flush=True)
 
@@ -148,6 +153,8 @@ def _measured_table(space, shape, args) -> LatencyTable:
 
 
 def _measured_networks(space, shape, archs, args) -> np.ndarray:
+    """The milliseconds of every network, `[R, network]`."""
+
     def compiled(bar):
         for arch in archs:
             yield arch
@@ -160,15 +167,17 @@ def _measured_networks(space, shape, archs, args) -> np.ndarray:
 
 
 def _print_blocks(space, shape, archs, measured: np.ndarray, table: Any) -> None:
+    """Prints what every block takes alone and inside of a network."""
     keys, counts = block_counts(space, shape, archs)
     if len(archs) < 2 * len(keys):
         print(f"left out: what blocks take inside needs {2 * len(keys)} architectures", file=sys.stderr)
         return
+    # A candidate of a first block counts from the first one of its row.
     first = {row[0].key: row for places in space_parts(space, shape)[1].values() for row in places if all(row)}
     base = {part.key: table.entries[row[0].key] for row in first.values() for part in row}
-    own, spread = inside(counts, measured)
+    inside_ms, spread = inside(counts, measured)
     print("| block | alone, ms | in a network, ms | difference | standard error |\n| --- |---:|---:|---:|---:|")
-    for key, value, error in zip(keys, own, spread, strict=True):
+    for key, value, error in zip(keys, inside_ms, spread, strict=True):
         alone = table.entries[key] - base.get(key, 0.0)
         print(f"| {key} | {alone:.2f} | {value:.2f} | {value - alone:+.2f} | {error:.2f} |")
 

@@ -1,14 +1,16 @@
-"""Memory of a training step: all paths, one, two, and the child alone. Nothing is timed unless `--time` asks for it.
+"""How much memory a training step takes: with all paths, with one, with two, and for the child alone.
 
     python -m benchmarks.memory                           # a chain of 8 inverted bottlenecks, 3 to 7 candidates
     python -m benchmarks.memory --counts 7 --time
     python -m benchmarks.memory --imagenet 64 --batch 16  # the ImageNet space on images of 64x64
 
-Temporary bytes as XLA's `memory_analysis` reports them, MiB, of the gradient of
+Prints the temporary memory in MiB that XLA's `memory_analysis` reports; nothing is timed unless `--time` asks for it.
+Each column is the gradient with respect to
 
-* `mixture`: all candidates, weights and gates (DARTS), each kept as autodiff keeps it;
-* `child`: the weights of one architecture alone, the dearest one; `child, recomputed` keeps only the input of a block;
-* `one path`: the weights of one sampled path of the supernet (ProxylessNAS's weight step);
+* `mixture`: all weights and gates, through all candidates (DARTS), whose activations autodiff saves;
+* `child`: the weights of the largest architecture as a network of its own; `child, recomputed` saves only the input of
+  every block;
+* `one path`: the weights, through one sampled path of the supernet (ProxylessNAS's weight step);
 * `full_v2`, `two`: the logits, through one path and the gates of all others, or of one other.
 """
 
@@ -44,13 +46,13 @@ FORMS = ("mixture", "child", "child, recomputed", "one path", "full_v2", "two")
 
 
 def chain(count: int, width: int, blocks: int) -> ProxylessConfig:
-    """Equal blocks with a shortcut and so many candidates."""
+    """A chain of equal blocks, each with a shortcut and `count` candidates."""
     kernels, expansions = SETTINGS[count]
     return ProxylessConfig((width,), (blocks,), (1,), width, 1, width, width, 10, kernels, expansions)
 
 
 def space_of(config: ProxylessConfig) -> SearchSpace:
-    """The space of a configuration."""
+    """The supernet of a configuration."""
     return proxyless_space(
         config.widths,
         config.blocks,
@@ -66,7 +68,12 @@ def space_of(config: ProxylessConfig) -> SearchSpace:
 
 
 def child_of(config: ProxylessConfig, *, recompute: bool) -> Callable[[Any, jax.Array], jax.Array]:
-    """`(params of the supernet's last candidates, x) -> logits`: one architecture as its user would write it."""
+    """`(params, x) -> logits` of the architecture of all last candidates, written as a user would write it.
+
+    Args:
+      config: the size of the network.
+      recompute: whether the backward pass computes every block again, from its input.
+    """
     name = config.operations[-1]
     fixed = {"stem": stem(config, STYLE), "first": first_block(config, STYLE), "last": last_conv(config, STYLE)}
     ops = {part: from_linen(block) for part, block in fixed.items()}
@@ -74,7 +81,7 @@ def child_of(config: ProxylessConfig, *, recompute: bool) -> Callable[[Any, jax.
 
     def apply(params, x):
         x = ops["first"].apply(params["first"], ops["stem"].apply(params["stem"], x))
-        for run, own in zip(block_runs(config, STYLE), params["runs"], strict=True):
+        for run, weights_of in zip(block_runs(config, STYLE), params["runs"], strict=True):
             op = run.graph.groups["blocks"].ops[name]
 
             def body(x, weights, op=op, shortcut=run.kind == "inner"):
@@ -83,16 +90,16 @@ def child_of(config: ProxylessConfig, *, recompute: bool) -> Callable[[Any, jax.
 
             body = jax.checkpoint(body) if recompute else body
             if len(run.places) > 1:
-                x, _ = jax.lax.scan(body, x, own[name])
+                x, _ = jax.lax.scan(body, x, weights_of[name])
             else:
-                x, _ = body(x, jax.tree.map(lambda leaf: leaf[0], own[name]))
+                x, _ = body(x, jax.tree.map(lambda leaf: leaf[0], weights_of[name]))
         return head.apply(params["classifier"], ops["last"].apply(params["last"], x))
 
     return apply
 
 
 def programs(config: ProxylessConfig, data: tuple[jax.Array, jax.Array]) -> dict[str, tuple[Callable[..., Any], tuple]]:
-    """`{form: (function, arguments)}`; architectures are arguments, since a constant one would be folded."""
+    """`{form: (function, arguments)}`; architectures are arguments, since the compiler would fold a constant one."""
     space, key = space_of(config), jax.random.key(0)
     params = jax.eval_shape(space.init, key, data[0])
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), params)
@@ -108,23 +115,23 @@ def programs(config: ProxylessConfig, data: tuple[jax.Array, jax.Array]) -> dict
 
     def gates(estimator):
         def run(params, logits, key):
-            def fn(paths, own):
-                return loss_fn(paths, own, data)
+            def loss_of_batch(paths, params):
+                return loss_fn(paths, params, data)
 
-            return estimator.estimate(key, (), logits, fn, params)[1].policy_grads
+            return estimator.estimate(key, (), logits, loss_of_batch, params)[1].policy_grads
 
         return run
 
     def child(recompute):
         apply = child_of(config, recompute=recompute)
-        return lambda own: jax.grad(lambda p: cross_entropy(apply(p, data[0]), data[1]))(own)
+        return jax.grad(lambda p: cross_entropy(apply(p, data[0]), data[1]))
 
     runs = [{config.operations[-1]: run[config.operations[-1]]} for run in params["runs"]]
-    own = {**params, "runs": runs}
+    child_params = {**params, "runs": runs}
     return {
         "mixture": (mixture, (params, logits)),
-        "child": (child(False), (own,)),
-        "child, recomputed": (child(True), (own,)),
+        "child": (child(False), (child_params,)),
+        "child, recomputed": (child(True), (child_params,)),
         "one path": (lambda p, a: jax.grad(loss)(p, sparse_paths(a)), (params, arch)),
         "full_v2": (gates(binary_gate()), (params, logits, key)),
         "two": (gates(two_path_gate()), (params, logits, key)),
@@ -132,7 +139,7 @@ def programs(config: ProxylessConfig, data: tuple[jax.Array, jax.Array]) -> dict
 
 
 def measure(config: ProxylessConfig, size: int, batch: int, *, timed: bool) -> dict[str, tuple[float, float | None]]:
-    """Temporary MiB and, if asked, milliseconds of every form."""
+    """The temporary MiB of every form, and its milliseconds where they are asked for."""
     key = jax.random.key(0)
     data = jax.random.normal(key, (batch, size, size, 3)), jax.random.randint(key, (batch,), 0, config.num_classes)
     found = {}

@@ -1,6 +1,6 @@
 """Supernets at moments of a search, on which `benchmarks.estimator_variance` measures estimators.
 
-The losses of all architectures are evaluated once at every moment and kept in a file with the weights and the logits.
+The losses of all architectures are evaluated once at every moment and stored with the weights and the logits.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from jaxnas.spaces.nasbench201 import OPERATIONS
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """The search that the supernet's moments come from: SNAS on scikit-learn's digits."""
+    """A SNAS search on scikit-learn's digits, at some moments of which the supernet is taken."""
 
     channels: int = 4
     cells: int = 1
@@ -38,7 +38,7 @@ class Search:
 
 @dataclasses.dataclass(frozen=True)
 class GateSearch:
-    """The search that the gates' moments come from: ProxylessNAS on scikit-learn's digits."""
+    """A ProxylessNAS search on scikit-learn's digits, at some moments of which the supernet is taken."""
 
     widths: tuple[int, ...] = (8, 12)
     blocks: tuple[int, ...] = (2, 3)
@@ -53,7 +53,7 @@ class GateSearch:
 
 
 def supernet(folder: Path | None = None, search: Search | None = None) -> list[Case]:
-    """The NAS-Bench-201 supernet on digits, a fixed batch, at moments of a SNAS search."""
+    """The NAS-Bench-201 supernet with a fixed batch of digits, at moments of a SNAS search."""
     search = search or Search()
     space = nasbench201_space(search.channels, search.cells, 10, operations=search.operations)
     searcher = snas(
@@ -65,7 +65,7 @@ def supernet(folder: Path | None = None, search: Search | None = None) -> list[C
 
 
 def gated(folder: Path | None = None, search: GateSearch | None = None) -> list[Case]:
-    """A chain of inverted bottlenecks on digits, a fixed batch, at moments of a ProxylessNAS search."""
+    """A chain of inverted bottlenecks with a fixed batch of digits, at moments of a ProxylessNAS search."""
     search = search or GateSearch()
     space = proxyless_space(
         search.widths,
@@ -85,6 +85,7 @@ def gated(folder: Path | None = None, search: GateSearch | None = None) -> list[
 
 
 def _cases(name: str, folder: Path | None, search: Any, space: SearchSpace, searcher: Searcher) -> list[Case]:
+    """One case per moment: its logits, its weights, and the true gradient from the losses of all architectures."""
     images = data.split(data.load("digits"), seed=search.seed)
     look = {"mean": images.mean, "std": images.std}
     batch = data.batch(jax.random.key(search.seed), images.policy, 0, search.batch, **look)
@@ -93,7 +94,7 @@ def _cases(name: str, folder: Path | None, search: Any, space: SearchSpace, sear
     def loss_fn(paths, params):
         return loss(paths, params, batch, None)
 
-    moments, losses = _kept(folder, search, space, searcher, images, loss_fn)
+    moments, losses = _stored(folder, search, space, searcher, images, loss_fn)
     cases = []
     for i, step in enumerate(search.moments):
         logits, params = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), moments)
@@ -102,7 +103,7 @@ def _cases(name: str, folder: Path | None, search: Any, space: SearchSpace, sear
     return cases
 
 
-def _kept(folder, search, space, searcher, images, loss_fn):
+def _stored(folder, search, space, searcher, images, loss_fn):
     """`(moments, losses[M, P])` from the folder's file if it is of this search, else computed and written there."""
     path = None if folder is None else folder / "moments.npz"
     images_like = jax.ShapeDtypeStruct((search.batch, *images.image_shape), jnp.float32)
@@ -128,7 +129,7 @@ def _kept(folder, search, space, searcher, images, loss_fn):
 
 
 def _moments(search: Search | GateSearch, searcher: Searcher, images: data.SearchData) -> tuple[Tree, Params]:
-    """Logits and weights at the moments of a search, stacked."""
+    """The logits and the weights at the moments of a search, stacked over moments."""
     key_init, key_steps, key_data = jax.random.split(jax.random.key(search.seed), 3)
 
     def batch_of(images, step):
