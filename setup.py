@@ -31,6 +31,7 @@ def read_readme() -> str:
 
 
 PLOT = ["matplotlib>=3.10,<4"]
+FARM = ["distributed>=2026.3,<2027"]
 EXPORT = ["flatbuffers>=24.3,<26"]
 
 EXTRAS = {
@@ -38,9 +39,10 @@ EXTRAS = {
     "data": ["grain>=0.2.18,<0.3"],
     "log": ["tensorboardX>=2.6.5,<3"],
     "plot": PLOT,
-    "farm": ["distributed>=2026.3,<2027"],
+    "farm": FARM,
     "export": EXPORT,
     "dev": [
+        *FARM,
         *PLOT,
         *EXPORT,
         "hypothesis>=6.150,<7",

@@ -1,9 +1,14 @@
-"""Imports point one way: the tree under jaxnas/ is read with `ast`, and an arrow that runs back fails."""
+"""Imports point one way: the tree under jaxnas/ is read with `ast`, and an arrow that runs back fails.
+
+The table of folders in CONTRIBUTING.md says the same to people, and is held against the tree and against the order.
+"""
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +41,7 @@ BELOW = {
     "strategies": ("base",),
     "judge": ("train", "strategies"),
     "morphisms": ("judge",),
-    "population": ("morphisms", "devices", "files"),
+    "population": ("morphisms", "devices", "files", "standard_error"),
     "searchers": ("estimators", "morphisms", "tabular"),
     "run": ("searchers", "describe", "devices", "files"),
     "checkpoint": ("base", "files", "standard_error"),
@@ -48,6 +53,7 @@ BELOW = {
 # Parts that only the named ones import. Scripts (experiments, benchmarks and __main__ modules) import what they like.
 RESERVED = {"data": (), "export": (), "plot": (), "checkpoint": ("run", "population")}
 SCRIPT_FOLDERS = ("experiments", "benchmarks", "tests")
+GUIDE = ROOT / "CONTRIBUTING.md"
 LAZY = ("tensorflow", "tensorflow_datasets", "orbax")
 
 
@@ -81,22 +87,30 @@ def imports(path: Path, package: str) -> Iterator[Import]:
     yield from visit(ast.parse(path.read_text(encoding="utf-8")), True)
 
 
-def allowed(part: str) -> set[str]:
+def allowed(
+    part: str, below: Mapping[str, Iterable[str]] = BELOW, reserved: Mapping[str, Iterable[str]] = RESERVED
+) -> set[str]:
     """Return the parts that `part` may import: everything below it, without what is reserved for others."""
     reachable, front = {part}, [part]
     while front:
-        for lower in BELOW[front.pop()]:
+        for lower in below.get(front.pop(), ()):
             if lower not in reachable:
                 reachable.add(lower)
                 front.append(lower)
-    free = {lower for lower in reachable if lower not in RESERVED or lower == part}
-    return free | {lower for lower, importers in RESERVED.items() if part in importers}
+    free = {lower for lower in reachable if lower not in reserved or lower == part}
+    return free | {lower for lower, importers in reserved.items() if part in importers}
+
+
+def parts_of(library: Path) -> set[str]:
+    """Return the names of the folders and modules right under `library`."""
+    found = {path.stem for path in library.iterdir() if path.suffix == ".py" or path.is_dir()}
+    return {name for name in found if not name.startswith("_")}
 
 
 def violations(root: Path) -> list[str]:
     """Return one line for each wrong import under `root`/jaxnas."""
     library = root / "jaxnas"
-    parts = {path.stem for path in library.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__init__"}
+    parts = parts_of(library)
     found = []
     for path in sorted(library.rglob("*.py")):
         where = path.relative_to(library)
@@ -165,6 +179,58 @@ def test_checker_passes_a_right_tree(tmp_path):
     }
     _plant(tmp_path, right)
     assert violations(tmp_path) == []
+
+
+def table_problems(text: str, root: Path) -> list[str]:
+    """Return one line for each thing in which the table of parts in a guide differs from the tree under `root`."""
+    section = text.partition("## The tree")[2].partition("\n## ")[0]
+    rows = [
+        [re.findall(r"`(\w+)`", cell) for cell in row.split("|")[1:-1]]
+        for row in section.splitlines()
+        if row[:2] == "| "
+    ]
+    named = Counter(part for parts, *_ in rows for part in parts)
+    library = parts_of(root / "jaxnas")
+    expected = {*library, "jaxnas", *SCRIPT_FOLDERS}
+    found = [f"{part} is named {count} times" for part, count in sorted(named.items()) if count > 1]
+    found += [f"{part} is not named" for part in sorted(expected - set(named))]
+    found += [f"{part} is named and does not exist" for part in sorted(set(named) - expected)]
+    below = {part.replace("jaxnas", ""): set(lowers) for parts, _, lowers in rows for part in parts}
+    reserved = {part: [upper for upper, lowers in below.items() if part in lowers] for part in RESERVED}
+    free = {part: lowers - set(RESERVED) for part, lowers in below.items()}
+    for part in sorted({"", *library} & set(below)):
+        told, true = allowed(part, free, reserved), allowed(part) & {part, *library}
+        if told != true:
+            found.append(f"{part or 'jaxnas'} may import {sorted(true - told)} more and {sorted(told - true)} less")
+    return found
+
+
+def test_the_guide_names_every_part_once_and_what_it_may_import():
+    assert table_problems(GUIDE.read_text(encoding="utf-8"), ROOT) == []
+
+
+def test_the_guide_names_files_that_exist():
+    roots = "|".join((*SCRIPT_FOLDERS, "jaxnas", "docs", "requirements"))
+    paths = re.findall(rf"`((?:{roots})/[\w./-]*)`", GUIDE.read_text(encoding="utf-8"))
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("| `guard` |", "| guard |", "guard is not named"),
+        ("| `guard` |", "| `guard`, `shield` |", "shield is named and does not exist"),
+        ("| `guard` |", "| `guard`, `base` |", "base is named 2 times"),
+        ("| `costs` |", "| `costs`, `train` |", "train is named 2 times"),
+        ("`spaces`, `policies` |", "`spaces` |", "derive may import ['policies'] more and [] less"),
+        ("`describe`, `searchers` |", "`describe`, `searchers`, `population` |", "and ['population'] less"),
+    ],
+)
+def test_a_wrong_table_is_noticed(right, wrong, message):
+    text = GUIDE.read_text(encoding="utf-8")
+    assert right in text
+    assert message in "; ".join(table_problems(text.replace(right, wrong, 1), ROOT))
 
 
 def _plant(root: Path, files: dict[str, str]) -> None:

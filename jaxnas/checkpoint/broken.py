@@ -51,7 +51,7 @@ def breaking() -> Iterator[None]:
         raise Broken(first_line(error)) from None
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The name of an error and the first line of its text."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:160]}"

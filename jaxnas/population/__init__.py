@@ -1,19 +1,28 @@
 """Training many architectures at once, each with its own weights."""
 
 from jaxnas.population.chunks import Population, train_population
+from jaxnas.population.farm import Farm
 from jaxnas.population.member import Family, Member, PopulationData, Recipe, Trained, family_of, train_member
+from jaxnas.population.records import Child, Record
+from jaxnas.population.workers import Workers, in_process, local_processes
 from jaxnas.strategies import Strategy, lift, member_mesh, resolve
 
 __all__ = [
+    "Child",
     "Family",
+    "Farm",
     "Member",
     "Population",
     "PopulationData",
     "Recipe",
+    "Record",
     "Strategy",
     "Trained",
+    "Workers",
     "family_of",
+    "in_process",
     "lift",
+    "local_processes",
     "member_mesh",
     "resolve",
     "train_member",

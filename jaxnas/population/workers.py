@@ -1,0 +1,124 @@
+"""Where the children of a farm run: in this process, in processes beside it, or on any executor of the user's."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxnas.base import Tree
+from jaxnas.checkpoint.broken import first_line
+from jaxnas.errors import UserError
+from jaxnas.files import plain
+
+__all__ = ["Ended", "Workers", "call", "in_process", "local_processes"]
+
+
+class Workers(NamedTuple):
+    """Where the children of a farm run.
+
+    Attributes:
+      executor_fn: makes an executor. The farm calls it when it first has a child to train and again when an executor
+        has broken, and it shuts down every executor that it got.
+      at_once: how many children an executor is handed at a time; None for all that wait, which suits a scheduler with
+        a queue of its own. A pool of processes that breaks loses every child that it was handed.
+    """
+
+    executor_fn: Callable[[], Executor]
+    at_once: int | None = None
+
+
+def in_process() -> Workers:
+    """One child after the other, in this process and this thread."""
+    return Workers(_InProcess, 1)
+
+
+def local_processes(count: int) -> Workers:
+    """`count` processes on this machine, which end with the process that started them, however that ends.
+
+    They are spawned, since JAX does not survive a fork, so a script needs the usual `if __name__ == "__main__":`. They
+    inherit the environment: set `XLA_FLAGS` or `CUDA_VISIBLE_DEVICES` before the farm starts its first child.
+
+    Raises:
+      UserError: `count` is below 1.
+    """
+    if count < 1:
+        raise UserError(f"count is {count}, expected at least 1 process")
+    return Workers(lambda: _LocalProcesses(count), count + 1)  # one more, so that nobody waits for the next child
+
+
+class _InProcess(Executor):
+    """Runs each call while it is submitted."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future: Future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class _LocalProcesses(ProcessPoolExecutor):
+    """A pool whose processes end when this one does.
+
+    Those of an ordinary pool outlive a process that is killed, and keep one from leaving that has been asked to. Here
+    each watches the other end of a pipe that only this process holds open.
+    """
+
+    def __init__(self, count: int):
+        context = multiprocessing.get_context("spawn")
+        theirs, self._ours = context.Pipe(duplex=False)
+        super().__init__(count, context, initializer=_watch, initargs=(theirs,))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the pool; without `wait` calls that are running are stopped."""
+        if not wait:
+            self._ours.close()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self._ours.close()
+
+
+def _watch(theirs: Connection) -> None:
+    """Prepares a process of a pool: it leaves Ctrl-C to the process that started it, and ends when that one does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(theirs,), daemon=True).start()
+
+
+def _end_with(theirs: Connection) -> None:
+    theirs.poll(None)  # nothing is ever sent: this returns when the other end is closed
+    os._exit(1)
+
+
+class Ended(NamedTuple):
+    """What came of one call of a child function: a result or a reason, and the wall time in seconds."""
+
+    result: dict[str, Any] | None
+    reason: str | None
+    seconds: float
+
+
+def call(child_fn: Callable[..., Any], arch: Tree, seed: int, config: Any, lineage: dict[str, Any]) -> Ended:
+    """Calls a child function, in whatever process this is.
+
+    What the function raises is returned as text: some errors cannot be sent between processes, and whatever an executor
+    raises by itself then tells of a worker that is gone.
+    """
+    started = time.monotonic()
+    result, reason = None, None
+    try:
+        found = plain(child_fn(arch, seed, config, **lineage))
+        if not isinstance(found, dict):
+            raise TypeError(f"the child function must return a dictionary, got {type(found).__name__}")
+        json.dumps(found)
+        result = found
+    except (Exception, SystemExit) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{first_line(error)} ({Path(place.filename).name}, line {place.lineno})"
+    return Ended(result, reason, time.monotonic() - started)

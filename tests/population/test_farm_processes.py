@@ -1,0 +1,134 @@
+"""A farm over real processes: killed workers, a killed script, and dask.distributed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxnas.errors import UserError
+from jaxnas.population import Farm, Workers, local_processes
+from tests.population import farm_script
+from tests.population.farm_children import DIES, DIES_ONCE, FINE, RAISES, calls, child, processes
+
+ROOT = Path(__file__).resolve().parents[2]
+CONDUCTS = [FINE, DIES_ONCE, RAISES, FINE, FINE, FINE]
+
+
+def evaluate(folder, conducts, **settings):
+    """The fitness of children that do as they are told, and the farm."""
+    archs = {"layer": np.stack([conducts, np.arange(len(conducts))], -1)}
+    with Farm(child, ("error", "macs"), config={"folder": str(folder)}, directory=folder / "farm", **settings) as farm:
+        return farm.evaluate(range(len(conducts)), archs), farm.records
+
+
+@pytest.fixture
+def expected(tmp_path):
+    """The fitness of the same children when nobody dies."""
+    (tmp_path / "calm").mkdir()
+    return evaluate(tmp_path / "calm", [FINE if conduct == DIES_ONCE else conduct for conduct in CONDUCTS])[0]
+
+
+def assert_gone(pids):
+    """Processes end by themselves, soon."""
+    end = time.monotonic() + 60
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < end, f"still there: {[pid for pid in pids if is_alive(pid)]}"
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_child_whose_process_dies_runs_again(tmp_path, expected):
+    found, records = evaluate(tmp_path, CONDUCTS, workers=local_processes(2))
+    np.testing.assert_array_equal(found, expected)
+    assert sorted(records) == list(range(6))
+    assert records[1].attempts == 2
+    assert records[2].reason.startswith("ValueError: ")
+    assert_gone(processes(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_child_that_kills_every_process_is_a_row(tmp_path):
+    found, records = evaluate(tmp_path, [FINE, DIES, FINE, FINE], workers=local_processes(2), retries=1)
+    assert np.isnan(found).all(1).tolist() == [False, True, False, False]
+    assert records[1].attempts == calls(tmp_path).count(1) == 2
+    assert records[1].reason.startswith("its worker was lost in all of 2 attempts, at last by BrokenProcessPool: ")
+
+
+def test_a_stop_ends_processes_that_are_at_work(tmp_path):
+    begun = tmp_path / "calls.txt"
+
+    def on_progress(done, total):
+        if begun.exists():
+            raise KeyboardInterrupt
+
+    archs = {"layer": np.zeros((2, 2), int)}
+    workers = local_processes(2)
+    with pytest.raises(KeyboardInterrupt):
+        with Farm(sleep, ("error",), config=str(begun), workers=workers, on_progress=on_progress) as farm:
+            farm.evaluate([0, 1], archs)
+    assert_gone({int(line) for line in begun.read_text().split()})
+
+
+def sleep(arch, seed, config):
+    """A child that never ends by itself."""
+    with open(config, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    while True:
+        time.sleep(1)
+
+
+def test_count_of_processes_is_checked():
+    with pytest.raises(UserError, match="count is 0, expected at least 1 process"):
+        local_processes(0)
+
+
+def run_script(folder, num_processes, dies_after=-1):
+    command = [sys.executable, "-m", "tests.population.farm_script", folder, num_processes, dies_after]
+    return subprocess.run(list(map(str, command)), cwd=ROOT, timeout=300, check=False).returncode
+
+
+@pytest.mark.parametrize("num_processes", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_script_goes_on_and_has_the_same_history(tmp_path, num_processes):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    whole.mkdir()
+    # The script dies when it is told of three children, which is in the first of its two calls of `evaluate`.
+    assert run_script(killed, num_processes, dies_after=3) == -signal.SIGKILL
+    assert_gone(processes(killed))
+    recorded = {int(path.stem[6:]) for path in (killed / "farm").glob("child_*.json")}
+    assert len(recorded) >= 3
+    before = len(calls(killed))
+    assert run_script(killed, num_processes) == 0
+    assert set(calls(killed)[before:]) == set(range(8)) - recorded
+    farm_script.main(whole, 0, -1)
+    assert (killed / "history.npy").read_bytes() == (whole / "history.npy").read_bytes()
+
+
+def test_dask_runs_the_child_of_a_killed_worker_again(tmp_path, expected):
+    import dask
+    from distributed import Client, LocalCluster
+
+    quiet = {"distributed.worker.memory.terminate": False, "distributed.admin.system-monitor.gil.enabled": False}
+    with (
+        dask.config.set(quiet),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        Client(cluster) as client,
+    ):
+        workers = Workers(lambda: client.get_executor(pure=False, retries=2))
+        found, records = evaluate(tmp_path, CONDUCTS, workers=workers)
+    np.testing.assert_array_equal(found, expected)
+    assert sorted(records) == list(range(6))
+    assert calls(tmp_path).count(1) == 2
+    assert records[2].reason.startswith("ValueError: ")
