@@ -1,5 +1,6 @@
 """The program that trains the members of one call: compiled once, with architectures and steps as arguments."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,32 +40,41 @@ def make_program(
     keep_params: bool,
 ) -> "Program":
     """Traces the program of a population; the arguments are those of `train_population`."""
-    training = member_training(family, recipe)
+    recipe = recipe._replace(judge_at=tuple(recipe.judge_at))  # a key of the cache
+    training, jitted = member_training(family, recipe), _jitted(family, recipe, strategy, mesh, keep_params)
+    shared = placed((jax.random.key_data(key), data), mesh, split=False)
+    first = jax.tree.map(lambda leaf: leaf[0], entries)
+    state = jax.eval_shape(lambda entry, shared: training.init(_as_member(entry, shared[0]), shared[1]), first, shared)
+    rows = (1 if mesh is None else mesh.size) if in_turn(strategy) else chunk
+    carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype), state)
+    return Program(jitted, entries, shared, carry, mesh, chunk)
 
-    def as_member(entry: Entry, key_data: jax.Array) -> Member:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(key_data), entry.name), entry.seed)
-        return Member(key, entry.arch, entry.rates)
+
+@functools.lru_cache(maxsize=8)
+def _jitted(family: Family, recipe: Recipe, strategy: Strategy, mesh: Mesh | None, keep_params: bool) -> Any:
+    """The function that `Program` compiles; populations of the same family and recipe share it and what is compiled."""
+    training = member_training(family, recipe)
 
     def one(entry: Entry, state: MemberState, shared: Tree) -> tuple[MemberState, Trained]:
         (key_data, data), (begin, end) = shared
-        member = as_member(entry, key_data)
+        member = _as_member(entry, key_data)
         state = jax.lax.cond(begin == 0, lambda: training.init(member, data), lambda: state)
         state = training.advance(member, state, data, begin, end)
         return state, state.trained if keep_params else state.trained._replace(params=None)
 
-    shared = placed((jax.random.key_data(key), data), mesh, split=False)
-    first = jax.tree.map(lambda leaf: leaf[0], entries)
-    state = jax.eval_shape(lambda entry, shared: training.init(as_member(entry, shared[0]), shared[1]), first, shared)
-    rows = (1 if mesh is None else mesh.size) if in_turn(strategy) else chunk
-    carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype), state)
-    return Program(lift_some(one, strategy, mesh), entries, shared, carry, mesh, chunk)
+    return jax.jit(lift_some(one, strategy, mesh), donate_argnums=1)
+
+
+def _as_member(entry: Entry, key_data: jax.Array) -> Member:
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(key_data), entry.name), entry.seed)
+    return Member(key, entry.arch, entry.rates)
 
 
 class Program:
     """Trains some steps of some members.
 
     Args:
-      lifted: `(entries[chunk], carry, (shared, (begin, end)), count) -> (carry, trained[chunk])`, from `lift_some`.
+      jitted: `(entries[chunk], carry, (shared, (begin, end)), count) -> (carry, trained[chunk])`, from `_jitted`.
       entries: the entries of all members, on the host.
       shared: the key and the data, on the devices.
       carry: shapes of the states of members in work.
@@ -76,10 +86,8 @@ class Program:
       found: shapes of the results of a call, leaves `[chunk, ...]`.
     """
 
-    def __init__(
-        self, lifted: Callable[..., Any], entries: Entry, shared: Tree, carry: Tree, mesh: Mesh | None, chunk: int
-    ):
-        self._jitted = jax.jit(lifted, donate_argnums=1)
+    def __init__(self, jitted: Any, entries: Entry, shared: Tree, carry: Tree, mesh: Mesh | None, chunk: int):
+        self._jitted = jitted
         self._entries, self._shared, self._carry, self._mesh, self._chunk = entries, shared, carry, mesh, chunk
         self._compiled: Any = None
         self.rows = jax.tree.leaves(carry)[0].shape[0]
