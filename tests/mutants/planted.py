@@ -2,7 +2,19 @@
 
 from pathlib import Path
 
-from tests.mutants import costs, data, estimators, experiments, ops, population, running, searchers, spaces, tabular
+from tests.mutants import (
+    costs,
+    data,
+    estimators,
+    experiments,
+    farm,
+    ops,
+    population,
+    running,
+    searchers,
+    spaces,
+    tabular,
+)
 from tests.mutants.mutant import Mutant
 
 __all__ = ["MUTANTS", "Mutant", "stale"]
@@ -14,6 +26,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *ops.MUTANTS,
     *spaces.MUTANTS,
     *costs.MUTANTS,
+    *farm.MUTANTS,
     *population.MUTANTS,
     *tabular.MUTANTS,
     *data.MUTANTS,
