@@ -15,6 +15,7 @@ Each column is the gradient with respect to
 """
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -25,12 +26,12 @@ import jax.numpy as jnp
 from jaxnas.base import SearchSpace, dense_paths, sparse_paths
 from jaxnas.costs.latency import median_milliseconds
 from jaxnas.estimators import binary_gate, two_path_gate
-from jaxnas.ops import Classifier, Style, from_linen
+from jaxnas.ops import Style
 from jaxnas.run._environment import compiler_options, environment
 from jaxnas.searchers import classification_loss
 from jaxnas.spaces import proxyless_space
-from jaxnas.spaces.proxyless.network import ProxylessConfig, first_block, last_conv, stem
-from jaxnas.spaces.proxyless.space import block_runs
+from jaxnas.spaces.parts import Run
+from jaxnas.spaces.proxyless.network import ProxylessConfig
 from jaxnas.train import cross_entropy
 
 # Kernels and expansions that make so many candidates, `zero` included.
@@ -74,26 +75,26 @@ def child_of(config: ProxylessConfig, *, recompute: bool) -> Callable[[Any, jax.
       config: the size of the network.
       recompute: whether the backward pass computes every block again, from its input.
     """
-    name = config.operations[-1]
-    fixed = {"stem": stem(config, STYLE), "first": first_block(config, STYLE), "last": last_conv(config, STYLE)}
-    ops = {part: from_linen(block) for part, block in fixed.items()}
-    head = from_linen(Classifier(config.num_classes))
+    name, pieces = config.operations[-1], config.pieces(STYLE)
+
+    def run_alone(run: Run, weights, x):
+        op = run.group.ops[name]
+
+        def body(x, weights):
+            y = op.apply(weights, x)
+            return (x + y if run.shortcut else y), None
+
+        body = jax.checkpoint(body) if recompute else body
+        if len(run.group.edges) > 1:
+            return jax.lax.scan(body, x, weights[name])[0]
+        return body(x, jax.tree.map(lambda leaf: leaf[0], weights[name]))[0]
 
     def apply(params, x):
-        x = ops["first"].apply(params["first"], ops["stem"].apply(params["stem"], x))
-        for run, weights_of in zip(block_runs(config, STYLE), params["runs"], strict=True):
-            op = run.graph.groups["blocks"].ops[name]
+        def running(piece, weights):
+            alone = run_alone if isinstance(piece, Run) else lambda piece, weights, x: piece.apply(weights, None, x)
+            return functools.partial(alone, piece, weights)
 
-            def body(x, weights, op=op, shortcut=run.kind == "inner"):
-                y = op.apply(weights, x)
-                return (x + y if shortcut else y), None
-
-            body = jax.checkpoint(body) if recompute else body
-            if len(run.places) > 1:
-                x, _ = jax.lax.scan(body, x, weights_of[name])
-            else:
-                x, _ = body(x, jax.tree.map(lambda leaf: leaf[0], weights_of[name]))
-        return head.apply(params["classifier"], ops["last"].apply(params["last"], x))
+        return config.forward(jax.tree.map(running, pieces, params), x)
 
     return apply
 

@@ -52,7 +52,7 @@ def compare(run: Run, setting: common.Setting, arch: Arch) -> tuple[dict[str, An
     accuracy = [float(value) for value in tested]
     refuse_nan("the found network after retraining", accuracy[0])
     found = jax.device_get(arch)
-    counts = network_costs(space, found, setting.loaded.image_shape, **derive.supernet_changes(space, found))
+    counts = network_costs(space, found, setting.loaded.image_shape, **space.about.supernet)
     random_accuracy = accuracy[1:] or [math.nan]
     baseline = {
         "random_test_accuracy_mean": float(np.mean(random_accuracy)),
@@ -85,7 +85,7 @@ def write_network(
     record = export.architecture_record(
         space,
         arch,
-        network=derive.supernet_changes(space, arch),
+        network=space.about.supernet,
         image_shape=images.image_shape,
         num_classes=images.num_classes,
         expected_latency=expected_latency,

@@ -7,7 +7,8 @@ key. Containers are NamedTuples of pure functions made by lower-case factories. 
 Letters for shapes: `P` population, `E` edges or decisions, `K` operations, `B` batch, `S` samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -161,6 +162,10 @@ class About(NamedTuple):
       parts: `(image_shape) -> (fixed, choices)`: the blocks that every network has, and a dictionary like `choices` of
         rows `[E][K]` of the candidates' blocks, None for one that takes no time.
       config: plain dictionary that, with `name`, rebuilds the space.
+      supernet: the changes to `network` under which a stand-alone network computes what the supernet computes on its
+        paths, such as `{"affine": False}`. Networks with inherited weights are built with them.
+      count: `(arch, image_shape, **changes) -> {"parameters": int, "macs": int}` of one stand-alone network, for a
+        space whose costs do not add up over decisions and which therefore has no tables of them.
     """
 
     name: str = "custom"
@@ -173,6 +178,8 @@ class About(NamedTuple):
     edges: Any = None
     parts: Callable[..., tuple[tuple[Part, ...], dict[str, Any]]] | None = None
     config: dict[str, Any] | None = None
+    supernet: Mapping[str, Any] = MappingProxyType({})
+    count: Callable[..., dict[str, int]] | None = None
 
 
 class SearchSpace(NamedTuple):

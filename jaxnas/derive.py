@@ -5,7 +5,7 @@ A supernet normalises with the statistics of the batch at hand and keeps none. `
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.traverse_util as traverse
@@ -18,10 +18,7 @@ from jaxnas.architectures import arch_like
 from jaxnas.base import Arch, Network, Params, SearchSpace, Tree, sparse_paths
 from jaxnas.errors import UserError
 
-__all__ = ["network", "recalibrate", "supernet_changes"]
-
-# What a supernet does and a network trained from scratch may do otherwise.
-_AS_IN_SUPERNET = {"affine": False, "pool_norm": True}
+__all__ = ["known_form", "network", "recalibrate"]
 
 _Stats = dict[tuple[str, ...], tuple[jax.Array, jax.Array]]  # path of a layer -> mean [C], variance [C]
 
@@ -39,7 +36,7 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
       space: the space.
       params: weights of its supernet.
       arch: one integer per decision, leaves `[E]`.
-      **changes: for `space.about.network`, by default `supernet_changes`.
+      **changes: further changes to `space.about.network`, beside those of `space.about.supernet`.
 
     Returns:
       The network and its variables.
@@ -59,7 +56,7 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
     """
     arch = arch_like(space.choices, arch)
     if space.about.network is not None:
-        child = space.about.network(arch, **{**supernet_changes(space, arch), **changes})
+        child = space.about.network(arch, **{**space.about.supernet, **changes})
         if child.inherit is not None:
             return child, child.inherit(params)
     if changes:
@@ -68,26 +65,17 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
     return child, {"params": params}
 
 
-def supernet_changes(space: SearchSpace, arch: Arch) -> dict[str, Any]:
-    """The changes to `space.about.network` under which it normalises as the supernet does.
+@contextlib.contextmanager
+def known_form(space: SearchSpace, changes: Mapping[str, Any]) -> Iterator[None]:
+    """Says in one line that a space has no network of a form, around a call of its `about` with `changes`.
 
-    They are what `network` builds with, and what an `architecture.json` has to say of a network with inherited weights.
-
-    Args:
-      space: the space.
-      arch: any of its architectures; making a network costs next to nothing.
-
-    Returns:
-      Keyword arguments; empty for a space without a stand-alone network.
+    Raises:
+      UserError: the call refused its arguments.
     """
-    known: dict[str, Any] = {}
-    if space.about.network is None:
-        return known
-    for name, value in _AS_IN_SUPERNET.items():
-        with contextlib.suppress(TypeError):  # a space whose networks have no such setting
-            space.about.network(arch, **{name: value})
-            known[name] = value
-    return known
+    try:
+        yield
+    except TypeError as error:
+        raise UserError(f"network: space {space.about.name!r} has no form {dict(changes)}: {error}") from None
 
 
 def _within_supernet(space: SearchSpace, arch: Arch) -> Network:

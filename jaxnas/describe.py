@@ -23,6 +23,7 @@ from jaxnas.architectures import arch_like
 from jaxnas.base import Arch, SearchSpace
 from jaxnas.command import Parser, answer
 from jaxnas.costs import cost, count_parameters, space_tables
+from jaxnas.derive import known_form
 from jaxnas.errors import UserError
 from jaxnas.spaces import registry
 
@@ -64,11 +65,11 @@ def network_costs(
       arch: leaves `[E]` of integers.
       image_shape: `(H, W, C)`.
       **changes: the form of the network, as for `space.about.network`. Without any it is the form that is trained from
-        scratch; with `jaxnas.derive.supernet_changes` it is the form that inherits the weights of a supernet.
+        scratch; with those of `space.about.supernet` it is the form that inherits the weights of a supernet.
 
     Returns:
       `parameters`, the exact number of entries of `variables["params"]`; `macs`, the exact multiply-adds of one image,
-      None where the space has no table of them; and every other cost of which the space has a table. For a space
+      None where the space cannot count them; and every other cost that the space knows. For a space
       without stand-alone networks, `parameters` are those of the supernet, which takes their place.
 
     Raises:
@@ -76,14 +77,13 @@ def network_costs(
     """
     arch, about = arch_like(space.choices, arch), space.about
     costs: dict[str, Any] = {"parameters": None, "macs": None}
-    try:
+    with known_form(space, changes):
+        if about.count is not None:
+            return costs | about.count(arch, tuple(image_shape), **changes)
         if about.costs is not None:
-            return costs | {
-                name: cost(table, arch).item() for name, table in space_tables(space, image_shape, **changes).items()
-            }
+            tables = space_tables(space, image_shape, **changes)
+            return costs | {name: cost(table, arch).item() for name, table in tables.items()}
         init = space.init if about.network is None else about.network(arch, **changes).init
-    except TypeError as error:
-        raise UserError(f"network: space {about.name!r} has no form {changes}: {error}") from None
     shapes = jax.eval_shape(init, jax.random.key(0), _batch(image_shape))
     if about.network is not None:
         shapes = shapes.get("params", shapes)

@@ -12,6 +12,7 @@ import pytest
 
 from jaxnas import derive
 from jaxnas.base import About, Network, SearchSpace, one_hot_paths
+from jaxnas.errors import UserError
 from jaxnas.ops import Norm
 from jaxnas.spaces import registry
 from jaxnas.spaces.parts.inherit import linen_network
@@ -61,12 +62,19 @@ def test_logits_are_those_of_the_supernet(name):
     chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_changes_that_a_space_does_not_know_are_left_out():
+def test_every_space_says_what_its_supernet_does_otherwise():
     both = {"affine": False, "pool_norm": True}
-    for name, expected in {"darts": both, "snas": both, "nasbench201": {"affine": False}}.items():
-        space, _ = supernet(name)
-        assert derive.supernet_changes(space, random_arch(space)) == expected
-    assert derive.supernet_changes(bare_space(), [0]) == {}
+    expected = {"darts": both, "snas": both, "nasbench201": {"affine": False}, "nasbench201-small": {}, "proxyless": {}}
+    assert {name: registry.build(name).about.supernet for name in expected} == expected
+    assert bare_space().about.supernet == {}
+
+
+def test_an_error_inside_a_network_is_not_taken_for_a_missing_form():
+    def network(arch, **changes):
+        raise UserError("of its own")
+
+    with pytest.raises(UserError, match="of its own"):
+        derive.network(bare_space(BARE._replace(network=network)), None, [1])
 
 
 def test_changes_reach_the_network():

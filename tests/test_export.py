@@ -139,7 +139,7 @@ def test_inherited_weights_are_exported(tmp_path):
     shapes = jax.eval_shape(space.init, jax.random.key(0), jax.ShapeDtypeStruct((4, *SHAPE), jnp.float32))
     network, variables = derive.network(space, jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes), arch)
     export.save_variables(tmp_path / "network.safetensors", variables)
-    shape = {"image_shape": SHAPE, "num_classes": 5, "network": derive.supernet_changes(space, arch)}
+    shape = {"image_shape": SHAPE, "num_classes": 5, "network": space.about.supernet}
     record = export.architecture_record(space, arch, mean=MEAN, std=STD, **shape)
     (tmp_path / "architecture.json").write_text(json.dumps(record))
     export.export_workdir(tmp_path, tmp_path / "out")

@@ -59,7 +59,7 @@ def architecture_record(
       mean: per channel, `[C]`: the network was trained on `(pixel / 255 - mean) / std`.
       std: per channel, `[C]`.
       network: the changes given to `space.about.network`; of a network with inherited weights
-        `jaxnas.derive.supernet_changes(space, arch)`.
+        `space.about.supernet`.
       classes: names of the classes.
       expected_latency: milliseconds, where there is a table.
       weights: file of the trained variables, beside `architecture.json`.
@@ -128,12 +128,10 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
 
 
 def _network(space: SearchSpace, arch: Arch, changes: dict[str, Any]) -> Network:
-    try:
+    with derive.known_form(space, changes):
         if space.about.network is None:
             return derive.network(space, None, arch, **changes)[0]
         return space.about.network(arch, **changes)
-    except TypeError as error:
-        raise UserError(f"network: space {space.about.name!r} has no form {changes}: {error}") from None
 
 
 def _about(record: dict[str, Any], digests: dict[str, str]) -> dict[str, Any]:

@@ -1,37 +1,37 @@
 """Fast building blocks: plain functions, and the candidate operations as Linen modules over them."""
 
-from jaxnas.ops._conv import conv, pointwise
+from jaxnas.ops._conv import Pair, conv, pair, pointwise
 from jaxnas.ops._drop_path import drop_path
 from jaxnas.ops._mixture import mixture
 from jaxnas.ops.blocks import (
+    Activation,
     BatchNorm,
     Block,
     Classifier,
     ConvNorm,
-    Cost,
     DilConv,
     FactorizedReduce,
     Identity,
     Pool,
     SepConv,
-    Style,
     Zero,
-    from_linen,
 )
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.initialisers import he_fan_out, one_draw, torch_uniform
 from jaxnas.ops.lowering import Lowering, by_hand
-from jaxnas.ops.mbconv import ConvNormRelu6, MBConv
-from jaxnas.ops.normalisation import Norm, batch_statistics, normalise
+from jaxnas.ops.mbconv import ConvNormAct, MBConv, Squeeze, SqueezeExcite, rounded_width
+from jaxnas.ops.normalisation import batch_statistics, normalise
 from jaxnas.ops.pooling import avg_pool, max_pool
 from jaxnas.ops.preact import PreActConv, PreActSepConv, channel_shuffle
+from jaxnas.ops.style import Cost, Norm, Style, from_linen
 
 __all__ = [
+    "Activation",
     "BatchNorm",
     "Block",
     "Classifier",
     "ConvNorm",
-    "ConvNormRelu6",
+    "ConvNormAct",
     "Cost",
     "DilConv",
     "FactorizedReduce",
@@ -39,10 +39,13 @@ __all__ = [
     "Lowering",
     "MBConv",
     "Norm",
+    "Pair",
     "Pool",
     "PreActConv",
     "PreActSepConv",
     "SepConv",
+    "Squeeze",
+    "SqueezeExcite",
     "Style",
     "Zero",
     "avg_pool",
@@ -58,6 +61,8 @@ __all__ = [
     "mixture",
     "normalise",
     "one_draw",
+    "pair",
     "pointwise",
+    "rounded_width",
     "torch_uniform",
 ]

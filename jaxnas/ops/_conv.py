@@ -13,32 +13,49 @@ from jax import lax
 from jaxnas.errors import UserError
 from jaxnas.ops.lowering import Lowering, by_hand
 
-__all__ = ["conv", "pointwise"]
+__all__ = ["Pair", "conv", "odd_sides", "pair", "pointwise"]
+
+Pair = int | tuple[int, int]  # one number for both axes, or one for the rows and one for the columns
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, lowering: Lowering = "auto"):
-    """Convolution with symmetric padding `dilation * (k // 2)`.
+def pair(value: Pair) -> tuple[int, int]:
+    """The numbers for the rows and for the columns of an image.
 
-    Args:
-      x: `[B, H, W, C]`.
-      kernel: `[k, k, C, D]` with odd `k`; cast to the dtype of `x`.
-      stride: step of the output grid.
-      dilation: distance between taps.
-      lowering: see `jaxnas.ops.lowering`.
-
-    Returns:
-      `[B, ceil(H / stride), ceil(W / stride), D]`.
+    Example:
+      >>> pair(3), pair((1, 7))
+      ((3, 3), (1, 7))
     """
+    return (value, value) if isinstance(value, int) else value
+
+
+def odd_sides(kernel: jax.Array) -> None:
+    """Raises `UserError` unless both sides of a kernel `[h, w, ...]` are odd, so that it has a centre."""
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
         raise UserError(f"kernel must have odd sides, got {kernel.shape}")
-    kernel = kernel.astype(x.dtype)
+
+
+def conv(x: jax.Array, kernel: jax.Array, *, stride: Pair = 1, dilation: int = 1, lowering: Lowering = "auto"):
+    """Convolution, padded with zeros by `dilation * (h // 2)` rows and `dilation * (w // 2)` columns on each side.
+
+    Args:
+      x: images `[B, H, W, C]`.
+      kernel: weights `[h, w, C, D]` with odd `h` and `w`; cast to the dtype of `x`.
+      stride: step of the output grid, one number or a pair for rows and columns.
+      dilation: distance between taps.
+      lowering: how the convolution is written for the backend, see `jaxnas.ops.lowering`.
+
+    Returns:
+      Images `[B, ceil(H / stride), ceil(W / stride), D]`.
+    """
+    odd_sides(kernel)
+    kernel, (down, across) = kernel.astype(x.dtype), pair(stride)
     if not by_hand(lowering):
-        return _plain(stride, dilation, x, kernel)
+        return _plain((down, across), dilation, x, kernel)
     if kernel.shape[:2] == (1, 1):
-        return pointwise(x[:, ::stride, ::stride], kernel[0, 0])
-    return _loop_safe(stride, dilation, x, kernel)
+        return pointwise(x[:, ::down, ::across], kernel[0, 0])
+    return _loop_safe((down, across), dilation, x, kernel)
 
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -51,11 +68,11 @@ def _pads(kernel: jax.Array, dilation: int) -> list[tuple[int, int]]:
     return [(dilation * (k // 2),) * 2 for k in kernel.shape[:2]]
 
 
-def _plain(stride: int, dilation: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _plain(stride: tuple[int, int], dilation: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
-        (stride, stride),
+        stride,
         _pads(kernel, dilation),
         rhs_dilation=(dilation, dilation),
         dimension_numbers=_NHWC,
@@ -73,16 +90,17 @@ def _backward(stride, dilation, residuals, g):
     x, kernel = residuals
     (dx,) = jax.linear_transpose(lambda x: _plain(stride, dilation, x, kernel), x)(g)
     # The weight gradient is the convolution of x with g, batch and channels exchanged.
+    sizes = x.shape[1:3], g.shape[1:3], kernel.shape[:2], stride, _pads(kernel, dilation)
     pads = []
-    for size, out, k, (low, _) in zip(x.shape[1:3], g.shape[1:3], kernel.shape, _pads(kernel, dilation), strict=False):
-        reach = (out - 1) * stride + 1
+    for size, out, k, step, (low, _) in zip(*sizes, strict=True):
+        reach = (out - 1) * step + 1
         pads.append((low, (k - 1) * dilation + reach - size - low))
     dw = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),
         g.transpose(1, 2, 0, 3),
         (dilation, dilation),
         pads,
-        rhs_dilation=(stride, stride),
+        rhs_dilation=stride,
         dimension_numbers=_NHWC,
     )
     return dx, dw.transpose(1, 2, 0, 3)

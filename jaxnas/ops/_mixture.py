@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.ops.blocks import Block, NormalisedBlock, Style, from_linen
+from jaxnas.ops.blocks import Block, NormalisedBlock
 from jaxnas.ops.calls import barrier, not_inlined, recomputed
 from jaxnas.ops.lowering import by_hand
 from jaxnas.ops.normalisation import merged, pull, row_mean, row_slope, row_statistics
+from jaxnas.ops.style import Style, from_linen
 
 __all__ = ["mix_normalised", "mixture"]
 

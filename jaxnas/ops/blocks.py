@@ -5,127 +5,79 @@ weights are inherited by name. `block.cost(features, height, width)` counts para
 do: convolutions and dense layers, padding included, no normalisation in the multiply-adds.
 """
 
-import dataclasses
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnas.base import Op
 from jaxnas.dtypes import wide_dtype
 from jaxnas.errors import UserError
-from jaxnas.ops._conv import conv
+from jaxnas.ops._conv import Pair, conv, pair
 from jaxnas.ops.depthwise import depthwise_conv
 from jaxnas.ops.initialisers import torch_uniform
-from jaxnas.ops.lowering import Lowering
-from jaxnas.ops.normalisation import Norm
 from jaxnas.ops.pooling import avg_pool, max_pool
+from jaxnas.ops.style import Cost, Style
 
 __all__ = [
+    "Activation",
     "BatchNorm",
     "Block",
     "Classifier",
     "ConvNorm",
-    "Cost",
     "DilConv",
     "FactorizedReduce",
     "Identity",
     "NormalisedBlock",
     "Pool",
     "SepConv",
-    "Style",
     "Zero",
-    "from_linen",
 ]
 
-
-class Cost(NamedTuple):
-    """Parameters and multiply-adds of one example."""
-
-    parameters: int
-    macs: int
-
-    def __add__(self, other: Any) -> "Cost":
-        return Cost(self.parameters + other.parameters, self.macs + other.macs)
-
-
-@dataclasses.dataclass(frozen=True)
-class Style:
-    """How all blocks of one network normalise and are lowered.
-
-    Attributes:
-      affine: normalisation learns a scale and an offset.
-      running: normalisation keeps running averages (stand-alone networks only).
-      train: use the statistics of the batch.
-      reference: take them from the first `reference` examples of the batch alone; 0 for all of them.
-      momentum: of the running averages.
-      eps: of the normalisation.
-      lowering: see `jaxnas.ops.lowering`.
-    """
-
-    affine: bool = False
-    running: bool = False
-    train: bool = True
-    reference: int = 0
-    momentum: float = 0.9
-    eps: float = 1e-5
-    lowering: Lowering = "auto"
-
-    def norm(self, name: str | None = None) -> Norm:
-        """A normalisation layer in this style."""
-        return Norm(self.affine, self.running, self.train, self.reference, self.momentum, self.eps, name=name)
-
-    def norm_cost(self, features: int) -> Cost:
-        """Parameters of one normalisation layer."""
-        return Cost(2 * features if self.affine else 0, 0)
-
-
-def from_linen(module: nn.Module) -> Op:
-    """The pure pair of a Linen module that has parameters only; `key` becomes the `dropout` stream."""
-
-    def init(key, x):
-        return module.init(key, x).get("params", {})
-
-    def apply(params, x, *, key=None):
-        return module.apply({"params": params}, x, rngs=None if key is None else {"dropout": key})
-
-    return Op(init, apply)
+Activation = Callable[[jax.Array], jax.Array]
 
 
 class Block(nn.Module):
     """One operation from `[B, H, W, C]` to `[B, ceil(H / stride), ceil(W / stride), features]`.
 
     Attributes:
-      features: output channels.
-      stride: step of the output grid.
-      style: normalisation and lowering.
+      features: number of output channels.
+      stride: step of the output grid, one number or a pair for rows and columns.
+      style: how the block normalises and is lowered.
     """
 
     features: int
-    stride: int = 1
+    stride: Pair = 1
     style: Style = Style()
 
     def cost(self, in_features: int, height: int, width: int) -> Cost:
-        """Parameters and multiply-adds for one input of the given size."""
+        """Parameters and multiply-adds for one image of `in_features` channels, `height` rows and `width` columns."""
         raise NotImplementedError
 
-    def _pixels(self, height: int, width: int) -> int:
-        return -(-height // self.stride) * -(-width // self.stride)
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the output for an image of `height` rows and `width` columns."""
+        down, across = pair(self.stride)
+        return -(-height // down), -(-width // across)
 
-    def _kernel(self, name: str, side: int, in_features: int, features: int) -> jax.Array:
-        shape = (side, side, in_features, features)
-        return self.param(name, torch_uniform(side * side * in_features), shape)
+    def output(self, x: jax.Array) -> jax.Array:
+        """Zeros with the shape of the output for `x[B, H, W, C]`, found without running the block."""
+        return jnp.zeros((x.shape[0], *self.grid(*x.shape[1:3]), self.features), x.dtype)
 
-    def _depthwise_kernel(self, name: str, side: int, features: int) -> jax.Array:
-        return self.param(name, torch_uniform(side * side), (side, side, features))
+    def _kernel(self, name: str, sides: Pair, in_features: int, features: int) -> jax.Array:
+        rows, columns = pair(sides)
+        return self.param(name, torch_uniform(rows * columns * in_features), (rows, columns, in_features, features))
+
+    def _used_once(self, weights: int, height: int, width: int) -> Cost:
+        """Convolution weights, each of which takes part once per pixel of the output."""
+        return Cost(weights, weights * math.prod(self.grid(height, width)))
 
 
 class NormalisedBlock(Block):
-    """A block that ends in a normalisation, unless `normalised` is false.
+    """A block that ends in a normalisation.
 
     Attributes:
-      normalised: whether it does.
+      normalised: whether the block has that normalisation.
     """
 
     normalised: bool = True
@@ -143,7 +95,8 @@ class Zero(Block):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns zeros."""
-        return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
+        down, across = pair(self.stride)
+        return jnp.zeros_like(x[:, ::down, ::across])
 
     def cost(self, in_features, height, width):
         """Nothing."""
@@ -177,7 +130,11 @@ class BatchNorm(Block):
 
 
 class Pool(NormalisedBlock):
-    """3x3 maximum or average pooling, followed by normalisation when `normalised`."""
+    """3x3 maximum or average pooling, followed by normalisation when `normalised`.
+
+    Attributes:
+      kind: `"max"` or `"avg"`.
+    """
 
     kind: str = "max"
 
@@ -185,8 +142,7 @@ class Pool(NormalisedBlock):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Pools `x`."""
         pool = {"max": max_pool, "avg": avg_pool}[self.kind]
-        y = pool(x, stride=self.stride, lowering=self.style.lowering)
-        return self._normalise(y)
+        return self._normalise(pool(x, stride=self.stride, lowering=self.style.lowering))
 
     def cost(self, in_features, height, width):
         """Scale and offset of the normalisation, if learned."""
@@ -194,22 +150,27 @@ class Pool(NormalisedBlock):
 
 
 class ConvNorm(NormalisedBlock):
-    """Convolution and, unless told otherwise, normalisation, with a ReLU before when `relu`."""
+    """Activation, convolution, normalisation.
 
-    kernel: int = 1
-    relu: bool = True
+    Attributes:
+      kernel: side of the convolution, one odd number or a pair `(h, w)`.
+      activation: function that the image passes before the convolution; None for none.
+    """
+
+    kernel: Pair = 1
+    activation: Activation | None = jax.nn.relu
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Applies ReLU (optional), convolution, normalisation."""
+        """Applies the block to `x`."""
         kernel = self._kernel("kernel", self.kernel, x.shape[-1], self.features)
-        x = jax.nn.relu(x) if self.relu else x
+        x = x if self.activation is None else self.activation(x)
         return self._normalise(conv(x, kernel, stride=self.stride, lowering=self.style.lowering))
 
     def cost(self, in_features, height, width):
-        """`k * k * C * D` weights, each used once per output pixel."""
-        weights = self.kernel**2 * in_features * self.features
-        return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
+        """`h * w * C * D` weights, each used once per output pixel."""
+        weights = math.prod(pair(self.kernel)) * in_features * self.features
+        return self._used_once(weights, height, width) + self._norm_cost(self.features)
 
 
 class FactorizedReduce(NormalisedBlock):
@@ -237,61 +198,72 @@ class FactorizedReduce(NormalisedBlock):
 
     def cost(self, in_features, height, width):
         """Both halves together hold `C * features` weights."""
-        weights = in_features * self.features
-        return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
+        return self._used_once(in_features * self.features, height, width) + self._norm_cost(self.features)
 
 
 class DilConv(NormalisedBlock):
-    """ReLU, depthwise convolution with dilation two, 1x1 convolution, normalisation."""
+    """Activation, depthwise convolution, 1x1 convolution, normalisation.
 
-    kernel: int = 3
+    Attributes:
+      kernel: side of the depthwise convolution, one odd number or a pair `(h, w)`.
+      activation: function that the image passes first.
+      dilation: distance between the taps of the depthwise convolution.
+    """
+
+    kernel: Pair = 3
+    activation: Activation = jax.nn.relu
     dilation: int = 2
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the block to `x`."""
-        channels = x.shape[-1]
-        depthwise = self._depthwise_kernel("depthwise", self.kernel, channels)
+        sides, channels, lowering = pair(self.kernel), x.shape[-1], self.style.lowering
+        depthwise = self.param("depthwise", torch_uniform(math.prod(sides)), (*sides, channels))
         pointwise = self._kernel("pointwise", 1, channels, self.features)
-        lowering = self.style.lowering
-        y = depthwise_conv(jax.nn.relu(x), depthwise, stride=self.stride, dilation=self.dilation, lowering=lowering)
+        x = self.activation(x)
+        y = depthwise_conv(x, depthwise, stride=self.stride, dilation=self.dilation, lowering=lowering)
         return self._normalise(conv(y, pointwise, lowering=lowering))
 
     def cost(self, in_features, height, width):
-        """`k * k * C + C * D` weights, each used once per output pixel."""
-        weights = self.kernel**2 * in_features + in_features * self.features
-        return Cost(weights, weights * self._pixels(height, width)) + self._norm_cost(self.features)
+        """`h * w * C + C * D` weights, each used once per output pixel."""
+        weights = math.prod(pair(self.kernel)) * in_features + in_features * self.features
+        return self._used_once(weights, height, width) + self._norm_cost(self.features)
 
 
 class SepConv(NormalisedBlock):
-    """Twice: ReLU, depthwise convolution, 1x1 convolution, normalisation; the first has the stride."""
+    """Twice: activation, depthwise convolution, 1x1 convolution, normalisation; the first round has the stride.
 
-    kernel: int = 3
+    Attributes:
+      kernel: side of the depthwise convolutions, one odd number or a pair `(h, w)`.
+      activation: function with which each round starts.
+    """
+
+    kernel: Pair = 3
+    activation: Activation = jax.nn.relu
 
     def _halves(self, in_features: int) -> tuple[DilConv, DilConv]:
-        first = DilConv(in_features, self.stride, self.style, kernel=self.kernel, dilation=1, parent=None)
-        return first, first.clone(features=self.features, stride=1, normalised=self.normalised)
+        settings = {"kernel": self.kernel, "activation": self.activation, "dilation": 1, "parent": None}
+        first = DilConv(in_features, self.stride, self.style, **settings)
+        return first, DilConv(self.features, 1, self.style, normalised=self.normalised, **settings)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Applies both halves to `x`."""
+        """Applies both rounds to `x`."""
         first, second = self._halves(x.shape[-1])
         return second.clone(name="second", parent=self)(first.clone(name="first", parent=self)(x))
 
     def cost(self, in_features, height, width):
-        """The sum of both halves."""
+        """The sum of both rounds."""
         first, second = self._halves(in_features)
-        return first.cost(in_features, height, width) + second.cost(
-            in_features, -(-height // self.stride), -(-width // self.stride)
-        )
+        return first.cost(in_features, height, width) + second.cost(in_features, *self.grid(height, width))
 
 
 class Classifier(nn.Module):
     """Global average pooling and a dense layer with a bias.
 
     Attributes:
-      num_classes: width of the output.
-      bias: first value of the biases; None draws them as PyTorch does.
+      num_classes: number of logits.
+      bias: value with which every bias starts; None draws them as PyTorch does.
     """
 
     num_classes: int
@@ -308,7 +280,12 @@ class Classifier(nn.Module):
         x = jnp.mean(x.astype(wide_dtype(x.dtype)), (1, 2))
         return x @ kernel + bias[None]
 
-    def cost(self, in_features: int) -> Cost:
-        """Weights and bias; the bias is no multiply-add."""
+    def output(self, x: jax.Array) -> jax.Array:
+        """Zeros with the shape of the logits."""
+        return jnp.zeros((x.shape[0], self.num_classes), wide_dtype(x.dtype))
+
+    def cost(self, in_features: int, height: int = 1, width: int = 1) -> Cost:
+        """Weights and biases; a bias is no multiply-add."""
+        del height, width
         weights = in_features * self.num_classes
         return Cost(weights + self.num_classes, weights)

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas.dtypes import wide_dtype
-from jaxnas.errors import UserError
+from jaxnas.ops._conv import Pair, odd_sides, pair
 from jaxnas.ops.calls import barrier, not_inlined
 from jaxnas.ops.lowering import Lowering, by_hand
 from jaxnas.ops.sums import partial_sums
@@ -26,33 +26,32 @@ __all__ = ["depthwise_conv"]
 
 
 def depthwise_conv(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, lowering: Lowering = "auto"
+    x: jax.Array, kernel: jax.Array, *, stride: Pair = 1, dilation: int = 1, lowering: Lowering = "auto"
 ) -> jax.Array:
-    """Convolves every channel with its own kernel, padded by `dilation * (k // 2)` on all sides.
+    """Convolves every channel with a kernel of its own, padded with zeros as `jaxnas.ops.conv` pads.
 
     `y[b, h, w, c] = sum_ij x[b, h * stride + i * dilation - pad, w * stride + j * dilation - pad, c] kernel[i, j, c]`
 
     Args:
-      x: `[B, H, W, C]`.
-      kernel: `[k, k, C]` with odd `k`; cast to the dtype of `x`.
-      stride: step of the output grid.
+      x: images `[B, H, W, C]`.
+      kernel: weights `[h, w, C]` with odd `h` and `w`; cast to the dtype of `x`.
+      stride: step of the output grid, one number or a pair for rows and columns.
       dilation: distance between taps.
-      lowering: see `jaxnas.ops.lowering`.
+      lowering: how the convolution is written for the backend, see `jaxnas.ops.lowering`.
 
     Returns:
-      `[B, ceil(H / stride), ceil(W / stride), C]`.
+      Images `[B, ceil(H / stride), ceil(W / stride), C]`.
     """
-    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
-        raise UserError(f"kernel must have odd sides, got {kernel.shape}")
+    odd_sides(kernel)
     kernel = kernel.astype(x.dtype)
     if by_hand(lowering):
         (_, height, width, _), (rows, columns, _) = x.shape, kernel.shape
-        return _conv(_Plan((height, width), (rows, columns), stride, dilation), x, kernel)
+        return _conv(_Plan((height, width), (rows, columns), pair(stride), dilation), x, kernel)
     pads = [(dilation * (k // 2),) * 2 for k in kernel.shape[:2]]
     return lax.conv_general_dilated(
         x,
         kernel[:, :, None, :],
-        (stride, stride),
+        pair(stride),
         pads,
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -61,17 +60,17 @@ def depthwise_conv(
 
 
 class _Plan(NamedTuple):
-    """Sizes of one convolution: the input grid, the sides of the kernel, and how it moves."""
+    """Sizes of one convolution: the input grid, the sides of the kernel, and how it moves over rows and columns."""
 
     grid: tuple[int, int]
     sides: tuple[int, int]
-    stride: int
+    stride: tuple[int, int]
     dilation: int
 
     @property
     def out(self) -> tuple[int, int]:
         """The output grid."""
-        return -(-self.grid[0] // self.stride), -(-self.grid[1] // self.stride)
+        return -(-self.grid[0] // self.stride[0]), -(-self.grid[1] // self.stride[1])
 
     @property
     def pads(self) -> tuple[int, int]:
@@ -82,25 +81,26 @@ class _Plan(NamedTuple):
     def taps(self) -> tuple[tuple[int, int, int, int], ...]:
         """Per tap the row and column phase it reads, and the first row and column there."""
         places = itertools.product(*(range(side) for side in self.sides))
-        steps = [[divmod(index * self.dilation, self.stride) for index in place] for place in places]
+        steps = [[divmod(i * self.dilation, step) for i, step in zip(place, self.stride)] for place in places]
         return tuple((row, column, top, left) for (top, row), (left, column) in steps)
 
 
 @functools.partial(not_inlined, static=(0,))
 def _phases(plan: _Plan, x: jax.Array) -> jax.Array:
-    """`x[B, H, W, C]` padded, as `[stride, stride, B, H', W' * C]`.
+    """`x[B, H, W, C]` padded, as `[down, across, B, H', W' * C]` with the two steps `down` and `across` of the stride.
 
-    Entry `[i, j]` holds rows `i, i + stride, ...` and columns `j, j + stride, ...`, so that a tap reads neighbouring
+    Entry `[i, j]` holds rows `i, i + down, ...` and columns `j, j + across, ...`, so that a tap reads neighbouring
     memory however large the step. Columns and channels are one axis, a long innermost loop however few channels.
     """
     batch, _, _, channels = x.shape
-    stride = plan.stride
-    margins = [(pad, pad + -(size + 2 * pad) % stride, 0) for size, pad in zip(plan.grid, plan.pads, strict=True)]
+    down, across = plan.stride
+    sizes = zip(plan.grid, plan.pads, plan.stride, strict=True)
+    margins = [(pad, pad + -(size + 2 * pad) % step, 0) for size, pad, step in sizes]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
-    rows, columns = x.shape[1] // stride, x.shape[2] // stride
-    if stride > 1:
-        x = x.reshape(batch, rows, stride, columns, stride, channels).transpose(2, 4, 0, 1, 3, 5)
-    return x.reshape(stride, stride, batch, rows, columns * channels)
+    rows, columns = x.shape[1] // down, x.shape[2] // across
+    if plan.stride != (1, 1):
+        x = x.reshape(batch, rows, down, columns, across, channels).transpose(2, 4, 0, 1, 3, 5)
+    return x.reshape(down, across, batch, rows, columns * channels)
 
 
 @functools.partial(not_inlined, static=(0,))
@@ -129,13 +129,11 @@ def _conv(plan: _Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _input_gradient(plan: _Plan, g: jax.Array, kernel: jax.Array) -> jax.Array:
-    if plan.stride > 1:  # the output grid laid back onto the input grid, zeros between
-        margins = [
-            (0, size - ((out - 1) * plan.stride + 1), plan.stride - 1)
-            for size, out in zip(plan.grid, plan.out, strict=True)
-        ]
+    if plan.stride != (1, 1):  # the output grid laid back onto the input grid, zeros between
+        sizes = zip(plan.grid, plan.out, plan.stride, strict=True)
+        margins = [(0, size - ((out - 1) * step + 1), step - 1) for size, out, step in sizes]
         g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
-    return _conv(plan._replace(stride=1), g, jnp.flip(kernel, (0, 1)))
+    return _conv(plan._replace(stride=(1, 1)), g, jnp.flip(kernel, (0, 1)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -1,11 +1,10 @@
-"""Batch normalisation: stateless inside a supernet, with running averages in a stand-alone network.
+"""Batch normalisation as plain functions: the statistics of a batch, and images normalised with them.
 
 The variance takes two passes in float32; the one-pass formula `E[x^2] - E[x]^2` cancels at large offsets.
 """
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -15,7 +14,7 @@ from jaxnas.errors import UserError
 from jaxnas.ops.calls import barrier, not_inlined
 from jaxnas.ops.sums import channel_sum
 
-__all__ = ["Norm", "batch_statistics", "normalise", "standardise"]
+__all__ = ["batch_statistics", "normalise", "standardise"]
 
 
 def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -47,7 +46,7 @@ def _row(channels: int, x: jax.Array, vector: jax.Array) -> jax.Array:
     return jnp.tile(vector, x.shape[-1] // channels)[None, None]
 
 
-# Islands of one shape are compiled once, however many normalisations there are.
+# Calls of one shape are compiled once, however many normalisations there are.
 
 
 @functools.partial(not_inlined, static=(0,))
@@ -115,57 +114,3 @@ def _standardise_backward(eps, residuals, cotangents):
 
 
 standardise.defvjp(_standardise_forward, _standardise_backward)
-
-
-class Norm(nn.Module):
-    """Batch normalisation over all axes but the last.
-
-    Attributes:
-      affine: learn a scale and an offset.
-      running: keep running averages and, unless `train`, use them. Without them the statistics are always those of
-        the batch.
-      train: use the statistics of the batch.
-      reference: take those statistics from the first `reference` examples of the batch alone; 0 for all of them.
-      momentum: of the running averages, `new = momentum * old + (1 - momentum) * batch`, the variance biased.
-      eps: added to the variance.
-
-    While training with running averages the layer also sows the batch's mean and variance into the collection
-    `batch_moments`, from which `jaxnas.derive.recalibrate` pools them.
-    """
-
-    affine: bool = False
-    running: bool = False
-    train: bool = True
-    reference: int = 0
-    momentum: float = 0.9
-    eps: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises `x[B, ..., C]`."""
-        features = x.shape[-1]
-        if self.running:
-            old_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
-            old_variance = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
-        if self.running and not self.train:
-            mean, variance = old_mean.value, old_variance.value
-            y = normalise(x, mean, variance, self.eps)
-        else:
-            if self.reference:
-                mean, variance = batch_statistics(x[: self.reference])
-                y = normalise(x, mean, variance, self.eps)
-            else:
-                y, mean, variance = standardise(x, self.eps)
-            if self.running and not self.is_initializing():
-                self.sow("batch_moments", "mean", mean)
-                self.sow("batch_moments", "var", variance)
-                if self.is_mutable_collection("batch_stats"):
-                    for average, now in ((old_mean, mean), (old_variance, variance)):
-                        moved = self.momentum * average.value + (1 - self.momentum) * now
-                        average.value = moved.astype(average.value.dtype)  # images may be wider than the averages
-        if self.affine:
-            lead = (1,) * (x.ndim - 1)
-            scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
-            bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
-            y = y * scale.astype(y.dtype).reshape(*lead, -1) + bias.astype(y.dtype).reshape(*lead, -1)
-        return y

@@ -8,35 +8,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.ops._conv import Pair, pair
 from jaxnas.ops.calls import barrier, not_inlined
 from jaxnas.ops.lowering import Lowering, by_hand
 
 __all__ = ["avg_pool", "max_pool", "valid_counts"]
 
 
-def max_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Lowering = "auto") -> jax.Array:
+def max_pool(x: jax.Array, *, window: int = 3, stride: Pair = 1, lowering: Lowering = "auto") -> jax.Array:
     """Maximum over a square window, padded by `window // 2`; the gradient goes to the first maximum in row order.
 
     Args:
-      x: `[B, H, W, C]`.
+      x: images `[B, H, W, C]`.
       window: side of the window, odd.
-      stride: step of the output grid.
-      lowering: see `jaxnas.ops.lowering`.
+      stride: step of the output grid, one number or a pair for rows and columns.
+      lowering: how the pooling is written for the backend, see `jaxnas.ops.lowering`.
 
     Returns:
-      `[B, ceil(H / stride), ceil(W / stride), C]`.
+      Images `[B, ceil(H / stride), ceil(W / stride), C]`.
     """
     if not by_hand(lowering):
-        pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
+        return _reduce_window(x, -jnp.inf, lax.max, window, stride)
     # Every position, then a step: on CPU faster, with the gradient, than strided windows.
     for axis, apart in _merged_axes(x):
         along = _max_of_three if window == 3 else functools.partial(_max_along, window=window)
-        x = _on_merged(functools.partial(along, axis, apart), x, axis, stride)
+        x = _on_merged(functools.partial(along, axis, apart), x, axis, pair(stride)[axis - 1])
     return x
 
 
-def avg_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Lowering = "auto") -> jax.Array:
+def avg_pool(x: jax.Array, *, window: int = 3, stride: Pair = 1, lowering: Lowering = "auto") -> jax.Array:
     """Mean over a square window, padded by `window // 2`; the padding is left out of the divisor.
 
     Arguments and result as in `max_pool`.
@@ -44,13 +44,18 @@ def avg_pool(x: jax.Array, *, window: int = 3, stride: int = 1, lowering: Loweri
     if by_hand(lowering):
         total = x
         for axis, apart in _merged_axes(x):
-            total = _on_merged(functools.partial(_sum_along, axis, apart, window), total, axis, stride)
+            step = pair(stride)[axis - 1]
+            total = _on_merged(functools.partial(_sum_along, axis, apart, window), total, axis, step)
     else:
-        pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
-        total = lax.reduce_window(x, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), pads)
-    rows, columns = (valid_counts(size, window, stride) for size in x.shape[1:3])
+        total = _reduce_window(x, 0.0, lax.add, window, stride)
+    rows, columns = (valid_counts(size, window, step) for size, step in zip(x.shape[1:3], pair(stride), strict=True))
     scale = 1.0 / (rows[None, :, None, None] * columns[None, None, :, None])
     return total * jnp.asarray(scale, x.dtype)
+
+
+def _reduce_window(x: jax.Array, start: float, combine: Callable[..., jax.Array], window: int, stride: Pair):
+    pads = ((0, 0), (window // 2,) * 2, (window // 2,) * 2, (0, 0))
+    return lax.reduce_window(x, start, combine, (1, window, window, 1), (1, *pair(stride), 1), pads)
 
 
 def _merged_axes(x: jax.Array) -> tuple[tuple[int, int], ...]:

@@ -10,15 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxnas.architectures import arch_like, greatest
 from jaxnas.base import About, Arch, CostTable, Network, Op, SearchSpace
 from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
 from jaxnas.errors import UserError
 from jaxnas.ops import from_linen
-from jaxnas.spaces.parts.cell import CellGraph, EdgeGroup, edge_params, init_cell, output_like, used_cell
-from jaxnas.spaces.parts.choice import mixed_op
+from jaxnas.spaces.parts.cell import EdgeGroup
+from jaxnas.spaces.parts.pieces import Run
 
 __all__ = ["as_op", "chain_space"]
 
@@ -44,11 +43,11 @@ def chain_space(
       length: number of choices.
       stem: what comes before the chain, as one candidate; nothing when `None`.
       head: what comes after it, for example a classifier; nothing when `None`.
-      name: of the space.
+      name: name of the space.
       scanned: `False` writes the places out one by one, the plain form of the same function.
-      dtype: of the computation. With `"bfloat16"` inputs and weights are cast on their way into the stem and the chain;
-        the weights themselves stay float32, and so does the head. `"float64"`, for checking, is everywhere in float64
-        and needs 64-bit JAX.
+      dtype: type of the computation. With `"bfloat16"` inputs and weights are cast on their way into the stem and the
+        chain; the weights themselves stay float32, and so does the head. `"float64"`, for checking, is everywhere in
+        float64 and needs 64-bit JAX.
 
     Returns:
       The space, with `choices = {"chain": [length, K]}`. Its stand-alone network keeps no running averages, and its
@@ -72,9 +71,10 @@ def chain_space(
         raise UserError(f"ops: need two or more, got {list(named)}")
     compute = compute_dtype(dtype)
     first, last = (as_op(op if op is not None else _identity) for op in (stem, head))
-    edges = tuple((i, i + 1) for i in range(length))
-    group = EdgeGroup({op_name: as_op(op) for op_name, op in named.items()}, tuple(range(length)))
-    return _space(name, CellGraph(edges, 1, {"chain": group}, scanned=scanned), first, last, compute)
+    run = Run(
+        "chain", EdgeGroup({op_name: as_op(op) for op_name, op in named.items()}, tuple(range(length))), scanned=scanned
+    )
+    return _space(name, run, first, last, compute)
 
 
 def as_op(candidate: Any) -> Op:
@@ -109,66 +109,54 @@ def _cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
-def _space(name: str, graph: CellGraph, first: Op, last: Op, compute: np.dtype) -> SearchSpace:
-    ops = graph.groups["chain"].ops
-    length = len(graph.edges)
-
+def _space(name: str, run: Run, first: Op, last: Op, compute: np.dtype) -> SearchSpace:
     def init(key, x):
         key_stem, key_blocks, key_head = jax.random.split(key, 3)
         stem = first.init(key_stem, x)
-        x = output_like(first, stem, x)
-        blocks = init_cell(key_blocks, graph, {"chain": x})
-        for op_name, op in ops.items():
-            y = jax.eval_shape(op.apply, edge_params(graph, blocks, 0, op_name), x)
+        x = _output_like(first, stem, x)
+        # The key folded in is that of the first group of a cell, which a chain is.
+        blocks = run.init(jax.random.fold_in(key_blocks, 0), x)
+        for op_name, op in run.group.ops.items():
+            y = jax.eval_shape(op.apply, jax.tree.map(lambda leaf: leaf[0], blocks[op_name]), x)
             if (y.shape, y.dtype) != (x.shape, x.dtype):
                 raise UserError(f"ops: {op_name} turns {x.dtype}{list(x.shape)} into {y.dtype}{list(y.shape)}")
-        return {"stem": stem, "blocks": blocks["chain"], "head": last.init(key_head, x)}
+        return {"stem": stem, "blocks": blocks, "head": last.init(key_head, x)}
 
     def apply(params, paths, x, *, key=None):
-        key_stem, key_head, keys = _split(key, length)
-        stem, inner = params["stem"], params["blocks"]
-        if compute != jnp.float32:
-            stem, inner, x = _cast((stem, inner, x), compute)
-        blocks = tuple(inner[op_name] for op_name in ops)
-        rows = (blocks, paths.select(lambda tree: tree["chain"]), keys)
-        x = first.apply(stem, x, key=key_stem)
-
-        def body(x, row):
-            own, chosen, key_own = row
-            return mixed_op(tuple(ops.values()), own, chosen, x, key=key_own), None
-
-        if graph.scanned:
-            x, _ = lax.scan(body, x, rows)
-        else:
-            for i in range(length):
-                x, _ = body(x, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
-        return last.apply(params["head"], _cast(x, wide_dtype(compute)) if compute != jnp.float32 else x, key=key_head)
+        key_stem, key_head, key_blocks = _split(key)
+        stem, blocks, narrow = params["stem"], params["blocks"], compute != jnp.float32
+        if narrow:
+            stem, blocks, x = _cast((stem, blocks, x), compute)
+        x = run.apply(blocks, paths, first.apply(stem, x, key=key_stem), key=key_blocks)
+        return last.apply(params["head"], _cast(x, wide_dtype(compute)) if narrow else x, key=key_head)
 
     def used(params, paths):
-        blocks = used_cell(graph, {"chain": params["blocks"]}, paths.select(lambda tree: tree["chain"]))
-        return {**jax.tree.map(lambda leaf: True, params), "blocks": blocks["chain"]}
+        return {**jax.tree.map(lambda leaf: True, params), "blocks": run.used(params["blocks"], paths)}
 
-    choices = {"chain": jax.ShapeDtypeStruct((length, len(ops)), wide_dtype(compute))}
-    about = _about(name, graph, init, choices, first, last)
+    choices = {"chain": jax.ShapeDtypeStruct((len(run.group.edges), len(run.group.ops)), wide_dtype(compute))}
+    about = _about(name, run, init, choices, first, last)
     return SearchSpace(in_weight_dtype(init, compute), apply, used, greatest, choices, about)
 
 
-def _split(key: jax.Array | None, length: int) -> tuple[Any, Any, Any]:
-    """Keys of the stem, of the head, and of every place; all `None` without a key."""
-    if key is None:
-        return None, None, None
-    key_stem, key_head, key_blocks = jax.random.split(key, 3)
-    return key_stem, key_head, jax.random.split(key_blocks, length)
+def _output_like(op: Op, params: Any, x: jax.Array) -> jax.Array:
+    """Zeros of the shape and dtype that an operation gives for `x`, as an example for what comes after it."""
+    shape = jax.eval_shape(op.apply, params, x)
+    return jnp.zeros(shape.shape, shape.dtype)
 
 
-def _about(name, graph, init, choices, first, last) -> About:
-    operations = tuple(graph.groups["chain"].ops)
+def _split(key: jax.Array | None) -> tuple[Any, Any, Any]:
+    """Keys of the stem, of the head, and of the places together; all `None` without a key."""
+    return (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+
+
+def _about(name, run, init, choices, first, last) -> About:
+    operations, length = tuple(run.group.ops), len(run.group.edges)
 
     def costs(example_shape, *, batch=4):
         shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((batch, *example_shape)))
-        row = [_count(shapes["blocks"][op_name]) // len(graph.edges) for op_name in operations]
-        table = np.tile(np.array(row, np.int64), (len(graph.edges), 1))
-        return {"parameters": CostTable(_count(shapes["stem"]) + _count(shapes["head"]), {"chain": table})}
+        row = [_count(shapes["blocks"][op_name]) // length for op_name in operations]
+        fixed = _count((shapes["stem"], shapes["head"]))
+        return {"parameters": CostTable(fixed, {"chain": np.tile(np.array(row, np.int64), (length, 1))})}
 
     def parse(genotype):
         unknown = sorted(set(genotype) - set(operations))
@@ -179,43 +167,41 @@ def _about(name, graph, init, choices, first, last) -> About:
     return About(
         name=name,
         operations={"chain": operations},
-        size=len(operations) ** len(graph.edges),
+        size=len(operations) ** length,
         costs=costs,
         genotype=lambda arch: [operations[k] for k in arch_like(choices, arch)["chain"]],
         parse=parse,
-        network=lambda arch: _network(graph, arch_like(choices, arch), first, last),
-        edges={"chain": graph.edges},
+        network=lambda arch: _network(run, arch_like(choices, arch), first, last),
+        edges={"chain": tuple((i, i + 1) for i in range(length))},
     )
 
 
-def _count(tree: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+def _count(shapes: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def _network(graph: CellGraph, arch: Arch, first: Op, last: Op) -> Network:
+def _network(run: Run, arch: Arch, first: Op, last: Op) -> Network:
     """The operations of `arch` in a row, with parameters by name: `stem`, `block0_dense`, ..., `head`."""
-    ops = graph.groups["chain"].ops
-    chosen = [list(ops)[k] for k in arch["chain"]]
-    parts = {"stem": first, **{f"block{i}_{op_name}": ops[op_name] for i, op_name in enumerate(chosen)}, "head": last}
+    places = run.chosen(arch)
+    parts = {"stem": first, **{place: run.group.ops[op_name] for op_name, place in places}, "head": last}
 
     def init(key, x):
         params = {}
         for (part, op), key_part in zip(parts.items(), jax.random.split(key, len(parts)), strict=True):
             params[part] = op.init(key_part, x)
-            x = output_like(op, params[part], x)
+            x = _output_like(op, params[part], x)
         return {"params": params}
 
     def apply(variables, x, *, key=None, train=False, drop_path=None):
         del train, drop_path  # the operations know neither
-        key_stem, key_head, keys = _split(key, len(chosen))
-        keys = [key_stem, *([None] * len(chosen) if keys is None else keys), key_head]
-        for (part, op), key_part in zip(parts.items(), keys, strict=True):
+        key_stem, key_head, key_blocks = _split(key)
+        keys = [None] * len(places) if key is None else jax.random.split(key_blocks, len(places))
+        for (part, op), key_part in zip(parts.items(), [key_stem, *keys, key_head], strict=True):
             x = op.apply(variables["params"][part], x, key=key_part)
         return x, variables
 
     def inherit(params):
-        own = {"chain": params["blocks"]}
-        blocks = {f"block{i}_{op_name}": edge_params(graph, own, i, op_name) for i, op_name in enumerate(chosen)}
+        blocks = run.inherit(params["blocks"], arch)
         return {"params": {"stem": params["stem"], **blocks, "head": params["head"]}}
 
     return Network(init, apply, inherit)

@@ -115,7 +115,7 @@ MUTANTS = (
         "two-counts",
         "result.json counts the retrained form, not the weights on disk",
         "experiments/outcome.py",
-        ", **derive.supernet_changes(space, found))",
+        ", **space.about.supernet)",
         ")",
         ("tests/experiments/test_outcome.py",),
     ),

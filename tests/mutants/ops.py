@@ -27,7 +27,7 @@ MUTANTS = (
     Mutant(
         "running-momentum",
         "momentum and its complement exchanged in the running averages",
-        FOLDER + "normalisation.py",
+        FOLDER + "style.py",
         "self.momentum * average.value + (1 - self.momentum) * now",
         "(1 - self.momentum) * average.value + self.momentum * now",
         ("tests/ops/test_ops.py::test_running_averages",),
@@ -35,7 +35,7 @@ MUTANTS = (
     Mutant(
         "reference-end",
         "statistics from the last examples instead of the first",
-        FOLDER + "normalisation.py",
+        FOLDER + "style.py",
         "batch_statistics(x[: self.reference])",
         "batch_statistics(x[-self.reference :])",
         ("tests/ops/test_reference.py",),
@@ -97,11 +97,11 @@ MUTANTS = (
         ("tests/ops/test_blocks.py",),
     ),
     Mutant(
-        "mbconv-relu",
-        "ReLU instead of ReLU6 in an inverted bottleneck",
+        "mbconv-activation",
+        "no activation after the depthwise convolution of an inverted bottleneck",
         FOLDER + "mbconv.py",
-        'jax.nn.relu6(self.style.norm("depthwise_norm")(x))',
-        'jax.nn.relu(self.style.norm("depthwise_norm")(x))',
+        'self.activation(self.style.norm("depthwise_norm")(x))',
+        'self.style.norm("depthwise_norm")(x)',
         ("tests/ops/test_blocks.py",),
     ),
     Mutant(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.ops.normalisation import Norm
+from jaxnas.ops import Norm
 
 X = np.random.default_rng(3).normal(loc=2.0, scale=3.0, size=(7, 3, 2, 4))
 

@@ -29,7 +29,7 @@ def chain(lowering="auto", **settings):
         "conv": ConvNorm(4, 1, style, kernel=3),
         "dil": DilConv(4, 1, style),
     }
-    stem = ConvNorm(4, 1, style, kernel=3, relu=False)
+    stem = ConvNorm(4, 1, style, kernel=3, activation=None)
     return chain_space(ops, 3, stem=stem, head=Classifier(3), scanned=lowering != "lax", **settings)
 
 
@@ -272,7 +272,8 @@ def test_chain_agrees_with_a_network_of_its_blocks():
     # The same three blocks as one Linen module: nothing but the supernet's machinery lies between.
     x = images()
     style = Style()
-    module = nn.Sequential([ConvNorm(4, 1, style, kernel=3, relu=False), Pool(4, 1, style, kind="max"), Classifier(3)])
+    stem = ConvNorm(4, 1, style, kernel=3, activation=None)
+    module = nn.Sequential([stem, Pool(4, 1, style, kind="max"), Classifier(3)])
     space = chain()
     params = jax.jit(space.init)(jax.random.key(0), x)
     one = chain_space(

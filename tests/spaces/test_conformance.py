@@ -323,7 +323,7 @@ def test_record_counts_what_is_saved(name, tmp_path):
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(space.init, KEY, X))
     _, variables = derive.network(space, params, arch)
     export.save_variables(tmp_path / "network.safetensors", variables)
-    form = derive.supernet_changes(space, arch)
+    form = space.about.supernet
     arguments = {"image_shape": SHAPE, "num_classes": 3, "mean": [0, 0], "std": [1, 1]}
     record = export.architecture_record(space, arch, network=form, **arguments)
     saved = export.load_variables(tmp_path / "network.safetensors").get("params", {})

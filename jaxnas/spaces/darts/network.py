@@ -1,6 +1,6 @@
-"""The DARTS macro structure: its plan and its stand-alone network as a Linen module.
+"""The plan of the DARTS network: its size, its cells, the blocks of their edges, and the way through them.
 
-`jaxnas.spaces.darts` builds the supernet from the same plan and the same blocks.
+`jaxnas.spaces.parts.skeleton` makes the supernet and the stand-alone network of it.
 """
 
 import dataclasses
@@ -25,22 +25,14 @@ from jaxnas.ops import (
     SepConv,
     Style,
     Zero,
-    drop_path,
     torch_uniform,
 )
+from jaxnas.spaces.parts.cell import CellGraph, group_of
 from jaxnas.spaces.parts.checks import at_least_one, known_operations
+from jaxnas.spaces.parts.pieces import Cell, Fixed
+from jaxnas.spaces.parts.skeleton import StandAlone
 
-__all__ = [
-    "PRIMITIVES",
-    "AuxiliaryHead",
-    "CellPlan",
-    "DartsConfig",
-    "DartsNetwork",
-    "cell_plans",
-    "edges",
-    "operation",
-    "stem",
-]
+__all__ = ["PRIMITIVES", "AuxiliaryHead", "CellPlan", "DartsConfig", "DartsNetwork", "cell_plans", "edges", "operation"]
 
 PRIMITIVES = (
     "none",
@@ -59,13 +51,14 @@ class DartsConfig:
     """Size of a network of cells.
 
     Attributes:
-      channels: of the first cell; reduction cells double them.
+      channels: width of the first cell; reduction cells double it.
       cells: depth; cells `cells // 3` and `2 * cells // 3` are reduction cells.
-      num_classes: width of the output.
+      num_classes: number of logits.
       nodes: intermediate nodes per cell.
       stem_multiplier: the stem has `stem_multiplier * channels` channels.
       operations: the candidates of every edge, in order.
-      pool_norm: normalise after pooling, as search networks and SNAS do and DARTS's final network does not.
+      pool_norm: whether pooling is normalised, as in search networks and SNAS, but not in DARTS's final network.
+      auxiliary: whether there is an auxiliary head after the second reduction, which only runs while training.
     """
 
     channels: int = 16
@@ -75,30 +68,74 @@ class DartsConfig:
     stem_multiplier: int = 3
     operations: tuple[str, ...] = PRIMITIVES
     pool_norm: bool = True
+    auxiliary: bool = False
 
     def __post_init__(self):
         """Checks sizes and operation names."""
         at_least_one(self, ("channels", "cells", "num_classes", "nodes", "stem_multiplier"))
         known_operations(self.operations, PRIMITIVES)
 
+    def pieces(self, style: Style) -> dict[str, Any]:
+        """Stem, cells and classifier; the stem's normalisation always has a scale and an offset."""
+        affine = dataclasses.replace(style, affine=True)
+        stem = ConvNorm(self.stem_multiplier * self.channels, 1, affine, kernel=3, activation=None)
+        pieces: dict[str, Any] = {
+            "stem": Fixed("stem", stem),
+            "cells": [self._cell(i, plan, style) for i, plan in enumerate(cell_plans(self))],
+            "classifier": Fixed("classifier", Classifier(self.num_classes)),
+        }
+        if self.auxiliary:
+            pieces["auxiliary"] = Fixed("auxiliary", AuxiliaryHead(self.num_classes, style))
+        return pieces
+
+    def _cell(self, i: int, plan: "CellPlan", style: Style) -> dict[str, Any]:
+        """What brings both inputs to the width and grid of a cell, and its edges."""
+        groups = {}
+        for stride in (2, 1):
+            rows = tuple(row for row, (source, _) in enumerate(edges(self.nodes)) if plan.stride(source) == stride)
+            if rows:
+                named = {
+                    name: operation(name, plan.features, stride, style, self.pool_norm) for name in self.operations
+                }
+                groups[f"stride{stride}"] = group_of(named, rows)
+        graph = CellGraph(edges(self.nodes), 2, groups, scanned=style.lowering != "lax")
+        reduce, convolve = FactorizedReduce(plan.features, 2, style), ConvNorm(plan.features, 1, style)
+        return {
+            "pre0": Fixed(f"cell{i}_pre0", reduce if plan.after_reduction else convolve),
+            "pre1": Fixed(f"cell{i}_pre1", convolve),
+            "edges": Cell(plan.kind, graph, i, spared=(Identity,)),
+        }
+
+    def forward(self, net: Any, x: jax.Array) -> Any:
+        """Logits, and beside them those of the auxiliary head where `net` has one."""
+        before = last = net["stem"](x)
+        extra = None
+        for i, cell in enumerate(net["cells"]):
+            nodes = cell["edges"]([cell["pre0"](before), cell["pre1"](last)])
+            before, last = last, jnp.concatenate(nodes, -1)
+            if i == 2 * self.cells // 3 and net.get("auxiliary"):
+                extra = net["auxiliary"](last)
+        logits = net["classifier"](last)
+        return logits if extra is None else (logits, extra)
+
 
 class CellPlan(NamedTuple):
-    """One cell: its kind, its width, the widths of the two cells before it, and what follows a reduction."""
+    """One cell.
+
+    Attributes:
+      reduction: whether it halves the grid.
+      after_reduction: whether the cell before it does.
+      features: width of its operations.
+    """
 
     reduction: bool
     after_reduction: bool
     features: int
-    inputs: tuple[int, int]
 
     @property
     def kind(self) -> str:
         """The key of the cell's architecture in `choices`."""
         return "reduce" if self.reduction else "normal"
-
-    def preprocess(self, style: Style) -> tuple[Block, Block]:
-        """What brings the two inputs to the width and grid of this cell."""
-        first = FactorizedReduce(self.features, 2, style) if self.after_reduction else None
-        return first or ConvNorm(self.features, 1, style), ConvNorm(self.features, 1, style)
 
     def stride(self, source: int) -> int:
         """Stride of an edge that leaves node `source`."""
@@ -113,12 +150,11 @@ def edges(nodes: int) -> tuple[tuple[int, int], ...]:
 def cell_plans(config: DartsConfig) -> Iterator[CellPlan]:
     """The cells of a network, in order."""
     features, after = config.channels, False
-    inputs = (config.stem_multiplier * features,) * 2
     for i in range(config.cells):
         reduction = i in (config.cells // 3, 2 * config.cells // 3)
         features *= 2 if reduction else 1
-        yield CellPlan(reduction, after, features, inputs)
-        after, inputs = reduction, (inputs[1], config.nodes * features)
+        yield CellPlan(reduction, after, features)
+        after = reduction
 
 
 def operation(name: str, features: int, stride: int, style: Style, pool_norm: bool) -> Block:
@@ -133,14 +169,12 @@ def operation(name: str, features: int, stride: int, style: Style, pool_norm: bo
     return block(features, stride, style, kernel=int(name[-1]))
 
 
-def stem(config: DartsConfig, style: Style) -> ConvNorm:
-    """3x3 convolution and a normalisation that always has a scale and an offset; no ReLU."""
-    affine = dataclasses.replace(style, affine=True)
-    return ConvNorm(config.stem_multiplier * config.channels, 1, affine, kernel=3, relu=False)
-
-
 class AuxiliaryHead(nn.Module):
     """The auxiliary classifier of the CIFAR recipe, on 8x8 inputs.
+
+    Attributes:
+      num_classes: number of logits.
+      style: how its normalisations keep running averages; they always have a scale and an offset.
 
     Raises:
       UserError: another input size.
@@ -155,7 +189,7 @@ class AuxiliaryHead(nn.Module):
         if x.shape[1:3] != (8, 8):
             raise UserError(f"auxiliary head: needs 8x8 inputs (32x32 images), got {x.shape[1]}x{x.shape[2]}")
         x = nn.avg_pool(jax.nn.relu(x), window_shape=(5, 5), strides=(3, 3), padding="VALID")
-        x = ConvNorm(128, 1, dataclasses.replace(self.style, affine=True), relu=False, name="reduce")(x)
+        x = ConvNorm(128, 1, dataclasses.replace(self.style, affine=True), activation=None, name="reduce")(x)
         kernel = self.param("kernel", torch_uniform(2 * 2 * 128), (2, 2, 128, 768))
         x = lax.conv_general_dilated(
             jax.nn.relu(x), kernel.astype(x.dtype), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -163,68 +197,22 @@ class AuxiliaryHead(nn.Module):
         x = jax.nn.relu(dataclasses.replace(self.style, affine=True).norm("norm")(x))
         return Classifier(self.num_classes, name="classifier")(x)
 
-    def cost(self, in_features: int) -> Cost:
+    def output(self, x: jax.Array) -> jax.Array:
+        """Zeros with the shape of the logits."""
+        return Classifier(self.num_classes, parent=None).output(x)
+
+    def cost(self, in_features: int, height: int = 8, width: int = 8) -> Cost:
         """Its parameters; it only runs in training, so that an image costs no multiply-adds."""
+        del height, width
         norms = 2 * 128 + 2 * 768
-        weights = (
-            in_features * 128
-            + 2 * 2 * 128 * 768
-            + norms
-            + Classifier(self.num_classes, parent=None).cost(768).parameters
-        )
-        return Cost(weights, 0)
+        classifier = Classifier(self.num_classes, parent=None).cost(768).parameters
+        return Cost(in_features * 128 + 2 * 2 * 128 * 768 + norms + classifier, 0)
 
 
-class DartsNetwork(nn.Module):
-    """The stand-alone network of one architecture.
+class DartsNetwork(StandAlone):
+    """The stand-alone network of one architecture, whose auxiliary head runs in training alone."""
 
-    Attributes:
-      config: size of the network.
-      normal: operation of every edge of the normal cells, as an index into `config.operations`.
-      reduce: the same for the reduction cells.
-      style: normalisation and lowering; `style.train` is set by the call.
-      auxiliary: add the auxiliary head, which only runs while training.
-    """
-
-    config: DartsConfig
-    normal: tuple[int, ...]
-    reduce: tuple[int, ...]
-    style: Style = Style(affine=True, running=True)
-    auxiliary: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, drop_rate: jax.Array | float | None = None) -> Any:
-        """Logits of `x[B, H, W, C]`, and those of the auxiliary head while training with one.
-
-        Args:
-          x: images.
-          train: use the statistics of the batch.
-          drop_rate: probability of drop path, from the stream `dropout`; `None` turns it off. Identities are exempt.
-        """
-        style = dataclasses.replace(self.style, train=train)
-        before = last = stem(self.config, style).clone(name="stem", parent=self)(x)
-        extra = None
-        for i, plan in enumerate(cell_plans(self.config)):
-            before, last = last, self._cell(i, plan, style, before, last, drop_rate)
-            if self.auxiliary and i == 2 * self.config.cells // 3 and (train or self.is_initializing()):
-                extra = AuxiliaryHead(self.config.num_classes, style, name="auxiliary")(last)
-        logits = Classifier(self.config.num_classes, name="classifier")(last)
-        return (logits, extra) if extra is not None and train else logits
-
-    def _cell(self, i, plan, style, before, last, drop_rate):
-        arch = self.reduce if plan.reduction else self.normal
-        first, second = plan.preprocess(style)
-        blocks = ((first, "pre0", before), (second, "pre1", last))
-        nodes = [block.clone(name=f"cell{i}_{name}", parent=self)(x) for block, name, x in blocks]
-        totals: dict[int, jax.Array] = {}
-        for edge, (source, target) in enumerate(edges(self.config.nodes)):
-            name = self.config.operations[arch[edge]]
-            stride = plan.stride(source)
-            if len(nodes) < target:
-                nodes.append(totals[target - 1])
-            block = operation(name, plan.features, stride, style, self.config.pool_norm)
-            y = block.clone(name=f"cell{i}_edge{edge}_{name}", parent=self)(nodes[source])
-            if drop_rate is not None and not isinstance(block, Identity):
-                y = drop_path(self.make_rng("dropout"), y, drop_rate)
-            totals[target] = y if target not in totals else totals[target] + y
-        return jnp.concatenate(list(totals.values()), -1)
+    def adapted(self, net, train, drop_rate):
+        """Leaves the auxiliary head out of use, not out of the weights."""
+        del drop_rate
+        return net if train or self.is_initializing() else {**net, "auxiliary": None}

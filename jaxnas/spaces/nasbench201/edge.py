@@ -5,6 +5,7 @@ runs one convolution for any of them, whose weights the index selects, and is fo
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -12,35 +13,22 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas.base import Op, Params
-from jaxnas.ops import batch_last, torch_uniform
+from jaxnas.ops import batch_last
 from jaxnas.spaces.nasbench201.network import OPERATIONS
 
 __all__ = ["Choice", "edge", "operations"]
 
 Choice = Literal["switch", "kernel"]
-_SIDES = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 
-def operations(features: int, reference: int = 0) -> dict[str, Op]:
-    """The five operations as pairs of functions on `[C, H, W, B]`, with `C = features`.
+def operations(blocks: Mapping[str, Op], reference: int = 0) -> dict[str, Op]:
+    """The five operations on `[C, H, W, B]`.
 
     Args:
-      features: channels of input and output.
-      reference: as in `batch_last.standardised`.
+      blocks: the same operations on `[B, H, W, C]`, whose weights these take.
+      reference: how many examples give the statistics of normalisation, see `batch_last.standardised`.
     """
-    return {name: Op(functools.partial(_init, name, features), _apply(name, reference)) for name in OPERATIONS}
-
-
-def _init(name: str, features: int, key: jax.Array, x: jax.Array) -> Params:
-    del x
-    if name not in _SIDES:
-        return {}
-    side = _SIDES[name]
-    kernel = torch_uniform(side * side * features)(key, (side, side, features, features))
-    return {
-        "kernel": kernel,
-        "norm": {"scale": jnp.ones(features, jnp.float32), "bias": jnp.zeros(features, jnp.float32)},
-    }
+    return {name: op._replace(apply=_apply(name, reference)) for name, op in blocks.items()}
 
 
 def _apply(name: str, reference: int):
@@ -81,11 +69,11 @@ def edge(choice: Choice, reference: int, index: jax.Array, params: dict[str, Par
     """The operation number `index` on `x`.
 
     Args:
-      choice: see above.
-      reference: as in `batch_last.standardised`.
-      index: int32 scalar.
-      params: by operation.
-      x: `[C, H, W, B]`.
+      choice: `"switch"` or `"kernel"`, the two forms that the module describes.
+      reference: how many examples give the statistics of normalisation, see `batch_last.standardised`.
+      index: int32 scalar, the operation's place in `OPERATIONS`.
+      params: weights of all operations by name.
+      x: images `[C, H, W, B]`.
     """
     return (_switch if choice == "switch" else _kernel)(reference, index, params, x)
 
@@ -104,8 +92,8 @@ def _switch_forward(reference, index, params, x):
 def _switch_backward(reference, residuals, g):
     def branch(name):
         def pull(params, x, seen, g):
-            own, to_x = _backward(name, reference, params[name], x, seen, g)
-            return {**jax.tree.map(jnp.zeros_like, params), name: own}, to_x
+            to_weights, to_x = _backward(name, reference, params[name], x, seen, g)
+            return {**jax.tree.map(jnp.zeros_like, params), name: to_weights}, to_x
 
         return pull
 

@@ -1,29 +1,30 @@
-"""The NAS-Bench-201 macro structure: its plan and its stand-alone network as a Linen module.
+"""The plan of the NAS-Bench-201 network: its size, the blocks of its edges, and the way through its cells.
 
-`jaxnas.spaces.nasbench201` builds the supernet from the same plan and the same blocks.
+`jaxnas.spaces.parts.skeleton` makes the supernet and the stand-alone network of it.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxnas.errors import UserError
-from jaxnas.ops import Block, Classifier, ConvNorm, Cost, Identity, Norm, Pool, Style, Zero, conv, drop_path
+from jaxnas.ops import Block, Classifier, ConvNorm, Cost, Identity, Pool, Style, Zero, conv
+from jaxnas.spaces.parts.cell import CellGraph, group_of
 from jaxnas.spaces.parts.checks import at_least_one, known_operations
+from jaxnas.spaces.parts.pieces import Cell, Fixed, Stack
 
 __all__ = [
     "EDGES",
     "OPERATIONS",
+    "BenchmarkClassifier",
     "NasBench201Config",
-    "NasBench201Network",
     "ResidualReduce",
+    "cell_of",
     "check_even",
-    "last_norm",
     "operation",
-    "reduction",
-    "stem",
 ]
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -36,9 +37,9 @@ class NasBench201Config:
     """Size of a network of three stages.
 
     Attributes:
-      channels: of the first stage; each further stage doubles them and halves the grid.
-      cells: per stage.
-      num_classes: width of the output.
+      channels: width of the first stage; each further stage doubles it and halves the grid.
+      cells: number of cells in every stage.
+      num_classes: number of logits.
       operations: the candidates of every edge, in order.
     """
 
@@ -52,10 +53,31 @@ class NasBench201Config:
         at_least_one(self, ("channels", "cells", "num_classes"))
         known_operations(self.operations, OPERATIONS)
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of the three stages."""
-        return tuple(self.channels * 2**stage for stage in range(STAGES))
+    def pieces(self, style: Style) -> dict[str, Any]:
+        """Stem, stages, the blocks between them, and the head.
+
+        Outside of the cells normalisation has a scale and an offset, in the search too.
+        """
+        affine = dataclasses.replace(style, affine=True)
+        widths = [self.channels * 2**stage for stage in range(STAGES)]
+        cells = [cell_of(self.operations, width, style, i * self.cells) for i, width in enumerate(widths)]
+        halving = [Fixed(f"reduce{i}", ResidualReduce(width, 2, affine)) for i, width in enumerate(widths) if i]
+        return {
+            "stem": Fixed("stem", ConvNorm(self.channels, 1, affine, kernel=3, activation=None)),
+            "stages": [Stack(cell, self.cells) for cell in cells],
+            "reductions": halving,
+            "head": {
+                "norm": Fixed("norm", affine.norm()),
+                "classifier": Fixed("classifier", BenchmarkClassifier(self.num_classes)),
+            },
+        }
+
+    def forward(self, net: Any, x: jax.Array) -> jax.Array:
+        """Logits of `x[B, H, W, C]`."""
+        x = net["stages"][0](net["stem"](x))
+        for halve, stage in zip(net["reductions"], net["stages"][1:], strict=True):
+            x = stage(halve(x))
+        return net["head"]["classifier"](jax.nn.relu(net["head"]["norm"](x)))
 
 
 class ResidualReduce(Block):
@@ -88,9 +110,8 @@ class ResidualReduce(Block):
         """Both convolutions, and `C * D` weights of the shortcut used once per output pixel."""
         check_even(height, width)
         first, second = self._halves()
-        weights = in_features * self.features
-        total = Cost(weights, weights * self._pixels(height, width)) + first.cost(in_features, height, width)
-        return total + second.cost(self.features, height // 2, width // 2)
+        shortcut = self._used_once(in_features * self.features, height, width)
+        return shortcut + first.cost(in_features, height, width) + second.cost(self.features, height // 2, width // 2)
 
 
 def check_even(height: int, width: int) -> None:
@@ -110,66 +131,16 @@ def operation(name: str, features: int, style: Style) -> Block:
     return ConvNorm(features, 1, style, kernel=int(name[-1]))
 
 
-def stem(config: NasBench201Config, style: Style) -> ConvNorm:
-    """3x3 convolution and normalisation; no ReLU."""
-    return ConvNorm(config.channels, 1, _affine(style), kernel=3, relu=False)
+def cell_of(operations: tuple[str, ...], features: int, style: Style, number: int) -> Cell:
+    """One cell of the given width, the `number`-th of its network."""
+    blocks = {name: operation(name, features, style) for name in operations}
+    groups = {"edges": group_of(blocks, tuple(range(len(EDGES))))}
+    return Cell("cell", CellGraph(EDGES, 1, groups, scanned=style.lowering != "lax"), number, spared=(Identity,))
 
 
-def reduction(features: int, style: Style) -> ResidualReduce:
-    """What leads into a stage of width `features`."""
-    return ResidualReduce(features, 2, _affine(style))
+class BenchmarkClassifier(Classifier):
+    """The classifier, whose bias the benchmark counts as multiply-adds."""
 
-
-def last_norm(style: Style) -> Norm:
-    """The normalisation after the last cell."""
-    return _affine(style).norm()
-
-
-def _affine(style: Style) -> Style:
-    """Outside cells normalisation has a scale and an offset, in the search too."""
-    return dataclasses.replace(style, affine=True)
-
-
-class NasBench201Network(nn.Module):
-    """The stand-alone network of one architecture.
-
-    Attributes:
-      config: size of the network.
-      cell: operation of every edge, as an index into `config.operations`.
-      style: normalisation and lowering; `style.train` is set by the call.
-    """
-
-    config: NasBench201Config
-    cell: tuple[int, ...]
-    style: Style = Style(affine=True, running=True)
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, drop_rate: jax.Array | float | None = None) -> jax.Array:
-        """Logits of `x[B, H, W, C]`.
-
-        Args:
-          x: images.
-          train: use the statistics of the batch.
-          drop_rate: probability of drop path, from the stream `dropout`; `None` turns it off, as the benchmark does.
-            Identities are exempt.
-        """
-        style = dataclasses.replace(self.style, train=train)
-        x = stem(self.config, style).clone(name="stem", parent=self)(x)
-        for stage, features in enumerate(self.config.widths):
-            if stage:
-                x = reduction(features, style).clone(name=f"reduce{stage}", parent=self)(x)
-            for i in range(self.config.cells):
-                x = self._cell(f"cell{stage * self.config.cells + i}", features, style, x, drop_rate)
-        x = jax.nn.relu(last_norm(style).clone(name="norm", parent=self)(x))
-        return Classifier(self.config.num_classes, name="classifier")(x)
-
-    def _cell(self, prefix, features, style, x, drop_rate):
-        nodes = {0: x}
-        for edge, (source, target) in enumerate(EDGES):
-            name = self.config.operations[self.cell[edge]]
-            block = operation(name, features, style)
-            y = block.clone(name=f"{prefix}_edge{edge}_{name}", parent=self)(nodes[source])
-            if drop_rate is not None and not isinstance(block, Identity):
-                y = drop_path(self.make_rng("dropout"), y, drop_rate)
-            nodes[target] = nodes[target] + y if target in nodes else y
-        return nodes[3]
+    def cost(self, in_features, height=1, width=1):
+        """One more multiply-add per class than the product takes."""
+        return super().cost(in_features, height, width) + Cost(0, self.num_classes)

@@ -1,24 +1,29 @@
-"""The toolkit from which spaces are built: choices, cells, inheritance of weights, checks of settings."""
+"""The toolkit from which spaces are built.
 
-from jaxnas.spaces.parts.cell import (
-    CellGraph,
-    EdgeGroup,
-    apply_cell,
-    edge_params,
-    group_of,
-    init_cell,
-    output_like,
-    used_cell,
-)
+A space of images is a plan made of pieces; `assemble` makes the rest. Below the pieces are choices and their cells.
+"""
+
+from jaxnas.spaces.parts.cell import CellGraph, EdgeGroup, apply_cell, edge_params, group_of, init_cell, used_cell
 from jaxnas.spaces.parts.checks import at_least_one, known_operations, reference_examples
 from jaxnas.spaces.parts.choice import mixed_op
 from jaxnas.spaces.parts.inherit import fill, linen_network
+from jaxnas.spaces.parts.pieces import Cell, Fixed, Place, Run, Stack, runs
+from jaxnas.spaces.parts.skeleton import Plan, StandAlone, assemble, cost_tables, visit_pieces
 
 __all__ = [
+    "Cell",
     "CellGraph",
     "EdgeGroup",
+    "Fixed",
+    "Place",
+    "Plan",
+    "Run",
+    "Stack",
+    "StandAlone",
     "apply_cell",
+    "assemble",
     "at_least_one",
+    "cost_tables",
     "edge_params",
     "fill",
     "group_of",
@@ -26,7 +31,8 @@ __all__ = [
     "known_operations",
     "linen_network",
     "mixed_op",
-    "output_like",
     "reference_examples",
+    "runs",
     "used_cell",
+    "visit_pieces",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnas.base import Arch
 from jaxnas.errors import UserError
-from jaxnas.spaces.proxyless.network import ZERO, Place, ProxylessConfig, candidates, choices_of, places
+from jaxnas.spaces.proxyless.network import ZERO, BackbonePlace, ProxylessConfig, candidates, places
 
 __all__ = ["genotype", "parse"]
 
@@ -37,12 +37,12 @@ def parse(config: ProxylessConfig, genotype: Any) -> Arch:
     if not isinstance(genotype, list | tuple) or len(genotype) != len(planned):
         got = len(genotype) if isinstance(genotype, list | tuple) else repr(genotype)
         raise UserError(f"genotype: expected {len(planned)} blocks, got {got}")
-    arch: dict[str, list[int]] = {kind: [] for kind in choices_of(config)}
+    arch: dict[str, list[int]] = {}
     for number, (place, name) in enumerate(zip(planned, genotype, strict=True)):
         names = candidates(config, place.kind)
         if name not in names:
             raise UserError(f"genotype: block {number} is {name!r}, accepted are {', '.join(names)}")
-        arch[place.kind].append(names.index(name))
+        arch.setdefault(place.kind, []).append(names.index(name))
     return {kind: np.array(rows, np.int32) for kind, rows in arch.items()}
 
 
@@ -52,7 +52,7 @@ def _convolutions(network: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in found if one is not None and one["name"] != "ZeroLayer"][1:]
 
 
-def _names(planned: Sequence[Place], convolutions: list[dict[str, Any]]) -> Iterator[str]:
+def _names(planned: Sequence[BackbonePlace], convolutions: list[dict[str, Any]]) -> Iterator[str]:
     """The operation of every place; a place with a shortcut that the network has no block for is `zero`."""
     rest = list(convolutions)
     for number, place in enumerate(planned):

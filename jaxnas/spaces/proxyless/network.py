@@ -1,33 +1,22 @@
-"""The ProxylessNAS backbone: its plan, its blocks and its stand-alone network.
+"""The plan of the ProxylessNAS backbone: its size, its searchable blocks, and the way through them.
 
-`jaxnas.spaces.proxyless` builds the supernet from the same plan and the same blocks.
+`jaxnas.spaces.parts.skeleton` makes the supernet and the stand-alone network of it.
 """
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxnas.errors import UserError
-from jaxnas.ops import Block, Classifier, ConvNormRelu6, MBConv, Style, Zero
+from jaxnas.ops import Block, Classifier, ConvNormAct, MBConv, Style, Zero, rounded_width
 from jaxnas.spaces.parts.checks import at_least_one
+from jaxnas.spaces.parts.pieces import Fixed, Place, runs
+from jaxnas.spaces.parts.skeleton import StandAlone
 
-__all__ = [
-    "Place",
-    "ProxylessConfig",
-    "ProxylessNetwork",
-    "bottleneck",
-    "candidates",
-    "choices_of",
-    "first_block",
-    "last_conv",
-    "operation",
-    "places",
-    "stem",
-]
+__all__ = ["ZERO", "BackbonePlace", "ProxylessConfig", "ProxylessNetwork", "candidates", "places"]
 
 ZERO = "zero"
 
@@ -38,16 +27,17 @@ class ProxylessConfig:
 
     Attributes:
       widths: output channels of every stage.
-      blocks: searchable blocks of every stage.
-      strides: of the first block of every stage.
+      blocks: number of searchable blocks in every stage.
+      strides: stride of the first block of every stage.
       stem: channels of the first convolution.
-      stem_stride: its stride.
+      stem_stride: stride of the first convolution.
       first: channels of the fixed block after it.
       last: channels of the 1x1 convolution before the classifier.
-      num_classes: width of the output.
+      num_classes: number of logits.
       kernels: sides of the depthwise convolutions to choose from.
-      expansions: factors to choose from.
-      width_multiplier: of all widths, each then rounded to a multiple of eight; of `last` only if above one.
+      expansions: expansion factors to choose from.
+      width_multiplier: factor above 0 for all widths, each then rounded to a multiple of eight; for `last` only if it
+        is above one.
     """
 
     widths: tuple[int, ...] = (24, 40, 80, 96, 192, 320)
@@ -88,28 +78,48 @@ class ProxylessConfig:
 
     def scaled(self, width: int) -> int:
         """A width after the multiplier, a multiple of eight that is not below nine tenths of it."""
-        if self.width_multiplier == 1:
-            return width
-        wanted = width * self.width_multiplier
-        rounded = max(8, int(wanted + 4) // 8 * 8)
-        return rounded + 8 if rounded < 0.9 * wanted else rounded
+        return width if self.width_multiplier == 1 else rounded_width(width * self.width_multiplier)
 
     @property
     def head(self) -> int:
         """Channels before the classifier."""
         return self.scaled(self.last) if self.width_multiplier > 1 else self.last
 
+    def pieces(self, style: Style) -> dict[str, Any]:
+        """Stem, a fixed block without expansion and without a shortcut, searchable blocks, and the head.
 
-class Place(NamedTuple):
+        Biases of the classifier start at zero in the supernet; in a stand-alone network they are drawn.
+        """
+        bias = None if style.running else 0.0
+        return {
+            "stem": Fixed("stem", ConvNormAct(self.scaled(self.stem), self.stem_stride, style, kernel=3)),
+            "first": Fixed("first", MBConv(self.scaled(self.first), 1, style, kernel=3, expand=1)),
+            "runs": runs(self._choice(place, style) for place in places(self)),
+            "last": Fixed("last", ConvNormAct(self.head, 1, style, kernel=1)),
+            "classifier": Fixed("classifier", Classifier(self.num_classes, bias)),
+        }
+
+    def _choice(self, place: "BackbonePlace", style: Style) -> Place:
+        blocks = {name: operation(name, place.features, place.stride, style) for name in candidates(self, place.kind)}
+        return Place(place.kind, blocks, shortcut=place.kind == "inner")
+
+    def forward(self, net: Any, x: jax.Array) -> jax.Array:
+        """Logits of `x[B, H, W, C]`."""
+        for piece in (net["stem"], net["first"], *net["runs"], net["last"], net["classifier"]):
+            x = piece(x)
+        return x
+
+
+class BackbonePlace(NamedTuple):
     """One searchable block.
 
     Attributes:
       kind: `"entry"`, or `"inner"` where input and output have the same shape: there is a shortcut, and `zero` leaves
         the block out.
-      row: which decision of that kind it is.
+      row: place of the block's decision among those of its kind.
       features_in: channels of the input.
       features: channels of the output.
-      stride: of the block.
+      stride: step of the output grid.
     """
 
     kind: str
@@ -119,14 +129,14 @@ class Place(NamedTuple):
     stride: int
 
 
-def places(config: ProxylessConfig) -> Iterator[Place]:
+def places(config: ProxylessConfig) -> Iterator[BackbonePlace]:
     """The searchable blocks from the image to the classifier."""
     width, rows = config.scaled(config.first), {"entry": 0, "inner": 0}
     for features, count, first in zip(map(config.scaled, config.widths), config.blocks, config.strides, strict=True):
         for number in range(count):
             stride = first if number == 0 else 1
             kind = "inner" if stride == 1 and width == features else "entry"
-            yield Place(kind, rows[kind], width, features, stride)
+            yield BackbonePlace(kind, rows[kind], width, features, stride)
             rows[kind] += 1
             width = features
 
@@ -136,73 +146,26 @@ def candidates(config: ProxylessConfig, kind: str) -> tuple[str, ...]:
     return (*config.operations, ZERO) if kind == "inner" else config.operations
 
 
-def choices_of(config: ProxylessConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """The decisions: `{"entry": [n, K], "inner": [m, K + 1]}`, without a kind that has no blocks."""
-    counted = [place.kind for place in places(config)]
-    shapes = {kind: (counted.count(kind), len(candidates(config, kind))) for kind in ("entry", "inner")}
-    return {kind: jax.ShapeDtypeStruct(shape, jnp.float32) for kind, shape in shapes.items() if shape[0]}
-
-
-def bottleneck(name: str, features: int, stride: int, style: Style) -> MBConv:
-    """The block of a candidate that is not `zero`."""
+def operation(name: str, features: int, stride: int, style: Style) -> Block:
+    """The block of one candidate."""
+    if name == ZERO:
+        return Zero(features, stride, style)
     kernel, _, expand = name.partition("_e")
     return MBConv(features, stride, style, kernel=int(kernel.split("x")[0]), expand=int(expand))
 
 
-def operation(name: str, features: int, stride: int, style: Style) -> Block:
-    """The block of one candidate."""
-    return Zero(features, stride, style) if name == ZERO else bottleneck(name, features, stride, style)
-
-
-def stem(config: ProxylessConfig, style: Style) -> ConvNormRelu6:
-    """The first convolution."""
-    return ConvNormRelu6(config.scaled(config.stem), config.stem_stride, style, kernel=3)
-
-
-def first_block(config: ProxylessConfig, style: Style) -> MBConv:
-    """The fixed block after it, without expansion and without a shortcut."""
-    return MBConv(config.scaled(config.first), 1, style, kernel=3, expand=1)
-
-
-def last_conv(config: ProxylessConfig, style: Style) -> ConvNormRelu6:
-    """The 1x1 convolution before the classifier."""
-    return ConvNormRelu6(config.head, 1, style, kernel=1)
-
-
-class ProxylessNetwork(nn.Module):
+class ProxylessNetwork(StandAlone):
     """The stand-alone network of one architecture; blocks of `zero` are left out.
 
     Attributes:
-      config: size of the network.
-      chosen: operation of every block, in order.
-      style: normalisation and lowering; `style.train` is set by the call.
-      dropout: rate before the classifier while training.
+      dropout: probability of dropping a feature before the classifier while training.
     """
 
-    config: ProxylessConfig
-    chosen: tuple[str, ...]
-    style: Style
     dropout: float = 0.0
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, drop_rate: jax.Array | float | None = None) -> jax.Array:
-        """Logits of `x[B, H, W, C]`.
-
-        Args:
-          x: images.
-          train: use the statistics of the batch.
-          drop_rate: not None turns dropout on, from the stream `dropout`.
-        """
-        style = dataclasses.replace(self.style, train=train)
-        x = stem(self.config, style).clone(name="stem", parent=self)(x)
-        x = first_block(self.config, style).clone(name="first", parent=self)(x)
-        for number, (place, name) in enumerate(zip(places(self.config), self.chosen, strict=True)):
-            if name == ZERO:
-                continue
-            block = operation(name, place.features, place.stride, style)
-            y = block.clone(name=f"block{number}_{name}", parent=self)(x)
-            x = x + y if place.kind == "inner" else y
-        x = last_conv(self.config, style).clone(name="last", parent=self)(x)
-        if self.dropout and drop_rate is not None and train:
-            x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=False)(x)
-        return Classifier(self.config.num_classes, name="classifier")(x)
+    def adapted(self, net, train, drop_rate):
+        """Puts dropout before the classifier."""
+        if not self.dropout or drop_rate is None or not train:
+            return net
+        classify, dropout = net["classifier"], nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=False)
+        return {**net, "classifier": lambda x: classify(dropout(x))}

@@ -1,24 +1,21 @@
-"""The backbone of the tree space: its plan, its parts, its costs and its stand-alone network.
+"""The plan of the tree space: its size, the parts of its cells, and the way through them.
 
-`jaxnas.spaces.proxyless.tree` builds the supernet from the same plan and the same parts.
+`jaxnas.spaces.parts.skeleton` makes the supernet and the stand-alone network of it.
 """
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxnas.base import CostTable
 from jaxnas.errors import UserError
 from jaxnas.ops import (
     Block,
     Classifier,
     ConvNorm,
-    Cost,
     Identity,
     Pool,
     PreActConv,
@@ -27,9 +24,12 @@ from jaxnas.ops import (
     channel_shuffle,
     drop_path,
 )
+from jaxnas.spaces.parts.cell import CellGraph, group_of
 from jaxnas.spaces.parts.checks import at_least_one, known_operations
+from jaxnas.spaces.parts.pieces import Cell, Fixed
+from jaxnas.spaces.parts.skeleton import StandAlone
 
-__all__ = ["EDGES", "OPERATIONS", "Entry", "Exit", "TreeCell", "TreeConfig", "TreeNetwork", "cost_tables", "operation"]
+__all__ = ["EDGES", "OPERATIONS", "Entry", "Exit", "TreeCell", "TreeConfig", "TreeNetwork", "operation"]
 
 OPERATIONS = (
     "sep_conv_3x3",
@@ -49,13 +49,13 @@ class TreeConfig:
     """Size of a PyramidNet of tree cells; the defaults are those of the paper.
 
     Attributes:
-      blocks: cells of every stage.
-      stages: the grid is halved between two of them.
+      blocks: number of cells in every stage.
+      stages: number of stages; the grid is halved between two of them.
       stem: channels of the first convolution.
-      alpha: by how much the inner width of the cells grows from the first to the last.
+      alpha: by how much the inner width of the cells grows from the first to the last, at least 0.
       bottleneck: factor from a cell's inner to its outer width.
-      groups: of the convolution at the root of a cell; inner widths are rounded down to a multiple.
-      num_classes: width of the output.
+      groups: groups of the convolution at the root of a cell; inner widths are rounded down to a multiple of them.
+      num_classes: number of logits.
       operations: the candidates of every edge, in order.
     """
 
@@ -82,22 +82,45 @@ class TreeConfig:
         """The cells from the image to the classifier."""
         return tuple(_cells(self))
 
-    @property
-    def rows(self) -> int:
-        """Decisions of the whole network."""
-        return len(EDGES) * self.blocks * self.stages
+    def pieces(self, style: Style) -> dict[str, Any]:
+        """Stem, the entry, the tree and the exit of every cell, and the head."""
+        return {
+            "stem": Fixed("stem", ConvNorm(self.stem, 1, style, kernel=3, activation=None)),
+            "cells": [self._cell(cell, style) for cell in self.cells],
+            "last": {"norm": Fixed("last_norm", style.norm())},
+            "classifier": Fixed("classifier", Classifier(self.num_classes, bias=0.0)),
+        }
+
+    def _cell(self, cell: "TreeCell", style: Style) -> dict[str, Any]:
+        blocks = {name: operation(name, cell.inner, style) for name in self.operations}
+        groups = {"edges": group_of(blocks, tuple(range(len(EDGES))))}
+        graph = CellGraph(EDGES, 2, groups, scanned=style.lowering != "lax")
+        return {
+            "entry": Fixed(f"cell{cell.number}_entry", Entry(2 * cell.inner, cell.stride, style, cell.groups)),
+            "edges": Cell("edges", graph, cell.number, cell.rows),
+            "exit": Fixed(f"cell{cell.number}_exit", Exit(cell.features, 1, style)),
+        }
+
+    def forward(self, net: Any, x: jax.Array) -> jax.Array:
+        """Logits of `x[B, H, W, C]`."""
+        x = net["stem"](x)
+        for cell, parts in zip(self.cells, net["cells"], strict=True):
+            branches = parts["entry"](x)
+            *_, left, right = parts["edges"](branches)
+            x = cell.shortcut(x) + parts["exit"]((branches, (left, right)))
+        return net["classifier"](jax.nn.relu(net["last"]["norm"](x)))
 
 
 class TreeCell(NamedTuple):
     """One cell.
 
     Attributes:
-      number: which, from 0.
+      number: its place in the network, from 0.
       features_in: channels of the input.
       inner: channels of the tree.
       features: channels of the output.
-      stride: of the root.
-      groups: of the root.
+      stride: stride of the root, 1 or 2.
+      groups: groups of the root.
     """
 
     number: int
@@ -136,55 +159,50 @@ def _cells(config: TreeConfig) -> Iterator[TreeCell]:
         features = config.bottleneck * inner
 
 
-class Entry(nn.Module):
+class Entry(Block):
     """From the input of a cell to the two branches of its tree: 1x1 convolution, grouped 3x3 convolution, shuffle.
 
     Attributes:
-      cell: which.
-      style: normalisation and lowering.
+      groups: groups of the 3x3 convolution.
     """
 
-    cell: TreeCell
-    style: Style
+    groups: int = 1
 
     def parts(self) -> tuple[PreActConv, PreActConv]:
         """Both convolutions; the second doubles the channels."""
-        narrow = PreActConv(self.cell.inner, 1, self.style, relu=False, parent=None)
-        root = PreActConv(
-            2 * self.cell.inner, self.cell.stride, self.style, kernel=3, groups=self.cell.groups, parent=None
-        )
-        return narrow, root
+        narrow = PreActConv(self.features // 2, 1, self.style, activation=None, parent=None)
+        return narrow, PreActConv(self.features, self.stride, self.style, kernel=3, groups=self.groups, parent=None)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Two arrays of the cell's inner width."""
+        """Two arrays with half of the features each."""
         narrow, root = self.parts()
         x = root.clone(name="root", parent=self)(narrow.clone(name="narrow", parent=self)(x))
-        first, second = jnp.split(channel_shuffle(x, self.cell.groups), 2, -1)
+        return self._branches(channel_shuffle(x, self.groups))
+
+    def output(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Zeros like both branches."""
+        return self._branches(super().output(x))
+
+    def _branches(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first, second = jnp.split(x, 2, -1)
         return first, second
 
-    def cost(self, height: int, width: int) -> Cost:
-        """Of both convolutions."""
+    def cost(self, in_features, height, width):
+        """The sum of both convolutions."""
         narrow, root = self.parts()
-        return narrow.cost(self.cell.features_in, height, width) + root.cost(self.cell.inner, height, width)
+        return narrow.cost(in_features, height, width) + root.cost(narrow.features, height, width)
 
 
-class Exit(nn.Module):
-    """From branches and their trees to what is added to the shortcut.
+class Exit(Block):
+    """From branches and their trees to what the shortcut is added to.
 
     `norm(conv(sum_b (branch_b + norm_b(tree_b))))`.
-
-    Attributes:
-      cell: which.
-      style: normalisation and lowering.
     """
-
-    cell: TreeCell
-    style: Style
 
     def widen(self) -> PreActConv:
         """The 1x1 convolution to the outer width."""
-        return PreActConv(self.cell.features, 1, self.style, parent=None)
+        return PreActConv(self.features, 1, self.style, parent=None)
 
     @nn.compact
     def __call__(self, x: tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> jax.Array:
@@ -194,11 +212,14 @@ class Exit(nn.Module):
         y = self.widen().clone(name="widen", parent=self)(sums[0] + sums[1])
         return self.style.norm("norm")(y)
 
-    def cost(self, height: int, width: int) -> Cost:
-        """Of the convolution and all normalisations."""
-        inner = self.style.norm_cost(self.cell.inner)
-        outer = self.widen().cost(self.cell.inner, height, width) + self.style.norm_cost(self.cell.features)
-        return inner + inner + outer
+    def output(self, x: Any) -> jax.Array:
+        """Zeros like the output."""
+        return super().output(x[0][0])
+
+    def cost(self, in_features, height, width):
+        """The sum of the convolution and all normalisations."""
+        inner = self.style.norm_cost(in_features)
+        return inner + inner + self.widen().cost(in_features, height, width) + self.style.norm_cost(self.features)
 
 
 def operation(name: str, features: int, style: Style) -> Block:
@@ -210,71 +231,25 @@ def operation(name: str, features: int, style: Style) -> Block:
     return PreActSepConv(features, 1, style, kernel=int(name[-1]), dilation=2 if name.startswith("dil") else 1)
 
 
-def stem(config: TreeConfig, style: Style) -> ConvNorm:
-    """3x3 convolution and normalisation."""
-    return ConvNorm(config.stem, 1, style, kernel=3, relu=False)
-
-
-class TreeNetwork(nn.Module):
+class TreeNetwork(StandAlone):
     """The stand-alone network of one architecture.
 
     Attributes:
-      config: size of the network.
-      chosen: operations of all edges, `EDGES` of one cell after the other.
-      style: normalisation and lowering; `style.train` is set by the call.
-      cell_drop: mean probability that a cell is left out while training; of the `l`-th of `L` cells it is
-        `2 l cell_drop / (L + 1)`.
+      cell_drop: mean probability that a cell is left out while training, below one half or a little more; of the
+        `l`-th of `L` cells it is `2 l cell_drop / (L + 1)`.
     """
 
-    config: TreeConfig
-    chosen: tuple[str, ...]
-    style: Style
     cell_drop: float = 0.0
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, drop_rate: jax.Array | float | None = None) -> jax.Array:
-        """Logits of `x[B, H, W, C]`.
+    def adapted(self, net, train, drop_rate):
+        """Leaves whole cells out, later ones more often."""
+        del train
+        if drop_rate is None or not self.cell_drop:
+            return net
 
-        Args:
-          x: images.
-          train: use the statistics of the batch.
-          drop_rate: probability that the output of an edge is left out, from the stream `dropout`; None turns this and
-            the dropping of cells off.
-        """
-        style = dataclasses.replace(self.style, train=train)
-        x = stem(self.config, style).clone(name="stem", parent=self)(x)
-        cells = self.config.cells
-        for cell in cells:
-            y = self._cell(cell, style, x, drop_rate)
-            if drop_rate is not None and self.cell_drop:
-                rate = 2 * (cell.number + 1) * self.cell_drop / (len(cells) + 1)
-                y = drop_path(self.make_rng("dropout"), y, rate)
-            x = cell.shortcut(x) + y
-        x = jax.nn.relu(style.norm("last_norm")(x))
-        return Classifier(self.config.num_classes, bias=0.0, name="classifier")(x)
+        def dropping(number, leave):
+            rate = 2 * (number + 1) * self.cell_drop / (len(net["cells"]) + 1)
+            return lambda x: drop_path(self.make_rng("dropout"), leave(x), rate)
 
-    def _cell(self, cell: TreeCell, style: Style, x, drop_rate) -> jax.Array:
-        branches = Entry(cell, style, name=f"cell{cell.number}_entry")(x)
-        nodes = dict(enumerate(branches))
-        for edge, ((source, target), name) in enumerate(zip(EDGES, self.chosen[cell.rows], strict=True)):
-            block = operation(name, cell.inner, style)
-            y = block.clone(name=f"cell{cell.number}_edge{edge}_{name}", parent=self)(nodes[source])
-            y = y if drop_rate is None else drop_path(self.make_rng("dropout"), y, drop_rate)
-            nodes[target] = nodes[target] + y if target in nodes else y
-        return Exit(cell, style, name=f"cell{cell.number}_exit")((branches, (nodes[6], nodes[7])))
-
-
-def cost_tables(config: TreeConfig, style: Style, image_shape: tuple[int, int, int]) -> dict[str, CostTable]:
-    """Parameters and multiply-adds of the stand-alone network; tables `{"edges": [rows, K]}`."""
-    height, width, channels = image_shape
-    fixed = stem(config, style).cost(channels, height, width)
-    table = np.zeros((config.rows, len(config.operations), 2), np.int64)
-    for cell in config.cells:
-        fixed += Entry(cell, style).cost(height, width)
-        height, width = -(-height // cell.stride), -(-width // cell.stride)
-        fixed += Exit(cell, style).cost(height, width)
-        for k, name in enumerate(config.operations):
-            table[cell.rows, k] = operation(name, cell.inner, style).cost(cell.inner, height, width)
-    features = config.cells[-1].features
-    fixed += style.norm_cost(features) + Classifier(config.num_classes).cost(features)
-    return {name: CostTable(getattr(fixed, name), {"edges": table[..., i]}) for i, name in enumerate(Cost._fields)}
+        cells = [{**cell, "exit": dropping(number, cell["exit"])} for number, cell in enumerate(net["cells"])]
+        return {**net, "cells": cells}
