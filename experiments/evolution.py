@@ -226,17 +226,8 @@ def summaries(names: tuple[str, ...], found: dict[str, History], tested: dict[st
 def draw(run: Run, setting: common.Setting, found: dict[str, History]) -> None:
     """What each search had found after so many children, and the front of the first and each further objective."""
     names, title = setting.config.search.objectives, f"{setting.config.data.name}, {setting.space.about.name}"
-    curves = {method: np.minimum.accumulate(first_objective(history))[None] for method, history in found.items()}
-    count = np.arange(1, setting.config.search.children + 1)
-    pictures.draw(
-        plot.progress,
-        run.path / "history.png",
-        count,
-        curves,
-        xlabel="children",
-        ylabel=f"least {names[0]}",
-        title=title,
-    )
+    picture, labels = run.path / "history.png", {"xlabel": "children", "ylabel": names[0], "title": title}
+    pictures.draw(plot.history, picture, {method: first_objective(one) for method, one in found.items()}, **labels)
     for number, name in enumerate(names[1:], start=1):
         pairs = {method: history.fitness[history.good][:, [0, number]] for method, history in found.items()}
         fronts = {method: pair[np.asarray(pareto_front(jnp.asarray(pair)))] for method, pair in pairs.items()}

@@ -1,4 +1,4 @@
-"""Searches over many seeds beside each other, and fronts of two objectives."""
+"""Searches beside each other: what each has found over time, child by child, and fronts of two objectives."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnas.plot.graph import COLOURS
 
-__all__ = ["fronts", "points", "progress"]
+__all__ = ["fronts", "history", "points", "progress"]
 
 SIZE = (5.6, 3.8)  # inches
 INK = "#222222"
@@ -22,12 +22,13 @@ def progress(
     The axis begins where the searches stand after a twentieth of the time.
 
     Args:
-      path: where; the suffix decides the format.
-      times: `[G]`.
-      found: by name of the search `[S, G]`, NaN before the first evaluation.
-      xlabel: of the times, with the unit.
-      ylabel: of what is found, with the unit.
-      title: above the picture.
+      path: where the picture goes; the suffix decides the format.
+      times: the times at which the searches are looked at, `[G]`.
+      found: by name of the search what each of `S` seeds has found by these times, `[S, G]`, the more the better; NaN
+        before the first evaluation.
+      xlabel: label of the times, with the unit.
+      ylabel: label of what is found, with the unit.
+      title: text above the picture.
 
     Returns:
       The path.
@@ -48,6 +49,31 @@ def progress(
     return _saved(figure, path)
 
 
+def history(path: str | Path, found: Mapping[str, np.ndarray], *, xlabel: str, ylabel: str, title: str = "") -> Path:
+    """Draws every child of some searches as a dot, and the least value so far of each search as a line.
+
+    Args:
+      path: where the picture goes; the suffix decides the format.
+      found: by name of the search one value for each child in the order of proposal, `[T]`, the less the better. A
+        child whose value is not finite has no dot.
+      xlabel: label of the axis on which children are counted.
+      ylabel: label of the values, with the unit.
+      title: text above the picture.
+
+    Returns:
+      The path.
+    """
+    figure, axes = _axes(xlabel, ylabel, title)
+    for (name, values), colour in zip(found.items(), COLOURS * 3, strict=False):
+        good, number = np.isfinite(values), np.arange(1, len(values) + 1)
+        axes.plot(number[good], values[good], ".", color=colour, ms=4, alpha=0.5)
+        least = np.minimum.accumulate(np.where(good, values, np.inf))
+        known = np.isfinite(least)
+        axes.step(number[known], least[known], where="post", color=colour, lw=1.6, label=name)
+    axes.legend(fontsize=8.5, frameon=False)
+    return _saved(figure, path)
+
+
 def fronts(
     path: str | Path,
     cloud: np.ndarray,
@@ -60,12 +86,12 @@ def fronts(
     """Draws fronts of two objectives, both to be minimised, as staircases over a cloud of all points.
 
     Args:
-      path: where; the suffix decides the format.
-      cloud: `[N, 2]`, drawn pale where it lies inside the range of the fronts.
+      path: where the picture goes; the suffix decides the format.
+      cloud: all points, `[N, 2]`, drawn pale where they lie inside the range of the fronts.
       found: by name the points of a front, `[F, 2]`.
-      xlabel: of the first objective, with the unit.
-      ylabel: of the second one.
-      title: above the picture.
+      xlabel: label of the first objective, with the unit.
+      ylabel: label of the second objective, with the unit.
+      title: text above the picture.
 
     Returns:
       The path.
@@ -90,11 +116,11 @@ def points(path: str | Path, found: Mapping[str, Any], *, xlabel: str, ylabel: s
     """Draws groups of points, and the mean of each group larger.
 
     Args:
-      path: where; the suffix decides the format.
-      found: by name `[n, 2]`.
-      xlabel: of the first column, with the unit.
-      ylabel: of the second one.
-      title: above the picture.
+      path: where the picture goes; the suffix decides the format.
+      found: by name the points of a group, `[n, 2]`.
+      xlabel: label of the first column, with the unit.
+      ylabel: label of the second column, with the unit.
+      title: text above the picture.
 
     Returns:
       The path.

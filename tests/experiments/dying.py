@@ -1,7 +1,8 @@
 """A script that is killed for certain: `python -m tests.experiments.dying SYSTEM ROWS MOMENT SECONDS [OPTIONS]`.
 
 Once `metrics.jsonl` has ROWS lines the process gets SIGKILL, after SECONDS that are counted from there (`running`) or
-from the start of the next checkpoint (`saving`). It never comes to its end before.
+from the start of the next checkpoint (`saving`). In the moment `generation` it gets SIGKILL when a part of the next
+population has been saved. It never comes to its end before.
 """
 
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 
 from jaxnas.checkpoint import Checkpoints
+from jaxnas.population import chunks
 from jaxnas.run import Run
 from jaxnas.run.records import JsonLines
 
@@ -33,9 +35,13 @@ def main() -> None:
     def last_save(self, *arguments, **settings):
         die_if("saving")
         save(self, *arguments, **settings)
+        if moment == "generation" and written[0] >= int(limit) and "children" in self._directory.parts:
+            os.kill(os.getpid(), signal.SIGKILL)
         if moment == "saving" and doomed.is_set():
             time.sleep(600)
 
+    if moment == "generation":
+        chunks.SAVE_SECONDS = 0.0
     JsonLines.flush, Checkpoints.save = counting_flush, last_save
     Run.finish = lambda self, result: time.sleep(600)
     sys.argv = [f"experiments.{system}", *options]
