@@ -16,15 +16,17 @@ import jax
 
 from experiments import batches, common, outcome
 from experiments.configs.child_gap import PRESETS, Config
-from jaxnas import data, derive, train
+from jaxnas import data, derive
 from jaxnas.architectures import greatest
 from jaxnas.base import Searcher, dense_paths, sparse_paths
 from jaxnas.errors import UserError
+from jaxnas.judge import judge
 from jaxnas.policies import entropy, split_like
 from jaxnas.relaxations import annealed, gumbel_softmax
 from jaxnas.run import Run, Watch, script
 from jaxnas.searchers import cosine_by_epoch, darts, snas
 from jaxnas.spaces import darts_space, snas_space
+from jaxnas.train import hits
 
 COLUMNS = ("search", "own rule, batch", "own rule, re-estimated", "argmax, batch", "argmax, re-estimated", "entropy")
 
@@ -46,24 +48,25 @@ def make_searcher(method: str, config: Config, space, per_epoch: int):
 
 def judged(method: str, config: Config, space, searcher, state, images: data.SearchData) -> dict[str, float]:
     """Accuracies on the policy's examples, per cent, and the entropy of the decisions in nats."""
-    x = data.to_float(images.policy.images, images.mean, images.std)
+    prepare = lambda x: data.to_float(x, images.mean, images.std)  # noqa: E731
+    settings = {"prepare": prepare, "score": hits, "batch_size": 250}
+    with_batch_statistics = jax.jit(judge(space.apply, **settings))
+    size = config.batch_size
+    rows = images.weights.images[: size * (len(images.weights.labels) // size)]
+    groups = prepare(rows).reshape(-1, size, *rows.shape[1:])
 
-    @jax.jit
-    def with_batch_statistics(paths):
-        return train.accuracy(lambda x: space.apply(state.params, paths, x), x, images.policy.labels, batch_size=250)
+    def by_batch(paths):
+        return float(with_batch_statistics(state.params, paths, *images.policy))
 
     def re_estimated(arch):
         network, variables = derive.network(space, state.params, arch)
-        size = config.batch_size
-        rows = images.weights.images[: size * (len(images.weights.labels) // size)]
-        groups = data.to_float(rows, images.mean, images.std).reshape(-1, size, *x.shape[1:])
 
         @jax.jit
         def measure(variables):
             fixed = derive.recalibrate(network, variables, groups)
-            return train.accuracy(lambda x: network.apply(fixed, x)[0], x, images.policy.labels, batch_size=250)
+            return judge(lambda v, _, x: network.apply(v, x)[0], **settings)(fixed, None, *images.policy)
 
-        return measure(variables)
+        return float(measure(variables))
 
     logits = state.policy_params
     if method == "snas":
@@ -74,12 +77,12 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
     else:
         level = 0.03 if method == "darts_annealed" else 1.0
         draws = [jax.tree.map(lambda leaf: jax.nn.softmax(leaf / level), logits)]
-    search = statistics.mean(float(with_batch_statistics(dense_paths(draw))) for draw in draws)
+    search = statistics.mean(by_batch(dense_paths(draw)) for draw in draws)
     own = jax.device_get(searcher.decode(state))
     argmax = jax.device_get(greatest(logits))
     values = [search]
     for arch in (own, argmax):
-        values += [float(with_batch_statistics(sparse_paths(arch))), float(re_estimated(arch))]
+        values += [by_batch(sparse_paths(arch)), re_estimated(arch)]
     return {**{name: 100 * value for name, value in zip(COLUMNS, values)}, "entropy": float(entropy(logits))}
 
 

@@ -1,5 +1,6 @@
 """What every search script does around its search: judging by one program, running it, training children."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -12,12 +13,14 @@ import numpy as np
 import optax
 
 from experiments import batches
-from experiments.configs.parts import NetworkConfig, SizeConfig
+from experiments.configs.parts import DataConfig, NetworkConfig, SizeConfig
 from jaxnas import data, train
 from jaxnas.base import Arch, Batch, Params, Paths, Searcher, SearchSpace, sparse_paths
 from jaxnas.devices import total_memory
 from jaxnas.errors import UserError
-from jaxnas.run import Run, Watch, compiler_options
+from jaxnas.judge import judge
+from jaxnas.population import Family, Population, PopulationData, Recipe, family_of, train_population
+from jaxnas.run import Progress, Run, Watch, compiler_options
 
 REFERENCE = 256  # training examples from which a judged network takes its normalisation statistics
 
@@ -25,36 +28,35 @@ Judge = Callable[[Params, Paths, data.Examples], float]
 
 
 def make_judge(build: Callable[..., SearchSpace], images: data.SearchData, batch_size: int = 256) -> Judge:
-    """A function that gives the accuracy of any paths, compiled once for dense and once for sparse ones.
+    """A function `(params, paths, examples) -> accuracy`, compiled once for dense and once for sparse paths.
 
-    The accuracy is NaN where the logits of an example are.
-
-    Normalisation takes its statistics from fixed training examples at the head of every batch, so that each judged
-    example counts by itself and no architecture needs a program of its own.
+    Normalisation takes its statistics from fixed training examples; see `jaxnas.judge.judge`. The accuracy is NaN where
+    the logits of an example are.
 
     Args:
       build: `(reference=...) -> space`.
       images: training examples and their mean and standard deviation.
-      batch_size: judged examples at a time.
+      batch_size: how many examples are judged at a time.
     """
     reference = images.weights.images[:REFERENCE]
     space = build(reference=len(reference))
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
-    def hits(params, paths, reference, mean, std, x, y, counts):
-        x = data.to_float(jnp.concatenate([reference, x]), mean, std)
-        logits = space.apply(params, paths, x)[len(reference) :]
-        return jnp.sum(jnp.where(counts, train.hits(logits, y), 0.0))
+    def accuracy(params, paths, fixed, x, y, count):
+        reference, mean, std = fixed
+        prepare = lambda x: data.to_float(x, mean, std)  # noqa: E731
+        verdict = judge(space.apply, reference=reference, prepare=prepare, score=train.hits, batch_size=batch_size)
+        return verdict(params, paths, x, y, count)
 
-    def judge(params, paths, examples):
-        count, correct = len(examples.labels), 0.0
-        for start in range(0, count, batch_size):
-            rows = np.arange(start, start + batch_size)
-            x, y = examples.images[rows % count], examples.labels[rows % count]
-            correct += float(hits(params, paths, reference, images.mean, images.std, x, y, rows < count))
-        return correct / count
+    def judged(params, paths, examples):
+        size, correct = len(examples.labels), 0.0
+        for start in range(0, size, batch_size):
+            rows, count = np.arange(start, start + batch_size) % size, min(batch_size, size - start)
+            batch = examples.images[rows], examples.labels[rows]
+            correct += count * float(accuracy(params, paths, (reference, images.mean, images.std), *batch, count))
+        return correct / size
 
-    return judge
+    return judged
 
 
 class Setting(NamedTuple):
@@ -157,6 +159,56 @@ def run_search(run: Run, setting: Setting, name: str, searcher: Searcher, recipe
     return state
 
 
+def train_networks(
+    run: Run, name: str, family: Family, archs: Arch, examples: PopulationData, recipe: Recipe, **settings: Any
+) -> Population:
+    """Trains a population in the folder `population/<name>` of a run, with a progress bar.
+
+    A run that was stopped or killed goes on from there, in the midst of a member too, and ends in the same bits.
+
+    Args:
+      run: the run in whose work directory it happens.
+      name: a name that is free in the run; the key of the population comes from it.
+      family: the networks.
+      archs: the architectures.
+      examples: the examples to learn from and be judged on.
+      recipe: how every member is trained.
+      settings: more arguments of `train_population`.
+    """
+    size = len(jax.tree.leaves(archs)[0])
+    with contextlib.ExitStack() as stack:
+        shown: list[Progress] = []
+
+        def on_chunk(done: float, seconds: float) -> None:
+            del seconds
+            steps = round(done * recipe.steps)
+            if not shown:
+                shown.append(stack.enter_context(Progress(name, size * recipe.steps, done=steps)))
+            shown[0].update(steps - shown[0].done, f"{int(done)} of {size} networks")
+            run.check()
+
+        return train_population(
+            run.key(name),
+            family,
+            archs,
+            examples,
+            recipe,
+            directory=run.path / "population" / name,
+            on_chunk=on_chunk,
+            compile_fn=lambda lowered: run.compile(lowered, name),
+            **settings,
+        )
+
+
+def prepare_images(images: data.SearchData, config: DataConfig) -> Callable[[jax.Array | None, jax.Array], jax.Array]:
+    """`Recipe.prepare` for images: cropped and mirrored while training, scaled always."""
+
+    def prepare(key, x):
+        return data.to_float(x if key is None else batches.varied(key, x, config), images.mean, images.std)
+
+    return prepare
+
+
 def train_children(
     run: Run,
     setting: Setting,
@@ -165,45 +217,40 @@ def train_children(
     examples: data.Examples,
     recipe: Any,
     tx: Callable[[int], optax.GradientTransformation],
-) -> train.ChildrenState:
-    """Trains architectures `[P, E]` from scratch side by side, through one compiled program, on the same batches.
+) -> Population:
+    """Trains architectures `[P, E]` of the space from scratch, each by itself, and records the loss of every epoch.
 
     Args:
-      run: in whose work directory.
-      setting: of the script.
-      name: of the phase.
+      run: the run in whose work directory it happens.
+      setting: what the steps of the script share.
+      name: the name of the population, under which `metrics.jsonl` has a row for each epoch: means over the children.
       archs: the architectures.
-      examples: those to train on.
+      examples: the examples to train on.
       recipe: has `epochs` and `batch_size`.
       tx: the optimiser for a number of steps.
+
+    Returns:
+      The population with its weights; it is judged on nothing.
     """
-    size, augment = recipe.batch_size, setting.config.data
     steps = batches.num_steps(f"{name}.", recipe, examples)
-    trainer = train.children(setting.space, tx(steps))
+    epochs = tuple(range(steps // recipe.epochs, steps + 1, steps // recipe.epochs))
+    prepare = prepare_images(setting.images, setting.config.data)
+    how = Recipe(tx(steps), steps, recipe.batch_size, epochs, prepare)
+    family, learned = family_of(setting.space), PopulationData(tuple(examples), {})
+    found = train_networks(run, name, family, archs, learned, how, keep_params=True)
 
-    def init(key, loop_data):
-        examples, images, archs, key_data = loop_data
-        x, _ = batches.training_batch(key_data, examples, 0, size, images, augment)
-        return jnp.zeros((), jnp.int32), trainer.init(key, x, archs)
+    def row(key, epoch, losses):
+        return epoch + 1, {"loss": np.mean(losses[:, epoch]), "nonfinite": np.mean(np.isnan(losses[:, epoch]))}
 
-    def step(key, state, loop_data):
-        examples, images, _, key_data = loop_data
-        count, children = state
-        batch = batches.training_batch(key_data, examples, count, size, images, augment)
-        children, info = trainer.step(key, children, batch)
-        return (count + 1, children), jax.tree.map(jnp.mean, info)
-
-    loop_data = (examples, setting.images, archs, run.key(f"{name}/data"))
-    return run.phase(name, init, step, steps, data=loop_data, meta={"space": setting.space.about.name})[1]
+    run.steps(name, lambda key, losses: 0, row, len(epochs), data=found.loss, meta={"space": setting.space.about.name})
+    return found
 
 
-def judge_children(setting: Setting, children: train.ChildrenState, examples: data.Examples) -> list[float]:
-    """The accuracy of every child; NaN for one of which every step was rejected, since it still has random weights."""
-    taught = np.asarray(children.bad < children.step)
-    members = [child((children.params, children.archs), number) for number in range(len(taught))]
+def judge_children(setting: Setting, found: Population, archs: Arch, examples: data.Examples) -> list[float]:
+    """The accuracy of every child; NaN for one that has met a step that was not finite."""
     return [
-        setting.judge(params, sparse_paths(arch), examples) if learned else math.nan
-        for (params, arch), learned in zip(members, taught)
+        setting.judge(child(found.params, number), sparse_paths(child(archs, number)), examples) if good else math.nan
+        for number, good in enumerate(found.good)
     ]
 
 

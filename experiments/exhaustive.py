@@ -7,7 +7,6 @@ trained and stands for all of it. A subset is trained with several seeds, which 
 Leaves `table.npz`, described in `jaxnas/tabular/data/README.md`. Stopped, it goes on from the last chunk.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,8 +21,8 @@ from experiments import batches, common
 from experiments.configs.exhaustive import PRESETS, Config
 from jaxnas import costs, data
 from jaxnas.errors import UserError
-from jaxnas.population import Population, PopulationData, Recipe, family_of, train_population
-from jaxnas.run import Progress, Run, compiler_options, environment, script, split_cpu
+from jaxnas.population import Population, PopulationData, Recipe, family_of
+from jaxnas.run import Run, environment, script, split_cpu
 from jaxnas.searchers import sgd_l2
 from jaxnas.spaces import nasbench201_small_space
 from jaxnas.spaces.nasbench201 import EDGES, OPERATIONS, all_cells, live_operations, representatives
@@ -74,15 +73,9 @@ def make_recipe(config: Config, images: data.SearchData) -> Recipe:
     steps = batches.num_steps("", config, images.weights)
     per_epoch = steps // config.epochs
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
-
-    def prepare(key, x):
-        if key is not None:
-            x = batches.varied(key, x, config.data)
-        return data.to_float(x, images.mean, images.std)
-
     judge_at = tuple(epoch * per_epoch for epoch in config.judge_epochs)
     tx = sgd_l2(rate, weight_decay=config.weight_decay, nesterov=True)
-    return Recipe(tx, steps, config.batch_size, judge_at, prepare)
+    return Recipe(tx, steps, config.batch_size, judge_at, common.prepare_images(images, config.data))
 
 
 class Study(NamedTuple):
@@ -112,34 +105,21 @@ def prepare(config: Config) -> Study:
 
 
 def train(run: Run, study: Study) -> Population:
-    """All members, chunk by chunk."""
+    """Trains all members, call by call."""
     config, plan, loaded, images, recipe = study
     reference = min(common.REFERENCE, len(images.weights.labels))
     spaces = (nasbench201_small_space(config.channels, loaded.num_classes, reference=r) for r in (0, reference))
-    parts = {"validation": images.policy, "test": loaded.test}
-    shown: list[Progress] = []
-    with contextlib.ExitStack() as stack:
-
-        def on_chunk(done: int, seconds: float) -> None:
-            if not shown:
-                bar = Progress("networks", len(plan.member_seed), done=done, unit="network")
-                shown.append(stack.enter_context(bar))
-            new = done - shown[0].done
-            shown[0].update(new, f"{3600 * new / seconds:.0f} an hour" if new else "")
-            run.check()
-
-        return train_population(
-            run.key("networks"),
-            family_of(*spaces, reference=reference),
-            {"cell": plan.cells[plan.first[plan.member_class]]},
-            PopulationData(tuple(images.weights), {name: tuple(part) for name, part in parts.items()}),
-            recipe,
-            seeds=plan.member_seed,
-            chunk=config.chunk,
-            directory=run.path / "checkpoints",
-            on_chunk=on_chunk,
-            compile_fn=lambda lowered: lowered.compile(compiler_options=compiler_options()),
-        )
+    parts = {"validation": tuple(images.policy), "test": tuple(loaded.test)}
+    return common.train_networks(
+        run,
+        "networks",
+        family_of(*spaces, reference=reference),
+        {"cell": plan.cells[plan.first[plan.member_class]]},
+        PopulationData(tuple(images.weights), parts),
+        recipe,
+        seeds=plan.member_seed,
+        chunk=config.chunk,
+    )
 
 
 def by_class(plan: Plan, values: np.ndarray, missing) -> np.ndarray:

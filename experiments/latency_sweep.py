@@ -63,7 +63,7 @@ def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -
     return {
         "expected_ms": float(costs.expected_cost(table, jax.tree.map(jax.nn.softmax, state.policy_params))),
         "table_ms": float(costs.cost(table, arch)),
-        "test_accuracy": 100 * common.judge_children(setting, trained, test)[0],
+        "test_accuracy": 100 * common.judge_children(setting, trained, archs, test)[0],
         "macs": int(costs.cost(macs, arch)),
         "genotype": setting.space.about.genotype(arch),
     }

@@ -48,7 +48,7 @@ def compare(run: Run, setting: common.Setting, arch: Arch) -> tuple[dict[str, An
     trained = common.train_children(run, setting, "retrain", archs, batches.all_training(setting.images), recipe, tx)
     test = data.Examples(*map(jnp.asarray, setting.loaded.test))
 
-    tested = run.once("test", lambda: common.judge_children(setting, trained, test))
+    tested = run.once("test", lambda: common.judge_children(setting, trained, archs, test))
     accuracy = [float(value) for value in tested]
     refuse_nan("the found network after retraining", accuracy[0])
     found = jax.device_get(arch)

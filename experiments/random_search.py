@@ -37,7 +37,7 @@ def main(run: Run, setting: common.Setting) -> None:
 
     candidates = common.train_children(run, setting, "search", archs, setting.images.weights, search, tx)
 
-    judged = run.once("validation", lambda: common.judge_children(setting, candidates, setting.images.policy))
+    judged = run.once("validation", lambda: common.judge_children(setting, candidates, archs, setting.images.policy))
     validation = [float(value) for value in judged]
     best = max(range(search.candidates), key=lambda number: np.nan_to_num(validation[number], nan=-np.inf))
     outcome.refuse_nan("every candidate", validation[best])

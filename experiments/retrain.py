@@ -22,6 +22,7 @@ from jaxnas import data, export, plot, train
 from jaxnas.architecture_files import build_space, read_architecture, read_source
 from jaxnas.base import Arch, Network, SearchSpace
 from jaxnas.errors import UserError
+from jaxnas.judge import judge
 from jaxnas.run import Run, Watch, script
 from jaxnas.searchers import cosine_by_epoch, sgd_l2
 from jaxnas.spaces import registry
@@ -205,10 +206,9 @@ def main(run: Run, training: Training) -> None:
 
     @jax.jit
     def test_accuracy(variables, test, mean, std):
-        def predict(x):
-            return network.apply(variables, data.to_float(x, mean, std))[0]
-
-        return train.accuracy(predict, *test)
+        prepare = lambda x: data.to_float(x, mean, std)  # noqa: E731
+        predict = lambda variables, _, x: network.apply(variables, x)[0]  # noqa: E731
+        return judge(predict, prepare=prepare, score=train.hits, batch_size=500)(variables, None, *test)
 
     watch = Watch(show=("loss", "accuracy"))
     loop_data = (joined, images, run.key("retrain/data"))

@@ -8,14 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from jaxnas.base import Tree
 from jaxnas.errors import UserError
+from jaxnas.strategies import Strategy, lift, member_mesh, resolve
 from jaxnas.train import cross_entropy, hits
 
-__all__ = ["classification", "judge", "mean_score"]
+__all__ = ["classification", "judge", "judge_children", "judge_paths", "mean_score"]
 
 Score = Callable[[Any, jax.Array], Any]  # (outputs, targets) -> [B], or the scalar mean, or a pytree of those
+Judge = Callable[..., Any]  # (params, paths, inputs, targets) -> metrics
 
 
 def classification(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
@@ -35,7 +39,7 @@ def judge(
     prepare: Callable[[jax.Array], jax.Array] | None = None,
     score: Score = classification,
     batch_size: int = 256,
-) -> Callable[[Any, Any, jax.Array, jax.Array], Tree]:
+) -> Judge:
     """A function `(params, paths, inputs, targets) -> metrics` that judges any architecture through one program.
 
     A supernet normalises with the statistics of its batch. So that an example's verdict does not depend on the examples
@@ -51,8 +55,10 @@ def judge(
       batch_size: how many examples are judged at a time, reference examples not counted.
 
     Returns:
-      The judge, a pure function: jit it, or lift it with `judge_all`. The metrics have the structure of the score, each
-      a scalar mean over all examples. By default they are `accuracy` and `loss`, NaN where one logit decides nothing.
+      The judge, a pure function: jit it, or lift it with `judge_paths` or `judge_children`. The metrics have the
+      structure of the score, each a scalar mean over all examples. By default they are `accuracy` and `loss`; the
+      accuracy is NaN if the greatest logit of one example is not finite. With the optional last argument `count`, only
+      the first `count` examples count: examples of several sizes, filled up to one, share a program.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -62,19 +68,73 @@ def judge(
       0.75
     """
 
-    def metrics(params: Any, paths: Any, inputs: jax.Array, targets: jax.Array) -> Tree:
+    def metrics(params: Any, paths: Any, inputs: jax.Array, targets: jax.Array, count: Any = None) -> Tree:
         def predict(x: jax.Array) -> Any:
             seen = x if reference is None else jnp.concatenate([reference, x])
             outputs = apply(params, paths, seen if prepare is None else prepare(seen))
             return outputs if reference is None else jax.tree.map(lambda leaf: leaf[len(reference) :], outputs)
 
-        return mean_score(predict, score, inputs, targets, batch_size=batch_size)
+        return mean_score(predict, score, inputs, targets, batch_size=batch_size, count=count)
 
     return metrics
 
 
+def judge_paths(judge: Judge, *, strategy: Strategy = "auto", mesh: Mesh | None = None) -> Judge:
+    """Judges many architectures with the weights of one supernet: `(params, paths, inputs, targets) -> metrics`.
+
+    Args:
+      judge: a judge of one architecture, from `judge`.
+      strategy: how architectures run on the devices; see `jaxnas.population.resolve`.
+      mesh: a mesh of one axis for `"shard"`; all devices if not given.
+
+    Returns:
+      A function whose `paths` and metrics have leaves with a leading axis `P`, for example
+      `sparse_paths(archs)` with architectures `[P, E]`; any `P` goes, whatever the number of devices.
+    """
+
+    def judged(params: Any, paths: Any, inputs: jax.Array, targets: jax.Array) -> Tree:
+        one = lambda paths, data: judge(data[0], paths, *data[1:])  # noqa: E731
+        return _spread(one, paths, (params, inputs, targets), strategy, mesh)
+
+    return judged
+
+
+def judge_children(judge: Judge, *, strategy: Strategy = "auto", mesh: Mesh | None = None) -> Judge:
+    """Judges many architectures, each with weights of its own: `(params, paths, inputs, targets) -> metrics`.
+
+    Args:
+      judge: a judge of one architecture, from `judge`.
+      strategy: how architectures run on the devices; see `jaxnas.population.resolve`.
+      mesh: a mesh of one axis for `"shard"`; all devices if not given.
+
+    Returns:
+      A function whose `params`, `paths` and metrics have leaves with a leading axis `P`.
+    """
+
+    def judged(params: Any, paths: Any, inputs: jax.Array, targets: jax.Array) -> Tree:
+        return _spread(lambda child, data: judge(*child, *data), (params, paths), (inputs, targets), strategy, mesh)
+
+    return judged
+
+
+def _spread(one: Callable[[Any, Any], Tree], members: Tree, data: Tree, strategy: Strategy, mesh: Mesh | None) -> Tree:
+    """`lift` for any number of members: a mesh gets copies of the first ones to fill it up."""
+    strategy = resolve(strategy, mesh)
+    mesh = (mesh or member_mesh()) if strategy == "shard" else None
+    size, devices = len(jax.tree.leaves(members)[0]), 1 if mesh is None else mesh.size
+    rows = np.arange(-(-size // devices) * devices) % size
+    filled = jax.tree.map(lambda leaf: leaf[rows], members) if len(rows) > size else members
+    return jax.tree.map(lambda leaf: leaf[:size], lift(one, strategy, mesh)(filled, data))
+
+
 def mean_score(
-    predict: Callable[[jax.Array], Any], score: Score, inputs: jax.Array, targets: jax.Array, *, batch_size: int
+    predict: Callable[[jax.Array], Any],
+    score: Score,
+    inputs: jax.Array,
+    targets: jax.Array,
+    *,
+    batch_size: int,
+    count: Any = None,
 ) -> Tree:
     """The mean of `score` over all examples, taken in batches of one size.
 
@@ -84,6 +144,7 @@ def mean_score(
       inputs: `[N, ...]`.
       targets: `[N, ...]`.
       batch_size: how many examples are taken at a time; the last batch is filled up with copies that do not count.
+      count: how many of the examples count, a number that may be traced; all if not given.
 
     Returns:
       A pytree of scalars like the score.
@@ -91,14 +152,15 @@ def mean_score(
     Raises:
       UserError: another number of inputs than of targets, or what the score refuses.
     """
-    count = len(targets)
-    if len(inputs) != count:
-        raise UserError(f"targets must be one for each of the {len(inputs)} inputs, got {count}")
-    batch_size = min(batch_size, count)
-    index = jnp.arange(-(-count // batch_size) * batch_size, dtype=jnp.int32).reshape(-1, batch_size)
+    size = len(targets)
+    if len(inputs) != size:
+        raise UserError(f"targets must be one for each of the {len(inputs)} inputs, got {size}")
+    inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
+    count, batch_size = size if count is None else count, min(batch_size, size)
+    index = jnp.arange(-(-size // batch_size) * batch_size, dtype=jnp.int32).reshape(-1, batch_size)
 
     def total(rows: jax.Array) -> Tree:
-        scores = _by_example(score, predict(inputs[rows % count]), targets[rows % count])
+        scores = _by_example(score, predict(inputs[rows % size]), targets[rows % size])
         return jax.tree.map(lambda leaf: jnp.sum(jnp.where(rows < count, leaf, 0.0)), scores)
 
     return jax.tree.map(lambda leaf: jnp.sum(leaf) / count, jax.lax.map(total, index))

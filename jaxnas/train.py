@@ -1,4 +1,7 @@
-"""Training what a search has found: children of a space through one program, and single stand-alone networks."""
+"""Training one stand-alone network, and the loss and the score of classifiers.
+
+Many networks that share a program are trained by `jaxnas.population`, and all are judged by `jaxnas.judge`.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.base import Arch, Network, Params, SearchSpace, Tree, sparse_paths
+from jaxnas.base import Network, Tree
 from jaxnas.dtypes import wide_dtype
 from jaxnas.errors import UserError
 from jaxnas.guard import guarded
 
-__all__ = ["ChildrenState", "NetworkState", "Trainer", "accuracy", "children", "cross_entropy", "hits", "stand_alone"]
+__all__ = ["NetworkState", "Trainer", "cross_entropy", "hits", "stand_alone"]
 
 
 class Trainer(NamedTuple):
@@ -25,24 +28,6 @@ class Trainer(NamedTuple):
 
     init: Callable[..., Any]
     step: Callable[..., tuple[Any, dict[str, jax.Array]]]
-
-
-class ChildrenState(NamedTuple):
-    """Children of one space; every leaf has a leading axis `P`.
-
-    Attributes:
-      step: int32 `[P]`, steps done, rejected ones included.
-      bad: int32 `[P]`, how many steps of each child were rejected because something about them was not finite.
-      params: weights; those of operations that a child does not have get no gradient: weight decay alone moves them.
-      opt: optimiser states.
-      archs: their architectures.
-    """
-
-    step: jax.Array
-    bad: jax.Array
-    params: Params
-    opt: optax.OptState
-    archs: Arch
 
 
 class NetworkState(NamedTuple):
@@ -109,51 +94,6 @@ def _is_class(labels: jax.Array, logits: jax.Array) -> jax.Array:
     return (labels >= 0) & (labels < logits.shape[-1])
 
 
-def children(space: SearchSpace, tx: optax.GradientTransformation) -> Trainer:
-    """Trains architectures of one space side by side, each from its own random weights, on the same batches.
-
-    The architecture is an argument of the program, which is compiled once for all of them: a child is a sparse path
-    through the space. Children take turns inside `lax.map`, where `lax.switch` runs only what the child has.
-
-    Args:
-      space: the space.
-      tx: optax transformation, the same for every child.
-
-    Returns:
-      A trainer with `init(key, x, archs) -> ChildrenState` for architectures with leaves `[P, E]`; `step` returns
-      `{"loss": [P], "accuracy": [P], "nonfinite": [P]}`. A child whose loss, gradient or new weights are not finite
-      stands still for that step (`jaxnas.guard`), and has a 1 in `nonfinite`.
-    """
-
-    def init(key, x, archs):
-        population = len(jax.tree.leaves(archs)[0])
-        params = jax.lax.map(lambda k: space.init(k, x), jax.random.split(key, population))
-        zeros = jnp.zeros(population, jnp.int32)
-        return ChildrenState(zeros, zeros, params, jax.vmap(tx.init)(params), archs)
-
-    def step(key, state, batch):
-        images, labels = batch
-
-        def advance(child):
-            params, opt, arch = child
-
-            def loss_fn(params):
-                logits = space.apply(params, sparse_paths(arch), images, key=key)
-                return cross_entropy(logits, labels), jnp.mean(hits(logits, labels))
-
-            (loss, correct), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-            updates, new_opt = tx.update(grads, opt, params)
-            new = optax.apply_updates(params, updates), new_opt
-            kept, good = guarded(new, (params, opt), loss, optax.tree.norm(grads))
-            return kept, {"loss": loss, "accuracy": correct, "nonfinite": (~good).astype(jnp.float32)}
-
-        (params, opt), info = jax.lax.map(advance, (state.params, state.opt, state.archs))
-        bad = state.bad + info["nonfinite"].astype(jnp.int32)
-        return ChildrenState(state.step + 1, bad, params, opt, state.archs), info
-
-    return Trainer(init, step)
-
-
 def stand_alone(
     network: Network,
     tx: optax.GradientTransformation,
@@ -206,31 +146,3 @@ def stand_alone(
         return NetworkState(state.step + 1, state.bad + (~good).astype(jnp.int32), *kept), info
 
     return Trainer(init, step)
-
-
-def accuracy(
-    predict: Callable[[jax.Array], jax.Array], images: jax.Array, labels: jax.Array, *, batch_size: int = 500
-) -> jax.Array:
-    """Share of examples whose greatest logit is the label's; NaN if `hits` is NaN for one of them.
-
-    Args:
-      predict: `(images[batch_size, ...]) -> logits[batch_size, C]`; each example's logits must not depend on the
-        other examples of its batch.
-      images: `[N, ...]`, any dtype that `predict` takes.
-      labels: `[N]` integers.
-      batch_size: examples at a time; the last batch is filled up with copies that do not count.
-
-    Raises:
-      UserError: another number of images than of labels, or what `hits` refuses.
-    """
-    count = len(labels)
-    if len(images) != count:
-        raise UserError(f"labels must be one for each of the {len(images)} images, got {count}")
-    batch_size = min(batch_size, count)
-    index = jnp.arange(-(-count // batch_size) * batch_size, dtype=jnp.int32).reshape(-1, batch_size)
-
-    def correct(rows):
-        right = hits(predict(images[rows % count]), labels[rows % count])
-        return jnp.sum(jnp.where(rows < count, right, 0.0))
-
-    return jnp.sum(jax.lax.map(correct, index)) / count

@@ -11,9 +11,9 @@ from experiments import exhaustive
 from experiments.configs.exhaustive import PRESETS
 from jaxnas import data
 from jaxnas.base import Network
-from jaxnas.population import Family, PopulationData, train_population
+from jaxnas.population import Family, PopulationData, Recipe, family_of, train_population
 from jaxnas.searchers import sgd_l2
-from jaxnas.train import children, stand_alone
+from jaxnas.train import stand_alone
 from tests.by_hand import Sgd, cross_entropy
 from tests.linear_toy import NAMES, SPACE, W, X, Y, by_hand
 
@@ -33,20 +33,21 @@ def close(found, expected, tolerance=3e-5):
 def test_children():
     """Each is clipped by its own norm; what a child does not have is moved by decay and momentum."""
     tx = sgd_l2(rate_at, momentum=0.6, weight_decay=0.3, clip=0.05, nesterov=True)
-    trainer = children(SPACE, tx)
-    state = trainer.init(KEY, BATCH[0], {"chain": jnp.array([[1], [0]])})
-    step = jax.jit(trainer.step)
-    params, sgd = [W, W], [Sgd(0.6, 0.3, clip=0.05, nesterov=True) for _ in range(2)]
-    for i in range(STEPS):
-        state, info = step(jax.random.fold_in(KEY, i), state, BATCH)
-        for n, k in enumerate((1, 0)):
-            loss, grads, _ = by_hand(params[n], k, X, Y)
-            output = X @ params[n][NAMES[k]] @ params[n]["head"]
-            close([info["loss"][n], info["accuracy"][n]], [loss, np.mean(output.argmax(-1) == Y)])
-            params[n] = sgd[n].step(params[n], {name: grads.get(name, 0 * W[name]) for name in W}, rate_at(i))
-            for name in ("a", "b"):
-                close(state.params["blocks"][name][n, 0], params[n][name])
-            close(state.params["head"][n], params[n]["head"])
+    recipe = Recipe(tx, STEPS, len(X), judge_at=tuple(range(1, STEPS)))
+    archs = {"chain": np.array([[1], [0]])}
+    data = PopulationData(BATCH, {"train": BATCH})
+    settings = {"strategy": "map", "keep_params": True}
+    found = train_population(KEY, family_of(SPACE), archs, data, recipe, **settings)
+    for n, k in enumerate((1, 0)):
+        params, sgd = W, Sgd(0.6, 0.3, clip=0.05, nesterov=True)
+        for i in range(STEPS):
+            loss, grads, _ = by_hand(params, k, X, Y)
+            params = sgd.step(params, {name: grads.get(name, 0 * W[name]) for name in W}, rate_at(i))
+            output = X @ params[NAMES[k]] @ params["head"]
+            close([found.loss[n, i], found.score["train"][n, i]], [loss, np.mean(output.argmax(-1) == Y)])
+        for name in ("a", "b"):
+            close(found.params["blocks"][name][n, 0], params[name])
+        close(found.params["head"][n], params["head"])
 
 
 def headed(auxiliary):

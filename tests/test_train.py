@@ -1,4 +1,4 @@
-"""Training what a search has found: children one by one and together, single networks, and accuracy."""
+"""Training a stand-alone network, and the loss and the score of classifiers."""
 
 import functools
 
@@ -9,176 +9,19 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas.base import Network, one_hot_paths, sparse_paths
+from jaxnas.base import Network
 from jaxnas.searchers import sgd_l2
-from jaxnas.spaces import darts_space, nasbench201_space
-from jaxnas.train import accuracy, children, cross_entropy, hits, stand_alone
-from tests.population.families import SPACE
+from jaxnas.spaces import darts_space
+from jaxnas.train import cross_entropy, hits, stand_alone
 
 KEY = jax.random.key(1)
-ARCHS = {"chain": jnp.array([[0, 1], [2, 0], [1, 1], [0, 2]])}
 BATCH = jax.random.normal(KEY, (8, 4)), jax.random.randint(KEY, (8,), 0, 3)
 SGD = functools.partial(sgd_l2, 0.1, clip=1.0)
-
-
-def child(tree, i):
-    """A population of one."""
-    return jax.tree.map(lambda leaf: leaf[i : i + 1], tree)
-
-
-@functools.cache
-def trained(weight_decay=0.0, steps=3):
-    """A trainer, its first state, its compiled step, and the state and infos after some steps."""
-    trainer = children(SPACE, SGD(weight_decay=weight_decay))
-    step = jax.jit(trainer.step)
-    first = state = jax.jit(trainer.init)(KEY, BATCH[0], ARCHS)
-    infos = []
-    for i in range(steps):
-        state, info = step(jax.random.fold_in(KEY, i), state, BATCH)
-        infos.append(info)
-    return trainer, first, step, state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *infos)
-
-
-# Children
-
-
-def test_children_start_from_their_own_weights():
-    _, first, _, _, _ = trained()
-    for i, key in enumerate(jax.random.split(KEY, 4)):
-        own = SPACE.init(key, BATCH[0])
-        chex.assert_trees_all_close(jax.tree.map(lambda leaf, i=i: leaf[i], first.params), own, rtol=1e-6)
-    chex.assert_trees_all_equal(first.archs, ARCHS)
-
-
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_a_child_has_the_same_bits_in_every_slot_and_beside_anyone(weight_decay):
-    _, state, step, last, infos = trained(weight_decay)
-    for i in range(4):
-        four = jax.tree.map(lambda leaf, i=i: jnp.stack([leaf[i]] * 4), state)
-        for n in range(3):
-            four, info = step(jax.random.fold_in(KEY, n), four, BATCH)
-            for slot in range(4):
-                expected = child(jax.tree.map(lambda leaf, n=n: leaf[n], infos), i)
-                chex.assert_trees_all_equal(child(info, slot), expected)
-        for slot in range(4):
-            chex.assert_trees_all_equal(child(four, slot), child(last, i))
-
-
-def test_a_population_of_one_agrees_to_rounding():
-    """It is another program, which may round differently."""
-    _, state, step, last, _ = trained(weight_decay=0.1)
-    alone = child(state, 2)
-    for n in range(3):
-        alone, _ = step(jax.random.fold_in(KEY, n), alone, BATCH)
-    chex.assert_trees_all_close(alone, child(last, 2), rtol=1e-4, atol=1e-6)
-
-
-def test_a_child_equals_plain_training_of_its_dense_form():
-    _, first, _, last, infos = trained(weight_decay=0.1)
-    tx = SGD(weight_decay=0.1)
-    params = jax.tree.map(lambda leaf: leaf[1], first.params)
-    opt, arch = tx.init(params), {"chain": ARCHS["chain"][1]}
-
-    @jax.jit
-    def step(params, opt):
-        def loss_fn(params):
-            return cross_entropy(SPACE.apply(params, one_hot_paths(SPACE.choices, arch), BATCH[0]), BATCH[1])
-
-        loss, grads = jax.value_and_grad(loss_fn)(params)
-        updates, opt = tx.update(grads, opt, params)
-        return optax.apply_updates(params, updates), opt, loss
-
-    for n in range(3):
-        params, opt, loss = step(params, opt)
-        assert loss == pytest.approx(float(infos["loss"][n, 1]), rel=1e-5)
-    chex.assert_trees_all_close(params, jax.tree.map(lambda leaf: leaf[1], last.params), rtol=1e-4, atol=1e-6)
-
-
-def test_what_a_child_does_not_have_moves_by_weight_decay_only():
-    for weight_decay in (0.0, 0.1):
-        _, first, _, last, _ = trained(weight_decay)
-        decayed, buffer = 1.0, 0.0  # the path of a weight without gradient, relative to its start
-        for _ in range(3):
-            buffer = 0.9 * buffer + weight_decay * decayed
-            decayed -= 0.1 * buffer
-        for i in range(4):
-            own = [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (first.params, last.params)]
-            used = SPACE.used(own[0], sparse_paths({"chain": ARCHS["chain"][i]}))
-            for before, after, mask in zip(*map(jax.tree.leaves, (*own, used))):
-                mask = np.broadcast_to(mask, before.shape)
-                before, after = np.asarray(before), np.asarray(after)
-                if weight_decay:
-                    np.testing.assert_allclose(after[~mask], decayed * before[~mask], rtol=1e-5)
-                else:
-                    np.testing.assert_array_equal(after[~mask], before[~mask])
-                assert (after[mask] != before[mask]).all()
-
-
-def test_a_child_without_a_finite_loss_stands_still():
-    _, state, step, _, _ = trained()
-    kernel = state.params["head"]["kernel"].at[1].set(jnp.nan)
-    broken = state._replace(params={**state.params, "head": {"kernel": kernel}})
-    (expected, _), (found, info) = step(KEY, state, BATCH), step(KEY, broken, BATCH)
-    stopped = broken._replace(step=state.step + 1, bad=state.bad + 1)
-    for i in range(4):
-        chex.assert_trees_all_equal(child(found, i), child(stopped if i == 1 else expected, i))
-    np.testing.assert_array_equal(np.isfinite(info["loss"]), [True, False, True, True])
-    np.testing.assert_array_equal(info["nonfinite"], [0, 1, 0, 0])
-    np.testing.assert_array_equal(np.isnan(info["accuracy"]), [False, True, False, False])
-
-
-def test_children_go_on_after_a_bad_batch_which_is_counted_once():
-    _, state, step, _, _ = trained()
-    spoiled, info = step(KEY, state, (BATCH[0].at[0].set(jnp.nan), BATCH[1]))
-    np.testing.assert_array_equal(info["nonfinite"], np.ones(4))
-    chex.assert_trees_all_equal(spoiled, state._replace(step=state.step + 1, bad=state.bad + 1))
-    for i in range(5):
-        spoiled, info = step(jax.random.fold_in(KEY, i), spoiled, BATCH)
-    np.testing.assert_array_equal((spoiled.step, spoiled.bad), ([6] * 4, [1] * 4))
-    assert all(np.abs(a - b).max() > 0 for a, b in zip(*map(jax.tree.leaves, (spoiled.params, state.params))))
-
-
-def test_weights_of_a_child_that_come_out_infinite_are_rejected():
-    trainer = children(SPACE, optax.chain(optax.scale(1e30), optax.sgd(1e30)))
-    state = jax.jit(trainer.init)(KEY, BATCH[0], ARCHS)
-    new, info = jax.jit(trainer.step)(KEY, state, BATCH)
-    assert np.isfinite(info["loss"]).all()
-    np.testing.assert_array_equal(info["nonfinite"], np.ones(4))
-    chex.assert_trees_all_equal(new.params, state.params)
-
-
-def test_architectures_are_data_to_one_program():
-    trainer, state, _, _, _ = trained()
-    traces = []
-
-    def step(key, state, batch):
-        traces.append(key)
-        return trainer.step(key, state, batch)
-
-    once = jax.jit(step)
-    for shift in range(3):
-        archs = {"chain": (ARCHS["chain"] + shift) % 3}
-        state, _ = once(KEY, state._replace(archs=archs), BATCH)
-    assert len(traces) == 1
 
 
 def images(number=8, side=8):
     key_x, key_y = jax.random.split(KEY)
     return jax.random.normal(key_x, (number, side, side, 3)), jax.random.randint(key_y, (number,), 0, 3)
-
-
-def test_children_of_a_benchmark_space_do_not_see_each_other():
-    space = nasbench201_space(4, 1, 3, operations=("none", "skip_connect", "nor_conv_1x1"))
-    trainer = children(space, SGD(weight_decay=5e-4))
-    archs = {"cell": jnp.array([[2, 1, 2, 2, 0, 1], [0, 0, 0, 1, 0, 0]])}
-    first = jax.jit(trainer.init)(KEY, images()[0], archs)
-    step = jax.jit(trainer.step)
-    state, info = step(KEY, first, images())
-    assert np.isfinite(info["loss"]).all()
-    for i in range(2):
-        twins, _ = step(KEY, jax.tree.map(lambda leaf, i=i: jnp.stack([leaf[i]] * 2), first), images())
-        for n in range(2):
-            chex.assert_trees_all_equal(child(twins, n), child(state, i))
 
 
 # Stand-alone networks
@@ -283,32 +126,6 @@ def test_a_network_of_the_darts_space_trains_with_drop_path():
 # Measures
 
 
-def test_accuracy_leaves_out_the_copies_that_fill_the_last_batch():
-    x = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2]]
-    labels = np.array([0, 1, 0, 0, 1, 1, 0])  # the first two are right, and they fill up the last batch of 3
-    seen = []
-
-    def predict(images):
-        seen.append(images.shape)
-        return jnp.asarray(images)
-
-    for batch_size, shape in ((3, (3, 4)), (7, (7, 4)), (500, (7, 4))):
-        found = jax.jit(functools.partial(accuracy, predict, batch_size=batch_size))(x, labels)
-        assert found == pytest.approx(3 / 7)
-        assert seen[-1] == shape
-
-
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_accuracy_of_logits_that_are_not_finite_is_nan(bad):
-    x = jnp.eye(4)[jnp.array([0, 1, 2, 3, 0])]
-    labels = jnp.array([0, 1, 0, 0, 1])
-    found = jax.jit(functools.partial(accuracy, lambda images: images, batch_size=3))
-    assert found(x, labels) == pytest.approx(2 / 5)
-    for logits in (x.at[3, 1].set(bad), jnp.full_like(x, bad), jnp.full_like(x, -jnp.inf)):
-        assert np.isnan(found(logits, labels))
-    assert found(x.at[:, 3].set(-jnp.inf), labels) == pytest.approx(3 / 5)  # a class that is ruled out
-
-
 def test_hits_are_one_zero_or_unknown():
     logits = jnp.array([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [jnp.nan, 1.0]])
     for dtype in (jnp.int32, jnp.uint8, jnp.int8):
@@ -325,9 +142,6 @@ def test_labels_of_another_form_are_refused_when_traced(labels):
     for fn in (cross_entropy, hits):
         with pytest.raises(ValueError, match=rf"labels must be integers of shape \(3,\), got {labels.dtype} of shape"):
             jax.eval_shape(fn, jnp.zeros((3, 4)), labels)
-    if labels.ndim:
-        with pytest.raises(ValueError, match="labels must be"):
-            jax.eval_shape(functools.partial(accuracy, lambda images: images), jnp.zeros((3, 4)), labels)
 
 
 def test_a_label_outside_of_the_classes_is_nan_and_no_step_is_taken():

@@ -21,7 +21,7 @@ from jaxnas.run._environment import compiler_options
 from jaxnas.run.metrics import Row, rows_of
 from jaxnas.run.progress import Ticker
 
-__all__ = ["Advance", "compiled_steps", "drive", "python_steps"]
+__all__ = ["Advance", "compile_lowered", "compiled_steps", "drive", "python_steps"]
 
 StepFn = Callable[..., tuple[Any, Any]]  # (key, state[, data]) -> (state, info)
 
@@ -143,7 +143,7 @@ def compiled_steps(
         placed = jax.tree.map(lambda leaf: leaf.sharding if leaf.committed else None, state)
         program = jax.jit(loop, donate_argnums=0, out_shardings=(placed, None, None))
         check()
-        compiled = _compile(program.lower(state, key, data, 0, 0), check)
+        compiled = compile_lowered(program.lower(state, key, data, 0, 0), check)
     made: list[Any] = []  # the last state that came out of the program: only that one may be overwritten
 
     def run(state: Any, first: int, count: int) -> tuple[Any, list[Row]]:
@@ -172,7 +172,7 @@ def _own(leaf: Any) -> jax.Array:
     return jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True)
 
 
-def _compile(lowered: Any, check: Callable[[], None]) -> Callable[..., Any]:
+def compile_lowered(lowered: Any, check: Callable[[], None]) -> Any:
     """Compiles in a thread of its own, since a signal is only handled while Python runs."""
     outcome: dict[str, Any] = {}
 

@@ -30,9 +30,10 @@ from jaxnas.files import (
 from jaxnas.run._environment import environment
 from jaxnas.run.board import TensorBoard
 from jaxnas.run.identity import Identity, tie
-from jaxnas.run.loop import StepFn, compiled_steps, python_steps
+from jaxnas.run.loop import StepFn, compile_lowered, compiled_steps, python_steps
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Phase, Saving, Services, Watch
+from jaxnas.run.progress import Ticker
 from jaxnas.run.records import Clock, JsonLines
 from jaxnas.run.seals import checked_outcome, close_run, outcome, sealed_identity
 from jaxnas.run.signals import StopSignals
@@ -137,6 +138,21 @@ class Run:
     def key(self, name: str) -> jax.Array:
         """The key of that name: a function of the seed and the name alone."""
         return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+
+    def compile(self, lowered: Any, name: str) -> Any:
+        """Compiles a program that work outside of phases needs, shown and timed like the program of a phase.
+
+        Args:
+          lowered: the program, as `jax.jit(...).lower(...)` returns it.
+          name: what is shown while it compiles.
+
+        Raises:
+          Interrupted: a signal came; the compiler ends in the background.
+        """
+        with Ticker(f"compiling {name}") as ticker:
+            compiled = compile_lowered(lowered, self._signals.check)
+        self._start().clock.compiled(ticker.seconds)
+        return compiled
 
     def phase(
         self,

@@ -37,7 +37,7 @@ from jaxnas.spaces import (
     gates,
 )
 from jaxnas.tabular import best_at, from_arrays, simulate, table_task
-from jaxnas.train import children, stand_alone
+from jaxnas.train import stand_alone
 from tests.dtypes.spaces import SPACES
 
 CHOICES = {"edges": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
@@ -135,18 +135,15 @@ def test_spaces_and_their_networks(name, settings):
     params = jax.eval_shape(space.init, key(), batch[0])
     logits = jax.tree.map(lambda choice: jnp.zeros(choice.shape, choice.dtype), space.choices)
     jax.eval_shape(lambda p, a, x: space.apply(p, dense_paths(a), x), params, logits, batch[0])
-    archs = jax.tree.map(lambda choice: np.zeros((2, choice.shape[0]), np.int32), space.choices)
-    arch = jax.tree.map(lambda leaf: leaf[0], archs)
+    arch = jax.tree.map(lambda choice: np.zeros(choice.shape[0], np.int32), space.choices)
     jax.eval_shape(lambda p, x: space.apply(p, sparse_paths(arch), x), params, batch[0])
     if settings.get("dtype") == "bfloat16":
         return  # stand-alone networks compute in the type of their images
-    trainers = (
-        (stand_alone(space.about.network(arch), SGD(), label_smoothing=0.1), ()),
-        (children(space, SGD()), (archs,)),
-    )
-    for trainer, more in trainers:
-        state = jax.eval_shape(trainer.init, key(), batch[0], *more)
-        jax.eval_shape(trainer.step, key(), state, batch)
+    trainer = stand_alone(space.about.network(arch), SGD(), label_smoothing=0.1)
+    state = jax.eval_shape(trainer.init, key(), batch[0])
+    jax.eval_shape(trainer.step, key(), state, batch)
+    recipe, data = Recipe(SGD(), steps=4, batch_size=6), PopulationData(batch, {})
+    jax.eval_shape(train_member(family_of(space), recipe), Member(key(), arch, None), data)
 
 
 def test_a_member_of_a_population():

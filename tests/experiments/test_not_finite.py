@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import common, outcome
-from jaxnas import data, train
+from jaxnas import data
 from jaxnas.base import SearchSpace, sparse_paths
+from jaxnas.population import Population
 from jaxnas.run.metrics import has_bad_loss
 
 COUNT = 10
@@ -43,13 +44,12 @@ def test_the_judge_counts_every_example_once_and_knows_no_accuracy_of_nan():
     assert np.isnan(judged(right - 1, jnp.zeros(3)))  # a label that is no class, not the filling of the last batch
 
 
-def test_a_child_of_nan_or_without_a_step_has_no_accuracy():
-    own, examples = setting(np.arange(COUNT) % 3)
+def test_a_child_of_nan_or_with_a_step_that_was_not_finite_has_no_accuracy():
+    made, examples = setting(np.arange(COUNT) % 3)
     params = jnp.zeros((3, 3)).at[1].set(jnp.nan)
     archs = {"edges": jnp.zeros((3, 1), jnp.int32)}
-    steps, bad = jnp.array([5, 5, 5], jnp.int32), jnp.array([4, 0, 5], jnp.int32)
-    found = common.judge_children(own, train.ChildrenState(steps, bad, params, (), archs), examples)
-    np.testing.assert_array_equal(found, [1.0, np.nan, np.nan])
+    found = Population({}, np.zeros((3, 1)), np.array([True, True, False]), np.zeros(3), params)
+    np.testing.assert_array_equal(common.judge_children(made, found, archs, examples), [1.0, np.nan, np.nan])
 
 
 @pytest.mark.parametrize(

@@ -152,15 +152,15 @@ def test_bad_checkpoints_are_refused(tmp_path, capsys):
     path, start = tmp_path / "run", brief()
     assert start(path)["bad_losses"] == 0
     (path / "result.json").unlink()
-    saved = path / "checkpoints"
-    foreign = tmp_path / "foreign"
-    shutil.copytree(path, foreign)
-    for name in ("search", "retrain"):  # two phases of one run, exchanged
-        shutil.rmtree(foreign / "checkpoints" / name)
-        shutil.copytree(saved / {"search": "retrain", "retrain": "search"}[name], foreign / "checkpoints" / name)
-    for array in (file for file in saved.rglob("*") if file.is_file() and file.stat().st_size > 200):
+    phases, populations = tmp_path / "phases", tmp_path / "populations"
+    for foreign, folder in ((phases, "checkpoints"), (populations, "population")):  # two of one run, exchanged
+        shutil.copytree(path, foreign)
+        for name, other in (("search", "retrain"), ("retrain", "search")):
+            shutil.rmtree(foreign / folder / name)
+            shutil.copytree(path / folder / other, foreign / folder / name)
+    for array in (file for file in (path / "population").rglob("*") if file.is_file() and file.stat().st_size > 200):
         array.write_bytes(array.read_bytes()[:100])
-    for workdir, word in ((path, "none of the"), (foreign, "phase")):
+    for workdir, word in ((path, "none of the"), (phases, "phase"), (populations, "population is [")):
         before = sorted(workdir.rglob("*"))
         capsys.readouterr()
         assert exit_code(lambda workdir=workdir: start(workdir)) == 2

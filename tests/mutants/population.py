@@ -77,4 +77,12 @@ MUTANTS = (
         "return cross_entropy(family.apply",
         ("tests/population/test_recipes.py",),
     ),
+    Mutant(
+        "filled-mesh",
+        "the copies that fill up a mesh returned in place of the architectures",
+        "jaxnas/judge.py",
+        "jax.tree.map(lambda leaf: leaf[:size], lift",
+        "jax.tree.map(lambda leaf: leaf[-size:], lift",
+        ("tests/test_judge.py::test_many_architectures_are_judged_as_one_at_a_time",),
+    ),
 )

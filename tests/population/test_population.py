@@ -8,7 +8,19 @@ import optax
 import pytest
 
 from jaxnas.base import sparse_paths
-from jaxnas.population import Population, chunks, member_mesh, program, resolve, train_population
+from jaxnas.population import (
+    Population,
+    PopulationData,
+    Recipe,
+    chunks,
+    family_of,
+    member_mesh,
+    program,
+    resolve,
+    train_population,
+)
+from jaxnas.searchers import sgd_l2
+from jaxnas.spaces import nasbench201_small_space
 from jaxnas.train import cross_entropy
 from tests.population.families import ARCHS, DATA, FAMILY, KEY, RATES, RECIPE, SPACE, rows, trained
 
@@ -87,6 +99,38 @@ def test_a_member_is_what_a_plain_loop_trains():
     logits = SPACE.apply(params, paths, DATA.parts["test"][0])
     right = np.mean(np.argmax(logits, -1) == DATA.parts["test"][1])
     np.testing.assert_allclose(found.score["test"][i, 2], right, rtol=1e-6)
+
+
+def test_what_a_member_does_not_have_moves_by_weight_decay_alone():
+    recipe = Recipe(sgd_l2(0.1, momentum=0.9, weight_decay=0.2, clip=None), steps=3, batch_size=100)
+    still = RECIPE._replace(steps=1, judge_at=())
+    first = trained(recipe=still, rates=np.zeros(7), strategy="map", chunk=7).params
+    last = trained(recipe=recipe, rates=None, strategy="map", chunk=7).params
+    decayed, buffer = 1.0, 0.0  # the path of a weight without gradient, relative to its start
+    for _ in range(3):
+        buffer = 0.9 * buffer + 0.2 * decayed
+        decayed -= 0.1 * buffer
+    for i in range(7):
+        before, after = rows(first, i), rows(last, i)
+        used = SPACE.used(before, sparse_paths({"chain": jnp.asarray(ARCHS["chain"][i])}))
+        for old, new, mask in zip(*map(jax.tree.leaves, (before, after, used)), strict=True):
+            mask = np.broadcast_to(mask, old.shape)
+            np.testing.assert_allclose(new[~mask], decayed * old[~mask], rtol=1e-5)
+            assert (np.abs(new[mask] - decayed * old[mask]) > 1e-6).all()
+
+
+def test_members_of_a_benchmark_space_do_not_see_each_other():
+    """Beside a network that lets nothing through, a network is what it is beside a copy of itself."""
+    family = family_of(nasbench201_small_space(2, 3))
+    archs = {"cell": np.array([[2, 1, 2, 2, 0, 1], [0, 0, 0, 1, 0, 0]])}
+    images = jax.random.normal(KEY, (8, 4, 4, 1)), jax.random.randint(KEY, (8,), 0, 3)
+    recipe, data = Recipe(optax.sgd(0.1), steps=2, batch_size=8), PopulationData(images, {})
+    settings = {"strategy": "map", "keep_params": True, "chunk": 2}
+    both = train_population(KEY, family, archs, data, recipe, **settings)
+    assert both.good.all()
+    for i in range(2):
+        twins = train_population(KEY, family, rows(archs, [i, i]), data, recipe, **settings)
+        chex.assert_trees_all_equal(without_times(twins), rows(without_times(both), [i, i]))
 
 
 def test_keys_come_from_the_architecture_the_seed_and_the_population():
