@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnas.plot.graph import COLOURS
-from jaxnas.policies import entropy
+from jaxnas.policies import categorical
 from jaxnas.run._environment import environment
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # x and y of every estimator
@@ -104,7 +104,7 @@ def report(results: Sequence[Result], cases: Iterable[Any]) -> str:
     for case in cases:
         own = [result for result in results if result.case == case.name]
         if own:
-            norm, nats = np.linalg.norm(case.truth), float(entropy(case.logits))
+            norm, nats = np.linalg.norm(case.truth), float(categorical(case.logits).entropy(case.logits))
             about = f"expected loss {case.value:.4g}, norm of its gradient {norm:.4g}, entropy {nats:.3g} nats"
             text += [f"## {case.name}", f"{own[0].draws + own[0].nonfinite:,} draws, {about}.", table(own)]
     return "\n\n".join(text)

@@ -42,9 +42,10 @@ from benchmarks import estimator_plots as outputs
 from benchmarks.estimator_plots import Result, Tally
 from benchmarks.problems import PROBLEMS, Problem, find_problem, obstacle
 from benchmarks.truth import Case
-from jaxnas.base import Estimator, Tree
+from jaxnas.base import Estimator, Policy, Tree
 from jaxnas.errors import UserError
 from jaxnas.estimators import ESTIMATORS, build
+from jaxnas.policies import categorical
 from jaxnas.run._environment import compiler_options, enable_compilation_cache
 
 CHUNK = {True: 20_000, False: 50}  # draws of one compiled call, vmapped or one after the other
@@ -65,8 +66,8 @@ class Spec(NamedTuple):
         included = self.settings.get("baseline") == "inclusive_average"
         return ESTIMATORS[self.name].unbiased == "expected loss" and not included
 
-    def build(self, **changes: Any) -> Estimator:
-        return build(self.name, **{**self.settings, **changes})
+    def build(self, policy: Policy, **changes: Any) -> Estimator:
+        return build(self.name, policy, **{**self.settings, **changes})
 
 
 class Sampler:
@@ -146,8 +147,10 @@ def evaluations(estimator: Estimator, logits: Tree) -> int:
 def measure(specs: list[Spec], cases: list[Case], draws: int, seed: int = 0) -> Iterator[Result]:
     """Every estimator at every case of a problem; all are compiled first, on all cores, and then timed in turn."""
 
+    policy = categorical(cases[0].logits)
+
     def prepare(spec):
-        estimator = spec.build()
+        estimator = spec.build(policy)
         sampler = Sampler(estimator, cases[0], draws, WARM_UP if "_average" in spec.label else 0)
         return sampler, {"evaluations": evaluations(estimator, cases[0].logits), "bytes": sampler.temporaries()}
 
@@ -164,12 +167,13 @@ def sweep(specs: list[Spec], cases: list[Case], temperatures: list[float], draws
     """`{case: {estimator: [(temperature, variance), ...]}}` of those that have a temperature and a variance."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {case.name: {} for case in cases}
     levels = [(spec, level) for spec in specs for level in temperatures]
+    policy = categorical(cases[0].logits)
 
     def prepare(spec, level):
         if level < 1 and spec.name == "reinmax":
             return None  # which is defined from 1 on
         try:
-            return Sampler(spec.build(temperature=level), cases[0], draws)
+            return Sampler(spec.build(policy, temperature=level), cases[0], draws)
         except ValueError:
             return None
 
@@ -200,7 +204,7 @@ def parse_spec(text: str) -> Spec:
         except (ValueError, SyntaxError):
             settings[setting] = value
     spec = Spec(text, name, settings)
-    spec.build()
+    spec.build(categorical({}))
     return spec
 
 

@@ -1,4 +1,4 @@
-"""Time, compilation and memory of one training step of a supernet.
+"""How long one training step of a supernet takes, how long its compilation, and how much memory it needs.
 
     python -m benchmarks.supernet_step --space darts --channels 8 --cells 4 --batch 16 --mode bilevel
 
@@ -30,8 +30,7 @@ from benchmarks.floor import count, peaks
 from jaxnas.base import Batch, SearchSpace, sparse_paths
 from jaxnas.policies import categorical
 from jaxnas.run._environment import compiler_options, enable_compilation_cache, environment
-from jaxnas.searchers import classification_loss, darts, snas
-from jaxnas.searchers.recipes import sgd_l2
+from jaxnas.searchers import classification_loss, darts, sgd_l2, snas
 from jaxnas.spaces.registry import build, defaults
 
 MODES = ("bilevel", "joint", "second_order", "finite_difference", "one_path")
@@ -39,7 +38,7 @@ MODES = ("bilevel", "joint", "second_order", "finite_difference", "one_path")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured."""
+    """What is measured: a space, by its settings, and the kind of a step."""
 
     space: str = "darts"
     mode: str = "bilevel"
@@ -51,12 +50,13 @@ class Case:
     lowering: str = "auto"
 
     def build(self) -> SearchSpace:
+        """The space, with those of the settings that it has."""
         known = defaults(self.space)
         return build(self.space, **{name: value for name, value in dataclasses.asdict(self).items() if name in known})
 
 
 def step_of(case: Case) -> tuple[Callable, Any, tuple]:
-    """`(step, state, arguments)`; `step(state, *arguments)` returns the new state and something to look at."""
+    """`(step, state, arguments)` of a case; `step(state, *arguments)` gives the new state and something to look at."""
     space = case.build()
     key = jax.random.key(0)
     images = jax.random.normal(key, (case.batch, case.size, case.size, 3))
@@ -91,7 +91,16 @@ def _one_path(space, key, data):
 
 
 class Stepper:
-    """A compiled step and its state."""
+    """A compiled step and its state, warm: one step has run.
+
+    Args:
+      case: what is measured.
+
+    Attributes:
+      tracing: seconds that tracing and lowering took.
+      compilation: seconds that the compiler took.
+      lines: number of lines of the program in StableHLO.
+    """
 
     def __init__(self, case: Case):
         step, self.state, self.arguments = step_of(case)
@@ -105,7 +114,7 @@ class Stepper:
         self.run(1)
 
     def run(self, steps: int) -> float:
-        """Median seconds of a step."""
+        """The median seconds of so many steps."""
         times = []
         for _ in range(steps):
             start = time.perf_counter()
@@ -116,7 +125,7 @@ class Stepper:
 
 
 def floor_of(case: Case) -> dict[str, Any]:
-    """The step in plain `lax` form against what the device reaches."""
+    """The work of a step in plain `lax` form, and the least time that this device needs for it."""
     step, state, arguments = step_of(dataclasses.replace(case, lowering="lax"))
     work, best = count(step, state, *arguments), peaks(case.dtype)
     times = {"flops": work.flops / best.flops, "bytes": work.bytes / best.bytes}
@@ -129,6 +138,14 @@ def floor_of(case: Case) -> dict[str, Any]:
 
 
 def measure(case: Case, steps: int, command: str | None, pairs: int) -> dict[str, Any]:
+    """The figures of one case, and of another program that runs in turn with it.
+
+    Args:
+      case: what is measured.
+      steps: number of timed steps in a row.
+      command: a command line that prints JSON with `median_s` in its last line, or None.
+      pairs: how often the two take turns.
+    """
     stepper = Stepper(case)
     ours, theirs = [], []
     for _ in range(pairs if command else 1):
@@ -146,7 +163,7 @@ def measure(case: Case, steps: int, command: str | None, pairs: int) -> dict[str
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     if theirs:
-        ratios = [round(own / other, 3) for own, other in zip(ours, theirs, strict=True)]
+        ratios = [round(mine / other, 3) for mine, other in zip(ours, theirs, strict=True)]
         found |= {"beside_s": theirs, "ratios": ratios, "ratio": statistics.median(ratios)}
     return found
 

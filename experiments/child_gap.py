@@ -13,6 +13,7 @@ import dataclasses
 import statistics
 
 import jax
+import optax
 
 from experiments import batches, common, outcome
 from experiments.configs.child_gap import PRESETS, Config
@@ -21,7 +22,6 @@ from jaxnas.architectures import greatest
 from jaxnas.base import Searcher, dense_paths, sparse_paths
 from jaxnas.errors import UserError
 from jaxnas.judge import judge
-from jaxnas.policies import entropy, split_like
 from jaxnas.relaxations import annealed, gumbel_softmax
 from jaxnas.run import Run, Watch, script
 from jaxnas.searchers import cosine_by_epoch, darts, snas
@@ -72,7 +72,8 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
     if method == "snas":
         keys = jax.random.split(jax.random.key(0), config.samples)
         draws = [
-            jax.tree.map(lambda k, leaf: gumbel_softmax(k, leaf, 0.03), split_like(k, logits), logits) for k in keys
+            jax.tree.map(lambda k, leaf: gumbel_softmax(k, leaf, 0.03), optax.tree.split_key_like(k, logits), logits)
+            for k in keys
         ]
     else:
         level = 0.03 if method == "darts_annealed" else 1.0
@@ -83,7 +84,8 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
     values = [search]
     for arch in (own, argmax):
         values += [by_batch(sparse_paths(arch)), re_estimated(arch)]
-    return {**{name: 100 * value for name, value in zip(COLUMNS, values)}, "entropy": float(entropy(logits))}
+    entropy = float(searcher.policy.entropy(logits))
+    return {**{name: 100 * value for name, value in zip(COLUMNS, values)}, "entropy": entropy}
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:

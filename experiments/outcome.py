@@ -17,7 +17,6 @@ from jaxnas.architectures import random_archs
 from jaxnas.base import Arch, Params, Searcher
 from jaxnas.describe import network_costs
 from jaxnas.errors import UserError
-from jaxnas.policies import entropy
 from jaxnas.run import Run, Watch
 from jaxnas.searchers import sgd_l2
 
@@ -138,7 +137,7 @@ class Search(NamedTuple):
 
     Attributes:
       setting: of the script; its configuration has `search` with `epochs`, `batch_size` and `evaluate_epochs`.
-      searcher: the searcher, whose state has `policy_params` that are logits.
+      searcher: the searcher, with the `policy` whose parameters are in its state.
       evaluate: `(key, state) -> metrics`, among them `val_accuracy_sampled` and `val_accuracy_argmax`.
     """
 
@@ -168,7 +167,8 @@ def search_and_conclude(
     )
     state = common.run_search(run, setting, "search", searcher, recipe, watch)
     validation = run.once("validation", lambda: evaluate(key, state))
-    found = {"val_accuracy": validation["val_accuracy_sampled"], "entropy": float(entropy(state.policy_params))}
+    entropy = float(searcher.policy.entropy(state.policy_params))
+    found = {"val_accuracy": validation["val_accuracy_sampled"], "entropy": entropy}
     return conclude(
         run,
         setting,

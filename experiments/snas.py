@@ -7,12 +7,12 @@ random ones from scratch through one program. The presets in `configs/snas.py` s
 """
 
 import jax
+import optax
 
 from experiments import batches, common, outcome
 from experiments.configs.snas import PRESETS, Config
 from jaxnas import costs
 from jaxnas.base import dense_paths, sparse_paths
-from jaxnas.policies import split_like
 from jaxnas.relaxations import annealed, gumbel_softmax, temperature_at
 from jaxnas.run import Run, script
 from jaxnas.searchers import cosine_by_epoch, snas
@@ -46,7 +46,7 @@ def prepare(config: Config) -> outcome.Search:
     def evaluate(key, state):
         logits = state.policy_params
         tau = temperature_at(temperature, state.step - 1)
-        keys = split_like(jax.random.fold_in(key, state.step), logits)
+        keys = optax.tree.split_key_like(jax.random.fold_in(key, state.step), logits)
         sampled = jax.tree.map(lambda k, leaf: gumbel_softmax(k, leaf, tau), keys, logits)
         probabilities = jax.tree.map(jax.nn.softmax, logits)
         return {

@@ -43,7 +43,7 @@ from jaxnas.tabular import (
 METHODS = {
     "random_search": lambda choices, config: random_search(choices),
     "local_search": lambda choices, config: local_search(choices),
-    "reinforce": lambda choices, config: policy_search(choices, categorical(choices), optax.adam(config.learning_rate)),
+    "reinforce": lambda choices, config: policy_search(categorical(choices), optax.adam(config.learning_rate)),
     "regularized_evolution": lambda choices, config: regularized_evolution(
         choices, population_size=config.population_size, sample_size=config.sample_size
     ),

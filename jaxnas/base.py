@@ -203,19 +203,26 @@ class SearchSpace(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """A distribution over architectures.
+    """A distribution over architectures. It alone knows what its parameters mean.
 
     Attributes:
+      choices: pytree of shapes `(E, K)`, usually `SearchSpace.choices`: the decisions that the policy takes.
       init: `(key) -> policy_params`.
       sample: `(key, policy_params) -> arch`.
       log_prob: `(policy_params, arch) -> scalar`, in nats.
-      mode: `(policy_params) -> arch`.
+      mode: `(policy_params) -> arch`, the most probable architecture, or the greedy one if decisions depend on others.
+      entropy: `(policy_params) -> scalar`, the mean entropy of a decision in nats; NaN if the policy cannot say.
+      decode: `(policy_params, derive) -> arch`, what a search returns. Independent decisions hand their scores to
+        `derive`, the rule of the space; a policy whose decisions depend on each other takes its mode.
     """
 
+    choices: Tree
     init: Callable[[Key], Tree]
     sample: Callable[[Key, Tree], Arch]
     log_prob: Callable[[Tree, Arch], jax.Array]
     mode: Callable[[Tree], Arch]
+    entropy: Callable[[Tree], jax.Array]
+    decode: Callable[[Tree, Callable[[Tree], Arch]], Arch]
 
 
 LossFn = Callable[[Paths, Params], tuple[jax.Array, Any]]  # (paths, params) -> (loss, aux)
@@ -228,9 +235,9 @@ class Estimate(NamedTuple):
       value: the estimated loss, a scalar.
       policy_grads: gradient with respect to the policy's parameters.
       weight_grads: gradient with respect to the weights.
-      paths: what ran; optimiser masks come from `space.used(params, paths)`.
-      aux: the auxiliary output of `loss_fn`.
-      info: dictionary of scalars for people.
+      paths: what ran, in the last sample if there were several; `space.used(params, paths)` says which weights did.
+      aux: the auxiliary output of `loss_fn`, that of the last sample if there were several.
+      info: dictionary of scalars for people. A search shows `"temperature"` and adds `"penalty"` to its own.
     """
 
     value: jax.Array
@@ -266,12 +273,14 @@ class Searcher(NamedTuple):
     Attributes:
       init: `(key, batch) -> state`.
       step: `(key, state, batch) -> (state, info)`.
-      decode: `(state) -> arch`.
+      decode: `(state) -> arch`, the architecture that was found.
+      policy: the distribution whose parameters are `state.policy_params`, where the state has such.
     """
 
     init: Callable[[Key, Batch], Tree]
     step: Callable[[Key, Tree, Batch], tuple[Tree, Any]]
     decode: Callable[[Tree], Arch]
+    policy: Policy | None = None
 
 
 class BlackBox(NamedTuple):

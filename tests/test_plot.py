@@ -205,7 +205,8 @@ def test_curves_show_what_was_recorded(tmp_path, svg_text):
 
 
 def test_curves_leave_out_what_a_method_does_not_have(tmp_path, svg_text):
-    silent = [{**record, "temperature": 0.0, "penalty": 0.0, "entropy": 0.0} for record in records()]
+    said = {"temperature": "NaN", "penalty": 0.0, "entropy": "NaN", "nonfinite": 0.0}
+    silent = [{**record, **said} for record in records()]
     found = titles(plot.curves(tmp_path / "curves.svg", silent))
     assert found == ["search: loss [nats]", "search: accuracy", "search: gradient norm"]
 

@@ -4,20 +4,24 @@ import importlib
 
 import numpy as np
 
-curves = importlib.import_module("jaxnas.plot.curves")
+curves = importlib.import_module("jaxnas.plot._curves")
 
 
-def test_steps_in_which_the_policy_rests_are_no_points_and_a_loss_of_zero_is_one():
+def test_what_does_not_apply_to_a_step_is_no_point_and_a_bad_step_leaves_a_gap():
+    nan = float("nan")
+    steps = ((1, 0.5, "NaN", 0.0), (2, 0.0, 0.7, 0.0), (3, "NaN", "NaN", 1.0), (4, 0.25, nan, 0.0), (5, 0.1, 0.6, 0.0))
+    names = ("step", "loss", "policy_loss", "nonfinite")
     records = [
-        {"phase": "search", "step": step, "loss": loss, "policy_loss": policy, "note": [1, 2]}
-        for step, loss, policy in ((1, 0.5, 0.0), (2, 0.0, 0.7), (3, "NaN", 0.0), (4, 0.25, 0.6))
+        {"phase": "search", **dict(zip(names, values, strict=True)), "temperature": "NaN", "note": [1]}
+        for values in steps
     ]
     found = {series.name: series for series in curves._series(records)}
-    assert set(found) == {"loss", "policy_loss"}
-    np.testing.assert_array_equal(found["loss"].steps, [1, 2, 3, 4])
-    np.testing.assert_array_equal(found["loss"].values, [0.5, 0.0, np.nan, 0.25])
-    np.testing.assert_array_equal(found["policy_loss"].steps, [2, 4])
-    np.testing.assert_array_equal(found["policy_loss"].values, [0.7, 0.6])
+    assert set(found) == {"loss", "policy_loss", "nonfinite", "temperature"}
+    np.testing.assert_array_equal(found["loss"].steps, [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(found["loss"].values, [0.5, 0.0, np.nan, 0.25, 0.1])
+    np.testing.assert_array_equal(found["policy_loss"].steps, [2, 3, 5])
+    np.testing.assert_array_equal(found["policy_loss"].values, [0.7, np.nan, 0.6])
+    assert curves._panels([found["temperature"]]) == []  # a panel of NaN says nothing
 
 
 def test_a_running_mean_is_over_the_finite_neighbours():

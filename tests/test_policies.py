@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnas.architectures import arch_like, enumerate_architectures
-from jaxnas.policies import categorical, entropy, split_like
+from jaxnas.policies import categorical
 
 CHOICES = {"a": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((1, 2), jnp.float32)}
 LOGITS = {
@@ -99,6 +99,10 @@ def test_initial_logits_have_the_given_mean_and_scale(mean, scale):
         assert np.std(leaf) == pytest.approx(scale, rel=0.05)
 
 
+def entropy(logits):
+    return categorical(logits).entropy(logits)
+
+
 def test_entropy_runs_from_log_k_to_zero():
     assert entropy({"a": jnp.zeros((3, 8))}) == pytest.approx(math.log(8), rel=1e-6)
     assert entropy({"a": 1e3 * jnp.eye(3)}) == pytest.approx(0.0, abs=1e-6)
@@ -108,11 +112,14 @@ def test_entropy_runs_from_log_k_to_zero():
     assert entropy({"b": LOGITS["b"]}) == pytest.approx(float(-(p * jnp.log(p)).sum()), rel=1e-5)
 
 
-def test_split_like_gives_every_leaf_its_own_key():
-    keys = split_like(KEY, LOGITS)
-    assert jax.tree.structure(keys) == jax.tree.structure(LOGITS)
-    data = [tuple(jax.random.key_data(key).tolist()) for key in jax.tree.leaves(keys)]
-    assert len({*data, tuple(jax.random.key_data(KEY).tolist())}) == 3
+def test_entropy_of_a_ruled_out_operation_is_that_of_the_others():
+    logits = {"b": jnp.array([[-jnp.inf, 0.0, 0.0]])}
+    assert entropy(logits) == pytest.approx(math.log(2), rel=1e-6)
+    assert np.isfinite(jax.grad(entropy)(logits)["b"]).all()
+
+
+def test_decode_asks_the_rule_of_the_space():
+    assert categorical(CHOICES).decode(LOGITS, lambda scores: {"scores": scores}) == {"scores": LOGITS}
 
 
 def test_a_decision_needs_two_operations():

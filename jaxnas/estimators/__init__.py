@@ -4,6 +4,7 @@ from jaxnas.estimators._arsm import arsm
 from jaxnas.estimators._exact import exact
 from jaxnas.estimators._gdas import gdas
 from jaxnas.estimators._pathwise import PathwiseState, pathwise
+from jaxnas.estimators._with_objective import Objective, with_objective
 from jaxnas.estimators._without_replacement import without_replacement
 from jaxnas.estimators.binary import arm, disarm
 from jaxnas.estimators.control_variates import ControlParams, ControlState, rebar, relax, tanh_network
@@ -19,6 +20,7 @@ __all__ = [
     "ControlState",
     "Entry",
     "NoState",
+    "Objective",
     "PathwiseState",
     "ReinforceState",
     "arm",
@@ -38,5 +40,6 @@ __all__ = [
     "tanh_network",
     "two_path_gate",
     "two_path_rescale",
+    "with_objective",
     "without_replacement",
 ]

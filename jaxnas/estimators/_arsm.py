@@ -5,10 +5,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxnas.base import Estimator
 from jaxnas.estimators.evaluation import estimate_of, evaluate, no_state, wide
-from jaxnas.policies import split_like
 from jaxnas.relaxations import exponential
 
 __all__ = ["arsm"]
@@ -35,7 +35,7 @@ def arsm(*, dense: bool = False) -> Estimator:
 
     def estimate(key, state, policy_params, loss_fn, params):
         logits = wide(policy_params)
-        noise = jax.tree.map(exponential, split_like(key, logits), logits)
+        noise = jax.tree.map(exponential, optax.tree.split_key_like(key, logits), logits)
         options = max(leaf.shape[-1] for leaf in jax.tree.leaves(logits))
         orders, place = _swaps(options)
 

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxnas.base import Estimate, Estimator, Paths, Relaxation, Tree, dense_paths
 from jaxnas.errors import UserError
-from jaxnas.policies import split_like
 from jaxnas.relaxations import Temperature, check_temperature, gumbel_softmax, temperature_at
 
 __all__ = ["PathwiseState", "path_gradient", "pathwise"]
@@ -64,7 +64,7 @@ def path_gradient(
 
         def draw(key):
             def relaxed_loss(logits, params):
-                keys = split_like(key, logits)
+                keys = optax.tree.split_key_like(key, logits)
                 paths = to_paths(jax.tree.map(lambda k, leaf: relaxation(k, leaf, tau), keys, logits))
                 loss, aux = loss_fn(paths, params)
                 return loss, (paths, aux)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxnas.base import Estimator, Tree
 from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import estimate_of, evaluate, no_state, stacked, wide
-from jaxnas.policies import split_like
 
 __all__ = ["arm", "disarm"]
 
@@ -62,7 +62,8 @@ def _antithetic(factor: Callable[..., jax.Array], dense: bool) -> Estimator:
     def estimate(key, state, policy_params, loss_fn, params):
         _check_binary(policy_params)
         phi = jax.tree.map(lambda leaf: leaf[..., 1] - leaf[..., 0], wide(policy_params))
-        u = jax.tree.map(lambda k, leaf: jax.random.uniform(k, leaf.shape, leaf.dtype), split_like(key, phi), phi)
+        keys = optax.tree.split_key_like(key, phi)
+        u = jax.tree.map(lambda k, leaf: jax.random.uniform(k, leaf.shape, leaf.dtype), keys, phi)
         first = jax.tree.map(lambda u, phi: (1 - u < jax.nn.sigmoid(phi)).astype(jnp.int32), u, phi)
         second = jax.tree.map(lambda u, phi: (u < jax.nn.sigmoid(phi)).astype(jnp.int32), u, phi)
         found = evaluate(loss_fn, params, policy_params, stacked(first, second), dense=dense)

@@ -13,7 +13,7 @@ from jaxnas.dtypes import wide_dtype, wide_dtype_of
 from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
 from jaxnas.guard import guarded
-from jaxnas.policies import categorical, split_like
+from jaxnas.policies import categorical
 from jaxnas.relaxations import check_temperature, conditional_noise, conditional_perturbed, exponential, perturbed
 
 __all__ = ["ControlParams", "ControlState", "rebar", "relax", "tanh_network"]
@@ -149,12 +149,12 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
     def estimate(key, state, policy_params, loss_fn, params):
         key_noise, key_again = jax.random.split(key)
         logits, policy = wide(policy_params), categorical(policy_params)
-        z = jax.tree.map(perturbed, split_like(key_noise, logits), logits)
+        z = jax.tree.map(perturbed, optax.tree.split_key_like(key_noise, logits), logits)
         arch = jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), z)
         if form.coupled:
             noise = jax.tree.map(conditional_noise, z, logits, arch)
         else:
-            noise = jax.tree.map(exponential, split_like(key_again, logits), logits)
+            noise = jax.tree.map(exponential, optax.tree.split_key_like(key_again, logits), logits)
         gumbel = jax.tree.map(jnp.subtract, z, logits)
         found = evaluate(loss_fn, params, policy_params, stacked(arch), dense=form.dense)
         loss, score = found.losses[0], score_gradient(policy, logits, stacked(arch), jnp.ones_like(found.losses))

@@ -4,11 +4,11 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxnas.base import Estimator, Tree
 from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import estimate_of, evaluate, no_state, stacked, wide
-from jaxnas.policies import split_like
 
 __all__ = ["Order", "disarm_iw", "disarm_sb"]
 
@@ -133,9 +133,8 @@ def _coupled(slope, order: Order, dense: bool) -> Estimator:
     def estimate(key, state, policy_params, loss_fn, params):
         logits = wide(policy_params)
         order = orders(logits)
-        pairs = jax.tree.map(
-            lambda k, leaf, o: _draw(k, jnp.take_along_axis(leaf, o, -1)), split_like(key, logits), logits, order
-        )
+        keys = optax.tree.split_key_like(key, logits)
+        pairs = jax.tree.map(lambda k, leaf, o: _draw(k, jnp.take_along_axis(leaf, o, -1)), keys, logits, order)
 
         def option(o, choice):  # back to the option's own number
             return jnp.take_along_axis(o, choice[..., None], -1)[..., 0].astype(jnp.int32)

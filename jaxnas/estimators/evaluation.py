@@ -4,16 +4,27 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxnas import relaxations
 from jaxnas.base import Arch, Estimate, LossFn, Params, Paths, Policy, Tree, one_hot_paths, sparse_paths
 from jaxnas.dtypes import wide_dtype
 
-__all__ = ["Evaluations", "NoState", "estimate_of", "evaluate", "no_state", "score_gradient", "stacked", "wide"]
+__all__ = [
+    "Evaluations",
+    "NoState",
+    "estimate_of",
+    "evaluate",
+    "no_state",
+    "paths_of",
+    "score_gradient",
+    "stacked",
+    "wide",
+]
 
 
 class NoState(NamedTuple):
-    """Nothing needs to be kept."""
+    """The state of an estimator that has nothing to remember."""
 
 
 def no_state(key: jax.Array, policy_params: Tree) -> NoState:
@@ -26,10 +37,10 @@ class Evaluations(NamedTuple):
     """The loss at several architectures.
 
     Attributes:
-      losses: `[S]`, float32 or wider.
-      weight_grads: mean of the gradients with respect to the weights.
-      paths: what ran last.
-      aux: the last auxiliary output.
+      losses: the loss at each architecture, `[S]`, float32 or wider.
+      weight_grads: mean over the architectures of the gradient with respect to the weights.
+      paths: the paths of the last architecture.
+      aux: the auxiliary output of the loss at the last architecture.
     """
 
     losses: jax.Array
@@ -38,9 +49,9 @@ class Evaluations(NamedTuple):
     aux: Any
 
 
-def wide(logits: Tree) -> Tree:
-    """A tree of logits in float32 or wider."""
-    return jax.tree.map(relaxations.wide, logits)
+def wide(policy_params: Tree) -> Tree:
+    """The parameters of a policy in float32 or wider: probabilities of eight bits are wrong probabilities."""
+    return jax.tree.map(relaxations.wide, policy_params)
 
 
 def stacked(*archs: Arch) -> Arch:
@@ -48,19 +59,24 @@ def stacked(*archs: Arch) -> Arch:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *archs)
 
 
+def paths_of(choices: Tree, arch: Arch, dense: bool) -> Paths:
+    """The paths of an architecture: every operation with weights of zero and one, or only those of `arch`."""
+    return one_hot_paths(choices, arch) if dense else sparse_paths(arch)
+
+
 def evaluate(loss_fn: LossFn, params: Params, choices: Tree, archs: Arch, *, dense: bool) -> Evaluations:
-    """The loss at each of `archs`, leaves `[S, E]`, one after the other, so that memory does not grow.
+    """The loss at each of `archs`, one after the other, so that memory does not grow with their number.
 
     Args:
-      loss_fn: see `jaxnas.base.LossFn`.
-      params: its weights.
-      choices: pytree with leaves of shape `[E, K]`.
-      archs: what to evaluate.
+      loss_fn: `(paths, params) -> (loss, aux)`.
+      params: weights of the loss.
+      choices: pytree with leaves of shape `[E, K]`, in whose dtypes the weights of dense paths are.
+      archs: the architectures, leaves `[S, E]`.
       dense: whether an architecture runs as one-hot dense paths or as sparse ones.
     """
 
     def one(arch):
-        paths = one_hot_paths(choices, arch) if dense else sparse_paths(arch)
+        paths = paths_of(choices, arch, dense)
         (loss, aux), grads = jax.value_and_grad(lambda p: loss_fn(paths, p), has_aux=True)(params)
         return grads, (loss.astype(wide_dtype(loss.dtype)), paths, aux)
 
@@ -73,14 +89,13 @@ def evaluate(loss_fn: LossFn, params: Params, choices: Tree, archs: Arch, *, den
         grads, outs = one(arch)
         return jax.tree.map(lambda t, g: t + g / count, total, grads), outs
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    grads, (losses, *last) = jax.lax.scan(body, zeros, archs)
+    grads, (losses, *last) = jax.lax.scan(body, optax.tree.zeros_like(params), archs)
     return Evaluations(losses, grads, *jax.tree.map(lambda leaf: leaf[-1], last))
 
 
 def estimate_of(found: Evaluations, policy_grads: Tree, policy_params: Tree, info: dict[str, jax.Array]) -> Estimate:
     """The estimate from evaluations and a gradient, which takes the types of `policy_params`."""
-    policy_grads = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), policy_grads, policy_params)
+    policy_grads = optax.tree.cast_like(policy_grads, policy_params)
     return Estimate(jnp.mean(found.losses), policy_grads, found.weight_grads, found.paths, found.aux, info)
 
 
@@ -88,10 +103,10 @@ def score_gradient(policy: Policy, policy_params: Tree, archs: Arch, weight: jax
     """`sum_s weight[s] d/dpolicy_params log p(archs[s])`, in one backward pass.
 
     Args:
-      policy: whose `log_prob` is differentiated.
-      policy_params: its parameters.
-      archs: leaves `[S, E]`.
-      weight: `[S]`, taken as constants.
+      policy: the policy whose `log_prob` is differentiated.
+      policy_params: parameters of the policy.
+      archs: the architectures, leaves `[S, E]`.
+      weight: factors `[S]`, taken as constants.
     """
 
     def total(policy_params):

@@ -7,7 +7,7 @@ import optax
 from jaxnas.base import Arch, Estimate, Estimator, Paths, Tree
 from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import no_state, wide
-from jaxnas.policies import categorical, split_like
+from jaxnas.policies import categorical
 from jaxnas.relaxations import perturbed, softmax_jacobian
 
 __all__ = ["binary_gate", "two_path_gate", "two_path_rescale"]
@@ -61,7 +61,7 @@ def two_path_gate() -> Estimator:
         logits = wide(policy_params)
         pair = jax.tree.map(
             lambda k, leaf: jax.lax.top_k(perturbed(k, leaf), 2)[1].astype(jnp.int32),
-            split_like(key_pair, logits),
+            optax.tree.split_key_like(key_pair, logits),
             logits,
         )
         two = jax.tree.map(lambda leaf, i: jnp.take_along_axis(leaf, i, -1), logits, pair)

@@ -10,7 +10,6 @@ from jaxnas.dtypes import wide_dtype_of
 from jaxnas.errors import UserError
 from jaxnas.estimators.evaluation import estimate_of, evaluate, score_gradient, stacked, wide
 from jaxnas.guard import guarded
-from jaxnas.policies import categorical
 
 __all__ = ["Baseline", "ReinforceState", "reinforce"]
 
@@ -18,14 +17,19 @@ Baseline = Literal["none", "moving_average", "inclusive_average", "self_critical
 
 
 class ReinforceState(NamedTuple):
-    """The moving average of losses, and of how many steps it is."""
+    """What REINFORCE remembers.
+
+    Attributes:
+      baseline: moving average of the losses, a scalar.
+      step: number of steps that the average has seen.
+    """
 
     baseline: jax.Array
     step: jax.Array
 
 
 def reinforce(
-    policy: Policy | None = None,
+    policy: Policy,
     *,
     num_samples: int = 1,
     baseline: Baseline = "none",
@@ -39,28 +43,35 @@ def reinforce(
     `S + 1`. The baseline `b_s` is:
 
     * `none`: 0.
-    * `moving_average`: of the losses of earlier steps, `b <- decay b + (1 - decay) mean(loss)` after it was used; the
-      first step sets it. Losses that are not finite are left out of it.
+    * `moving_average`: the average of the losses of earlier steps, `b <- decay b + (1 - decay) mean(loss)` after it was
+      used; the first step sets it. Losses that are not finite are left out of it.
     * `inclusive_average`: the same average, but moved before it is used, as in the released code of ProxylessNAS with
       `decay=0.01`; `S >= 2`. A sample is then part of its own baseline, and the mean is `1 - (1 - decay) / S` of the
       gradient, in the first step `1 - 1 / S`.
-    * `self_critical`: the loss of the most probable architecture.
+    * `self_critical`: the loss of the policy's mode.
     * `leave_one_out`: the mean of the other samples' losses, `S >= 2`.
 
     Args:
-      policy: a distribution over architectures with `sample`, `log_prob` and, for `self_critical`, `mode`; None for
-        independent categoricals whose parameters are logits, leaves `[E, K]`.
-      num_samples: `S`; evaluated one after the other, so memory does not grow with it.
-      baseline: see above.
-      decay: of the averages, in [0, 1).
-      dense: whether architectures run as one-hot dense paths (then the policy parameters must be logits) or as sparse
-        ones.
+      policy: any policy, such as `categorical(space.choices)` or an autoregressive controller.
+      num_samples: number `S` of architectures per step; evaluated one after the other, so memory does not grow with it.
+      baseline: the name of `b_s` in the list above.
+      decay: factor of the moving average's past, in [0, 1).
+      dense: whether architectures run as one-hot dense paths or as sparse ones.
 
     Returns:
       An estimator. `Estimate.paths` and `aux` are those of the last sample.
 
     Raises:
-      UserError: an unknown baseline, too few samples, `decay` outside [0, 1), `dense` with a policy of one's own.
+      UserError: an unknown baseline, too few samples, `decay` outside [0, 1).
+
+    Example:
+      >>> from jaxnas.policies import categorical
+      >>> logits, loss = {"edges": jnp.zeros((1, 2))}, lambda paths, params: (jnp.float32(3), {})
+      >>> estimator = reinforce(categorical(logits), num_samples=4, baseline="leave_one_out")
+      >>> key = jax.random.key(0)
+      >>> _, found = estimator.estimate(key, estimator.init(key, logits), logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()  # a constant loss teaches nothing
+      [[0.0, 0.0]]
 
     References:
       Williams, 1992, "Simple statistical gradient-following algorithms"; self-critical: Rennie et al., 2017, arXiv
@@ -73,29 +84,29 @@ def reinforce(
         raise UserError(f"num_samples must be at least {least} with baseline={baseline!r}, got {num_samples}")
     if not 0.0 <= decay < 1.0:
         raise UserError(f"decay must lie in [0, 1), got {decay}")
-    if dense and policy is not None:
-        raise UserError("dense=True needs the logits of independent categoricals, not a policy of one's own")
 
     def init(key, policy_params):
         del key
         return ReinforceState(jnp.zeros((), wide_dtype_of(policy_params)), jnp.zeros((), jnp.int32))
 
     def estimate(key, state, policy_params, loss_fn, params):
-        own, theta = (policy, policy_params) if policy else (categorical(policy_params), wide(policy_params))
-        archs = jax.vmap(own.sample, (0, None))(jax.random.split(key, num_samples), theta)
-        found = evaluate(loss_fn, params, policy_params, archs, dense=dense)
+        theta = wide(policy_params)
+        archs = jax.vmap(policy.sample, (0, None))(jax.random.split(key, num_samples), theta)
+        found = evaluate(loss_fn, params, policy.choices, archs, dense=dense)
         losses, average = found.losses, state.baseline
+        # The average of the losses up to this step.
         if baseline in ("moving_average", "inclusive_average"):
             mean = jnp.mean(losses).astype(average.dtype)
             average = jnp.where(state.step == 0, mean, decay * average + (1 - decay) * mean)
+        # The baselines b_s.
         if baseline == "leave_one_out":
             levels = (jnp.sum(losses) - losses) / (num_samples - 1)
         elif baseline == "self_critical":
-            mode = stacked(own.mode(theta))
-            levels = jax.lax.stop_gradient(evaluate(loss_fn, params, policy_params, mode, dense=dense).losses)
+            mode = stacked(policy.mode(theta))
+            levels = jax.lax.stop_gradient(evaluate(loss_fn, params, policy.choices, mode, dense=dense).losses)
         else:
             levels = (average if baseline == "inclusive_average" else state.baseline)[None]  # zero where there is none
-        grads = score_gradient(own, theta, archs, (losses - levels) / num_samples)
+        grads = score_gradient(policy, theta, archs, (losses - levels) / num_samples)
         info = {"baseline": jnp.mean(levels)}
         # A loss that is not finite would stay in the average for good.
         state, _ = guarded(ReinforceState(average, state.step + 1), state)

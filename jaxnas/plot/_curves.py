@@ -12,7 +12,6 @@ from jaxnas.plot.graph import COLOURS
 __all__ = ["curves"]
 
 COLUMNS, PANEL = 3, (4.2, 2.7)  # panels side by side, and the size of one in inches
-RESTING = ("policy_loss", "policy_norm")  # zero in steps in which the policy rests
 SMOOTHED = 200  # from so many points on a curve is shown with its running mean
 
 
@@ -23,7 +22,7 @@ class Quantity(NamedTuple):
       title: for people, with the unit.
       takes: whether a metric of this name belongs here.
       log: whether the axis is logarithmic.
-      needs_change: whether curves that are zero throughout say nothing, as of a search without a temperature.
+      needs_change: whether a curve that is zero throughout says nothing, such as the penalty of a search without one.
     """
 
     title: str
@@ -60,11 +59,12 @@ class Series(NamedTuple):
 def curves(path: str | Path, records: Iterable[Mapping[str, Any]]) -> Path:
     """Draws losses, accuracies, entropy, cost, temperature, fitness and gradient norms, as far as they were recorded.
 
-    Phases `retrain/0`, `retrain/1`, ... share panels. Steps that were not finite leave gaps, those in which the policy
-    rests are left out of its curves. Long curves are drawn pale below their running mean.
+    Phases `retrain/0`, `retrain/1`, ... share panels. A value that is not finite leaves a gap where its step was bad,
+    and is left out where it did not apply to the step, such as the policy's loss while the policy rests. Long curves
+    are drawn pale below their running mean.
 
     Args:
-      path: where; the suffix (`.png`, `.svg`, `.pdf`) decides the format.
+      path: file of the picture; the suffix (`.png`, `.svg`, `.pdf`) decides the format.
       records: lines of `metrics.jsonl`: dictionaries with `phase`, `step` and numbers by name, lists ignored.
 
     Returns:
@@ -90,12 +90,15 @@ def curves(path: str | Path, records: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def _series(records: Iterable[Mapping[str, Any]]) -> list[Series]:
-    """The scalars of all records by phase and name, in the order in which they first occur."""
+    """The scalars of all records by phase and name, in the order in which they first occur.
+
+    A NaN in a record that says that its step was good does not apply to that step.
+    """
     points: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for number, record in enumerate(records):
         for name, value in record.items():
-            rests = name in RESTING and value == 0
-            if name not in ("phase", "step") and _is_number(value) and not rests:
+            applies = record.get("nonfinite") != 0 or (value != "NaN" and value == value)
+            if name not in ("phase", "step") and _is_number(value) and applies:
                 where = str(record.get("phase", "")), name
                 points.setdefault(where, []).append((record.get("step", number), float(value)))
     found = [Series(*where, *np.array(rows, float).T) for where, rows in points.items()]

@@ -1,5 +1,5 @@
 """Policies: distributions over architectures."""
 
-from jaxnas.policies._categorical import categorical, entropy, split_like
+from jaxnas.policies._categorical import categorical
 
-__all__ = ["categorical", "entropy", "split_like"]
+__all__ = ["categorical"]

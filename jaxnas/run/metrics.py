@@ -48,14 +48,17 @@ def _numbers(array: np.ndarray) -> list[Any]:
 
 
 def has_bad_loss(row: Row) -> bool:
-    """Whether an entry whose name ends in `loss` is NaN or infinite, or one whose name ends in `nonfinite` is not zero.
+    """Whether the step of a row went bad.
 
-    The second says that the step was rejected, wherever the cause lay: in a gradient, or in the weights that came out.
+    A row with entries whose name ends in `nonfinite` says so itself, wherever the cause lay: in a loss, a gradient or
+    the weights that came out. A NaN among its losses may then mean that there was no such loss in this step. In a row
+    without such an entry every loss, whose name ends in `loss`, must be finite.
 
     Args:
       row: the metrics of one step, from `rows_of`.
     """
-    losses = [value for name, value in row.items() if name.endswith("loss")]
     rejected = [value for name, value in row.items() if name.endswith("nonfinite")]
-    finite = all(np.isfinite(np.asarray(value, np.float64)).all() for value in losses)
-    return not finite or any(np.any(np.asarray(value)) for value in rejected)
+    if rejected:
+        return any(np.any(np.asarray(value)) for value in rejected)
+    losses = [value for name, value in row.items() if name.endswith("loss")]
+    return not all(np.isfinite(np.asarray(value, np.float64)).all() for value in losses)

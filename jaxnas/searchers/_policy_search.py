@@ -19,11 +19,11 @@ class PolicySearchState(NamedTuple):
     """The policy, its optimiser and its baseline.
 
     Attributes:
-      policy_params: what the policy samples from.
-      opt: of the policy's optimiser.
-      total: of the moving average of fitness, before the correction for its start at zero.
-      weight: the correction.
-      best: of everything that was told.
+      policy_params: parameters of the policy.
+      opt: state of the policy's optimiser.
+      total: moving average of fitness, before the correction for its start at zero.
+      weight: what `total` is divided by to correct it, from 0 to 1.
+      best: the best architecture of all that were told.
     """
 
     policy_params: Tree
@@ -34,7 +34,6 @@ class PolicySearchState(NamedTuple):
 
 
 def policy_search(
-    choices: Tree,
     policy: Policy,
     tx: optax.GradientTransformation,
     *,
@@ -49,19 +48,26 @@ def policy_search(
     its optimiser or the baseline infinite or NaN is not taken (`jaxnas.guard`).
 
     Args:
-      choices: `SearchSpace.choices`.
-      policy: over these choices, for example `categorical(choices)`.
+      policy: the distribution that is learned, for example `categorical(space.choices)`.
       tx: optimiser of its parameters. NATS-Bench uses Adam with a learning rate of 0.01.
-      batch_size: architectures per `ask`.
-      baseline_decay: of the moving average.
+      batch_size: number of architectures per `ask`.
+      baseline_decay: factor of the moving average's past, in [0, 1).
 
     Raises:
-      UserError: a batch below one, a decay outside of 0..1.
+      UserError: a batch below one, a decay outside of [0, 1).
+
+    Example:
+      >>> from jaxnas.policies import categorical
+      >>> search = policy_search(categorical({"edges": jax.ShapeDtypeStruct((2, 3), jnp.float32)}), optax.adam(0.1))
+      >>> state, archs = search.ask(jax.random.key(1), search.init(jax.random.key(0)))
+      >>> state, info = search.tell(jax.random.key(2), state, archs, jnp.array([[0.5]]))
+      >>> float(info.best), archs["edges"].shape
+      (0.5, (1, 2))
     """
     check_at_least(batch_size=batch_size)
     if not 0 <= baseline_decay < 1:
         raise UserError(f"baseline_decay must be at least 0 and below 1, got {baseline_decay}")
-    flat = decisions(choices)
+    flat = decisions(policy.choices)
 
     def init(key):
         policy_params = policy.init(key)
@@ -75,6 +81,7 @@ def policy_search(
         del key
         values, bad = scalar_fitness(fitness)
         good = jnp.isfinite(values)
+        # The baseline: a moving average that counts this batch too, corrected for its start at zero.
         number = jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         mean = jnp.where(good, values, 0).sum() / number
         rest = 1 - baseline_decay
@@ -82,6 +89,7 @@ def policy_search(
         weight = baseline_decay * state.weight + rest
         advantage = jnp.where(good, values - total / jnp.maximum(weight, rest), 0)
 
+        # Its gradient is that of REINFORCE: mean_b (f_b - baseline) grad log p(arch_b).
         def surrogate(policy_params):
             log_prob = jax.vmap(policy.log_prob, (None, 0))(policy_params, archs)
             return jnp.sum(advantage * log_prob) / number

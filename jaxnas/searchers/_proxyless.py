@@ -7,20 +7,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas.base import CostTable, Estimator, Paths, Searcher, SearchSpace, Tree
+from jaxnas.base import CostTable, Estimator, Params, Paths, Searcher, SearchSpace, Tree
 from jaxnas.costs import cost
 from jaxnas.errors import UserError
-from jaxnas.estimators import binary_gate, pathwise, reinforce, two_path_gate, two_path_rescale
+from jaxnas.estimators import (
+    NoState,
+    Objective,
+    binary_gate,
+    pathwise,
+    reinforce,
+    two_path_gate,
+    two_path_rescale,
+    with_objective,
+)
 from jaxnas.policies import categorical
 from jaxnas.relaxations import st_softmax
 from jaxnas.searchers._skip_unused import skip_unused
-from jaxnas.searchers.gradient import gradient_search
-from jaxnas.searchers.recipes import sgd_l2
-from jaxnas.searchers.state import Objective, SearchLoss, classification_loss
+from jaxnas.searchers.gradient import SearchStep, gradient_search, policy_step, weight_step
+from jaxnas.searchers.optimisers import Schedule, sgd_l2
+from jaxnas.searchers.state import SearchLoss, classification_loss
 
 __all__ = ["Mode", "proxyless", "reward_loss"]
 
-Schedule = Callable[[jax.Array], jax.Array]
 Mode = Literal["full_v2", "two", "full", "reinforce"]
 
 
@@ -54,24 +62,26 @@ def proxyless(
     * `reinforce`: `num_samples` networks, forward only.
 
     Args:
-      space: usually `jaxnas.spaces.proxyless_space`.
-      mode: see above.
-      learning_rate: of the weights, a float or a schedule of the step.
-      momentum: Nesterov's, of the weights.
-      weight_decay: of the weights, added to their gradient.
-      label_smoothing: in the loss of the weights.
-      policy_learning_rate: of Adam with betas `(0, 0.999)` on the logits. Without the first moment a logit that is not
-        asked about stays where it is.
+      space: the supernet, usually `jaxnas.spaces.proxyless_space`.
+      mode: name of the gradient of the architecture, as listed above.
+      learning_rate: learning rate of the weights, a float or a schedule of the step.
+      momentum: Nesterov's momentum of the weights' SGD.
+      weight_decay: L2 coefficient for the weights, added to the gradient before momentum.
+      label_smoothing: share of the target that is spread over all classes, in the loss of the weights.
+      policy_learning_rate: learning rate of Adam, betas `(0, 0.999)`, on the logits. Without the first moment a logit
+        that is not asked about stays where it is.
       objective: `(loss, logits, paths) -> scalar`, for example `jaxnas.costs.latency.latency_objective(...)`.
-      warmup_steps: in which the architecture does not move, so that paths are drawn almost uniformly.
-      rest_steps: after the warm-up, in which it does not move either; one epoch in the released code.
-      policy_every: how many steps make one step of the architecture.
+      warmup_steps: number of first steps in which the architecture does not move, so that paths are drawn almost
+        uniformly.
+      rest_steps: number of steps after the warm-up in which it does not move either; one epoch in the released code.
+      policy_every: number of steps of the weights for each step of the architecture.
       skip_zero_sampled: whether a block whose sampled operation is `zero` learns nothing from that batch, neither from
         the loss nor from the latency, as in the released code; False follows equation 4. It holds for the three modes
         with gates. `reinforce`, whose samples all count, skips nothing, in the released code neither.
-      num_samples: of `reinforce`, at least 2.
-      baseline: of `reinforce`. That of the released code is an average of all rewards so far, nearly all of it the mean
-        of the samples themselves: with ten samples the gradient is a tenth too small. `leave_one_out` is unbiased.
+      num_samples: number of networks in a step of `reinforce`, at least 2.
+      baseline: baseline of `reinforce`. That of the released code is an average of all rewards so far, nearly all of it
+        the mean of the samples themselves: with ten samples the gradient is a tenth too small. `leave_one_out` is
+        unbiased.
       reward: the loss of `reinforce`, for example `reward_loss(...)`; by default the cross-entropy.
 
     Returns:
@@ -80,6 +90,17 @@ def proxyless(
     Raises:
       UserError: another mode, a number of steps below zero, `policy_every` below one, a reward without `reinforce`,
         too few samples, `skip_zero_sampled` with a space whose operations have no names.
+
+    Example:
+      >>> from jaxnas.base import Batch
+      >>> from jaxnas.spaces import chain_space
+      >>> space = chain_space({"tanh": jnp.tanh, "zero": jnp.zeros_like}, length=2)
+      >>> search, half = proxyless(space, policy_every=2), (jnp.ones((4, 3)), jnp.zeros(4, jnp.int32))
+      >>> state = search.init(jax.random.key(0), Batch(half, half))
+      >>> for i in range(4):
+      ...     state, info = search.step(jax.random.key(i), state, Batch(half, half))
+      >>> int(state.step), int(state.policy_steps)
+      (4, 2)
     """
     if mode not in ("full_v2", "two", "full", "reinforce"):
         raise UserError(f"mode must be 'full_v2', 'two', 'full' or 'reinforce', got {mode!r}")
@@ -90,42 +111,66 @@ def proxyless(
         )
     if reward is not None and mode != "reinforce":
         raise UserError(f"a reward needs mode='reinforce', got {mode!r}")
+    policy = categorical(space.choices)
     estimators: dict[str, Callable[[], Estimator]] = {
         "full_v2": binary_gate,
         "two": two_path_gate,
         "full": lambda: pathwise(st_softmax),
-        "reinforce": lambda: reinforce(num_samples=num_samples, baseline=baseline, decay=0.01),
+        "reinforce": lambda: reinforce(policy, num_samples=num_samples, baseline=baseline, decay=0.01),
     }
-    skips = skip_zero_sampled and mode != "reinforce"
-
-    def when(step: jax.Array) -> jax.Array:
-        late = step >= warmup_steps + rest_steps
-        return late & ((step - warmup_steps) % policy_every == policy_every - 1)
-
+    estimator = estimators[mode]()
+    links = [optax.scale_by_adam(b1=0.0, b2=0.999, eps=1e-8), optax.scale_by_learning_rate(policy_learning_rate)]
+    policy_tx: optax.GradientTransformation = optax.chain(*links, *([two_path_rescale()] if mode == "two" else []))
+    if objective is not None:
+        estimator = with_objective(estimator, objective)
+    if skip_zero_sampled and mode != "reinforce":
+        moves = _without_sampled_zero(space)
+        estimator, policy_tx = _masked(estimator, moves), skip_unused(policy_tx, moves)
     return gradient_search(
         space,
-        categorical(space.choices),
-        estimators[mode](),
-        skip_unused(sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=None, nesterov=True)),
-        skip_unused(_policy_adam(policy_learning_rate, rescale=mode == "two")),
+        policy,
+        estimator,
+        skip_unused(
+            sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=None, nesterov=True), space.used
+        ),
+        policy_tx,
         loss=classification_loss(space, label_smoothing=label_smoothing),
-        policy_loss=classification_loss(space) if reward is None else reward,
-        objective=objective,
-        policy_when=when,
-        weight_used=space.used,
-        policy_used=_without_sampled_zero(space) if skips else None,
-        weight_estimator=binary_gate(),
+        step=_in_turn(classification_loss(space) if reward is None else reward, warmup_steps, rest_steps, policy_every),
     )
+
+
+def _in_turn(policy_loss: SearchLoss, warmup_steps: int, rest_steps: int, policy_every: int) -> SearchStep:
+    """A step of the weights, in every `policy_every`-th step after one of the policy."""
+
+    def step(parts, key, state, batch):
+        key_policy, key_weights = jax.random.split(key)
+
+        # Policy step in its turn, without label smoothing: equation 4, or REINFORCE.
+        def move(state):
+            return policy_step(parts._replace(loss=policy_loss), key_policy, state, batch.policy)
+
+        def rest(state):
+            return state, optax.tree.zeros_like(jax.eval_shape(move, state)[1])
+
+        late = state.step >= warmup_steps + rest_steps
+        turn = late & ((state.step - warmup_steps) % policy_every == policy_every - 1)
+        moved, policy_seen = jax.lax.cond(turn, move, rest, state)
+        # Weight step: one sampled path; what did not run keeps weights and momentum.
+        one_path = parts._replace(estimator=binary_gate())
+        new, weights_seen = weight_step(one_path, key_weights, moved._replace(estimator=NoState()), batch.weights)
+        return new._replace(estimator=moved.estimator), policy_seen | weights_seen
+
+    return step
 
 
 def reward_loss(space: SearchSpace, table: CostTable, target: float, *, exponent: float = 0.1) -> SearchLoss:
     """`-accuracy * (target / latency)^exponent` of the architecture that ran, to be minimised by `reinforce`.
 
     Args:
-      space: the space.
-      table: latency in milliseconds, from `jaxnas.costs.latency.latency_cost`.
-      target: target latency `T` in milliseconds.
-      exponent: 0.1 in the released code, 0.07 in MnasNet (arXiv 1807.11626).
+      space: the supernet, which classifies images.
+      table: latency of its blocks in milliseconds, from `jaxnas.costs.latency.latency_cost`.
+      target: target latency in milliseconds, above zero.
+      exponent: weight of the latency; 0.1 in the released code, 0.07 in MnasNet (arXiv 1807.11626).
 
     Raises:
       UserError: a target that is not above zero.
@@ -142,12 +187,19 @@ def reward_loss(space: SearchSpace, table: CostTable, target: float, *, exponent
     return loss
 
 
-def _policy_adam(learning_rate: float, *, rescale: bool) -> optax.GradientTransformation:
-    links = [optax.scale_by_adam(b1=0.0, b2=0.999, eps=1e-8), optax.scale_by_learning_rate(learning_rate)]
-    return optax.chain(*links, two_path_rescale()) if rescale else optax.chain(*links)
+def _masked(estimator: Estimator, moves: Callable[[Params, Paths], Tree]) -> Estimator:
+    """The estimator without the policy's gradient where a step may not move it."""
+
+    def estimate(key, state, policy_params, loss_fn, params):
+        state, found = estimator.estimate(key, state, policy_params, loss_fn, params)
+        rows = moves(policy_params, found.paths)
+        grads = jax.tree.map(lambda g, on: jnp.where(on, g, jnp.zeros_like(g)), found.policy_grads, rows)
+        return state, found._replace(policy_grads=grads)
+
+    return Estimator(estimator.init, estimate)
 
 
-def _without_sampled_zero(space: SearchSpace) -> Callable[[Paths], Tree]:
+def _without_sampled_zero(space: SearchSpace) -> Callable[[Params, Paths], Tree]:
     """Which rows of the logits a step may move: those whose sampled operation is not called `zero`.
 
     The sampled operation is the one that runs in sparse paths, and the one with weight one in dense paths.
@@ -156,12 +208,14 @@ def _without_sampled_zero(space: SearchSpace) -> Callable[[Paths], Tree]:
     if names is None:
         raise UserError("skip_zero_sampled needs a space that names its operations in about.operations")
 
-    def used(paths: Paths) -> Tree:
-        def row(sampled: jax.Array, own: tuple[str, ...]) -> jax.Array:
-            return sampled != own.index("zero") if "zero" in own else jnp.ones(sampled.shape, bool)
+    def moves(logits: Tree, paths: Paths) -> Tree:
+        del logits
+
+        def row(sampled: jax.Array, operations: tuple[str, ...]) -> jax.Array:
+            return sampled != operations.index("zero") if "zero" in operations else jnp.ones(sampled.shape, bool)
 
         sparse, dense = paths.index, paths.weight
         sampled = {kind: sparse[kind][:, :1] if sparse else jnp.argmax(dense[kind], -1)[:, None] for kind in dense}
         return {kind: row(index, names[kind]) for kind, index in sampled.items()}
 
-    return used
+    return moves

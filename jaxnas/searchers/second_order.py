@@ -16,16 +16,17 @@ from jaxnas.errors import UserError
 __all__ = ["InnerStep", "momentum_of", "unrolled", "unrolled_gradient"]
 
 Loss = Callable[[Tree, Params], jax.Array]  # (policy_params, params) -> scalar
+Method = Literal["exact", "finite_difference"]
 
 
 class InnerStep(NamedTuple):
     """One step of SGD as PyTorch takes it: `w - lr (momentum * buffer + g + weight_decay * w)`, no clipping.
 
     Attributes:
-      learning_rate: that of the current epoch, the same as the weights' optimiser has.
-      momentum: of the weights' optimiser.
-      weight_decay: of the weights' optimiser, added to the gradient.
-      buffer: its momentum buffer, a tree like the weights; zeros at the first step.
+      learning_rate: learning rate `lr` that the weights' optimiser has in this step.
+      momentum: momentum of the weights' optimiser.
+      weight_decay: L2 coefficient of the weights' optimiser, added to the gradient.
+      buffer: momentum buffer of the weights' optimiser, a tree like the weights; zeros at the first step.
     """
 
     learning_rate: jax.Array | float
@@ -55,8 +56,19 @@ def unrolled(val_fn: Loss, train_fn: Loss, inner: InnerStep) -> Loss:
     Its gradient with respect to the policy's parameters is the exact second-order gradient of DARTS, reverse over
     reverse; about three forward and backward passes.
 
+    Args:
+      val_fn: `(policy_params, params) -> scalar`, the loss on the policy's batch.
+      train_fn: `(policy_params, params) -> scalar`, the loss on the weights' batch.
+      inner: the step of the weights that is differentiated.
+
     References:
       Liu et al., DARTS, 2019, arXiv 1806.09055, equation 6.
+
+    Example:
+      >>> inner = InnerStep(0.5, momentum=0.0, weight_decay=0.0, buffer=jnp.zeros(()))
+      >>> loss = unrolled(lambda a, w: w**2, lambda a, w: (w - a) ** 2 / 2, inner)
+      >>> float(loss(1.0, jnp.zeros(()))), float(jax.grad(loss)(1.0, jnp.zeros(())))  # w' = a / 2
+      (0.25, 0.5)
     """
 
     def loss(policy_params, params):
@@ -72,7 +84,7 @@ def unrolled_gradient(
     policy_params: Tree,
     params: Params,
     *,
-    method: Literal["exact", "finite_difference"] = "exact",
+    method: Method = "exact",
     radius: float = 0.01,
 ) -> tuple[jax.Array, Tree]:
     """Loss and second-order gradient with respect to the policy's parameters.
@@ -89,13 +101,13 @@ def unrolled_gradient(
     released code is to be repeated.
 
     Args:
-      val_fn: `(policy_params, params) -> scalar` on the policy's batch.
-      train_fn: the same on the weights' batch.
-      inner: the inner step.
-      policy_params: `a`.
-      params: `w`.
-      method: see above.
-      radius: of the finite difference.
+      val_fn: `(policy_params, params) -> scalar`, the loss `L_val` on the policy's batch.
+      train_fn: `(policy_params, params) -> scalar`, the loss `L_train` on the weights' batch.
+      inner: the step of the weights from `w` to `w'`.
+      policy_params: the policy's parameters `a`.
+      params: the weights `w`.
+      method: `"exact"`, or `"finite_difference"` as above.
+      radius: how far the finite difference moves the weights to either side, as a global norm.
 
     Returns:
       `(L_val(a, w'), gradient)`.
@@ -110,11 +122,13 @@ def unrolled_gradient(
         return jax.value_and_grad(unrolled(val_fn, train_fn, inner))(policy_params, params)
     if method != "finite_difference":
         raise UserError(f"method must be 'exact' or 'finite_difference', got {method!r}")
+    # Equation 7: the validation loss after the inner step, its direct gradient, and v = grad_w L_val(a, w').
     moved = inner(params, jax.grad(train_fn, 1)(policy_params, params))
     value, (direct, v) = jax.value_and_grad(val_fn, (0, 1))(policy_params, moved)
     length = optax.tree.norm(v)
     r = radius / jnp.where(length > 0, length, 1.0)  # v = 0: both shifts are none, and the mixed term is zero
 
+    # Equation 8: the mixed second derivative from gradients at w + R v and w - R v.
     def shifted(sign: Any) -> Tree:
         return jax.grad(train_fn)(
             policy_params, jax.tree.map(lambda w, d: w + (sign * r * d).astype(w.dtype), params, v)

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import estimator_plots, estimator_variance, problems, supernets, truth
 from jaxnas.estimators import exact
+from jaxnas.policies import categorical
 
 MIXED = {"a": jnp.array([[0.4, -0.7, 1.1], [0.2, 0.3, -1.0]]), "b": jnp.array([[0.8, -0.2]])}
 
@@ -24,7 +25,7 @@ def enumerated(case):
 
     @jax.jit
     def run(logits, params):
-        found = exact(dense=False).estimate(None, (), logits, case.loss_fn, params)[1]
+        found = exact(categorical(logits), dense=False).estimate(None, (), logits, case.loss_fn, params)[1]
         return found.value, jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(found.policy_grads)])
 
     return run(case.logits, case.params)
@@ -52,7 +53,7 @@ def test_closed_form_of_decisions_with_different_numbers_of_options():
         return jnp.sin(dense["a"][0] @ jnp.arange(3.0)) * dense["a"][1, 2] + dense["b"][0, 1] * dense["a"][0, 1], {}
 
     value, grads = truth.closed_form(truth.all_losses(loss_fn, {}, MIXED), MIXED)
-    found = exact(dense=False).estimate(None, (), MIXED, loss_fn, {})[1]
+    found = exact(categorical(MIXED), dense=False).estimate(None, (), MIXED, loss_fn, {})[1]
     np.testing.assert_allclose(value, found.value, rtol=1e-5)
     expected = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(found.policy_grads)])
     np.testing.assert_allclose(grads, expected, atol=1e-6)
@@ -143,7 +144,8 @@ def test_a_moving_average_is_warm_and_frozen():
 )
 def test_evaluations_are_counted(text, count):
     logits = {"edges": jnp.array(problems.LOGITS)}
-    assert estimator_variance.evaluations(estimator_variance.parse_spec(text).build(), logits) == count
+    estimator = estimator_variance.parse_spec(text).build(categorical(logits))
+    assert estimator_variance.evaluations(estimator, logits) == count
 
 
 # The command line

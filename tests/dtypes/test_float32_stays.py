@@ -116,8 +116,8 @@ def loss_of(paths, params):
 
 
 ESTIMATES = {name: functools.partial(build, name) for name, entry in ESTIMATORS.items() if not entry.supernet} | {
-    "relax, learned": lambda: relax(tx=optax.adam(1e-2)),
-    "moving average": lambda: reinforce(baseline="moving_average", num_samples=2),
+    "relax, learned": lambda policy: relax(tx=optax.adam(1e-2)),
+    "moving average": lambda policy: reinforce(policy, baseline="moving_average", num_samples=2),
 }
 
 
@@ -128,7 +128,7 @@ def test_estimators_give_what_they_get(name, dtype):
     options = 2 if name in ESTIMATORS and ESTIMATORS[name].binary else 3
     logits = {"edges": np.zeros((2, options), dtype)}
     params = {"ops": np.ones((2, options, 4), dtype), "bias": np.zeros((), dtype)}
-    estimator = ESTIMATES[name]()
+    estimator = ESTIMATES[name](categorical(logits))
     state = jax.eval_shape(estimator.init, key(), logits)
     new, found = jax.eval_shape(
         lambda k, s, a, w: estimator.estimate(k, s, a, loss_of, w), key(), state, logits, params
@@ -201,7 +201,7 @@ BLACK_BOXES = {
     "evolution": functools.partial(regularized_evolution, population_size=4, sample_size=2, batch_size=2),
     "local, best": local_search,
     "local, first": functools.partial(local_search, rule="first"),
-    "reinforce": lambda choices: policy_search(choices, categorical(choices), optax.adam(0.3), batch_size=2),
+    "reinforce": lambda choices: policy_search(categorical(choices), optax.adam(0.3), batch_size=2),
     "nsga2": functools.partial(nsga2, population_size=4, num_objectives=1),
 }
 TABLE = {"error": np.arange(9.0), "seconds": 1 + np.arange(9.0) % 3, "macs": 1000 + np.arange(9)}

@@ -203,7 +203,8 @@ def smooth_loss(paths, params):
 
 
 def test_the_exact_gradient_is_the_slope_of_the_exact_value():
-    estimator, params = exact(), normal(8, 2, 3, 4)
+    choices = {"edges": jax.ShapeDtypeStruct((2, 3), jnp.float64)}
+    estimator, params = exact(categorical(choices)), normal(8, 2, 3, 4)
 
     def value(logits):
         return estimator.estimate(jax.random.key(0), estimator.init(None, logits), logits, smooth_loss, params)[1]

@@ -1,7 +1,7 @@
 """What every estimator has in common, checked for one table of all of them.
 
-To add an estimator, add a row to `ROWS`: a name and a factory without arguments, once for each of its modes that has
-code of its own. Everything below then runs on it; put what is special to it into `test_oracles.py`. The loss takes
+To add an estimator, add a row to `ROWS`: a name and a factory that takes the policy, once for each of its modes that
+has code of its own. Everything below then runs on it; put what is special to it into `test_oracles.py`. The loss takes
 dense and sparse paths and probes, and its weights are a plain dictionary. `temperature` says what the estimator's
 `info["temperature"]` reads at its first two steps, where it has one.
 """
@@ -21,7 +21,7 @@ import pytest
 
 import jaxnas.estimators
 import jaxnas.relaxations
-from jaxnas.base import Batch, Estimate, Estimator, SearchSpace
+from jaxnas.base import Batch, Estimate, Estimator, Policy, SearchSpace
 from jaxnas.estimators import (
     ESTIMATORS,
     arm,
@@ -32,6 +32,7 @@ from jaxnas.estimators import (
     disarm_iw,
     disarm_sb,
     exact,
+    gdas,
     pathwise,
     rebar,
     reinforce,
@@ -50,7 +51,7 @@ from jaxnas.relaxations import (
     st_softmax,
     straight_through,
 )
-from jaxnas.searchers import gradient_search
+from jaxnas.searchers import gradient_search, joint
 from jaxnas.spaces import gates
 
 pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
@@ -60,7 +61,7 @@ ANNEALED = annealed(1.0, 0.5, epochs=4)
 
 class Row(NamedTuple):
     name: str
-    factory: Callable[[], Estimator]
+    factory: Callable[[Policy], Estimator]
     temperature: tuple[float, float] | None = None
     binary: bool = False
 
@@ -69,39 +70,43 @@ class Row(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[:, :2], LOGITS) if self.binary else LOGITS
 
     @property
+    def estimator(self):
+        return self.factory(categorical(self.logits))
+
+    @property
     def params(self):
         return {**PARAMS, "ops": PARAMS["ops"][:, :2]} if self.binary else PARAMS
 
 
 ROWS = [
     Row("exact", exact),
-    Row("exact sparse", lambda: exact(dense=False)),
-    Row("softmax", lambda: pathwise(softmax), (1.0, 1.0)),
-    Row("gumbel_softmax", lambda: pathwise(gumbel_softmax, ANNEALED), (0.875, 0.75)),
-    Row("gumbel_softmax, 3 samples", lambda: pathwise(gumbel_softmax, 0.7, num_samples=3), (0.7, 0.7)),
-    Row("straight-through", lambda: pathwise(straight_through(gumbel_softmax), ANNEALED), (0.875, 0.75)),
-    Row("st_gumbel", lambda: pathwise(st_gumbel), (1.0, 1.0)),
-    Row("st_softmax", lambda: pathwise(st_softmax, ANNEALED), (0.875, 0.75)),
-    Row("gumbel_rao", lambda: pathwise(gumbel_rao(3), 0.5), (0.5, 0.5)),
-    Row("reinmax", lambda: pathwise(reinmax, 1.5), (1.5, 1.5)),
-    Row("binary_gate", binary_gate),
-    Row("two_path_gate", two_path_gate),
+    Row("exact sparse", lambda policy: exact(policy, dense=False)),
+    Row("softmax", lambda _: pathwise(softmax), (1.0, 1.0)),
+    Row("gumbel_softmax", lambda _: pathwise(gumbel_softmax, ANNEALED), (0.875, 0.75)),
+    Row("gumbel_softmax, 3 samples", lambda _: pathwise(gumbel_softmax, 0.7, num_samples=3), (0.7, 0.7)),
+    Row("straight-through", lambda _: pathwise(straight_through(gumbel_softmax), ANNEALED), (0.875, 0.75)),
+    Row("st_gumbel", lambda _: pathwise(st_gumbel), (1.0, 1.0)),
+    Row("st_softmax", lambda _: pathwise(st_softmax, ANNEALED), (0.875, 0.75)),
+    Row("gumbel_rao", lambda _: pathwise(gumbel_rao(3), 0.5), (0.5, 0.5)),
+    Row("reinmax", lambda _: pathwise(reinmax, 1.5), (1.5, 1.5)),
+    Row("binary_gate", lambda _: binary_gate()),
+    Row("two_path_gate", lambda _: two_path_gate()),
     Row("reinforce", reinforce),
-    Row("reinforce with a policy", lambda: reinforce(categorical(LOGITS))),
-    Row("reinforce_moving_average", lambda: reinforce(baseline="moving_average", num_samples=2)),
-    Row("reinforce_inclusive_average", lambda: reinforce(baseline="inclusive_average", num_samples=2)),
-    Row("reinforce_self_critical", lambda: reinforce(baseline="self_critical", num_samples=4)),
-    Row("reinforce_leave_one_out", lambda: reinforce(baseline="leave_one_out", num_samples=4)),
-    Row("without_replacement", without_replacement),
-    Row("arsm", arsm),
-    Row("disarm_sb", disarm_sb),
-    Row("disarm_iw", disarm_iw),
-    Row("arm", arm, binary=True),
-    Row("disarm", disarm, binary=True),
-    Row("rebar", rebar, (0.5, 0.5)),
-    Row("relax", relax, (0.5, 0.5)),
-    Row("rebar, learned", lambda: rebar(tx=optax.adam(1e-2)), (0.5, 0.5 * np.exp(0.01))),
-    Row("relax, learned", lambda: relax(tx=optax.adam(1e-2)), (0.5, 0.5 * np.exp(0.01))),
+    Row("reinforce dense", lambda policy: reinforce(policy, dense=True)),
+    Row("reinforce_moving_average", lambda policy: reinforce(policy, baseline="moving_average", num_samples=2)),
+    Row("reinforce_inclusive_average", lambda policy: reinforce(policy, baseline="inclusive_average", num_samples=2)),
+    Row("reinforce_self_critical", lambda policy: reinforce(policy, baseline="self_critical", num_samples=4)),
+    Row("reinforce_leave_one_out", lambda policy: reinforce(policy, baseline="leave_one_out", num_samples=4)),
+    Row("without_replacement", lambda _: without_replacement()),
+    Row("arsm", lambda _: arsm()),
+    Row("disarm_sb", lambda _: disarm_sb()),
+    Row("disarm_iw", lambda _: disarm_iw()),
+    Row("arm", lambda _: arm(), binary=True),
+    Row("disarm", lambda _: disarm(), binary=True),
+    Row("rebar", lambda _: rebar(), (0.5, 0.5)),
+    Row("relax", lambda _: relax(), (0.5, 0.5)),
+    Row("rebar, learned", lambda _: rebar(tx=optax.adam(1e-2)), (0.5, 0.5 * np.exp(0.01))),
+    Row("relax, learned", lambda _: relax(tx=optax.adam(1e-2)), (0.5, 0.5 * np.exp(0.01))),
 ]
 EAGER = ["exact", "gumbel_softmax, 3 samples", "two_path_gate", "reinforce_self_critical", "relax"]
 # Of module scope, so that pytest keeps the tests of a row together: they share a compiled program.
@@ -109,6 +114,7 @@ EVERY = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS], sco
 
 KEY = jax.random.key(0)
 LOGITS = {"a": jnp.float32([[0.4, -0.7, 1.1], [0.2, 0.3, -1.0]]), "b": jnp.float32([[0.8, -0.2]])}
+POLICY = categorical(LOGITS)
 PARAMS = {
     "ops": jnp.linspace(-1.0, 1.0, 18, dtype=jnp.float32).reshape(2, 3, 3),
     "gain": jnp.float32([0.5, -1.5]),
@@ -126,12 +132,12 @@ def loss_fn(paths, params):
 
 
 def start(row):
-    return row.factory().init(KEY, row.logits)
+    return row.estimator.init(KEY, row.logits)
 
 
 def run(row):
     """`(key, state, logits) -> (state, estimate)` on the loss above."""
-    estimator = row.factory()
+    estimator = row.estimator
     return lambda key, state, logits=row.logits: estimator.estimate(key, state, logits, loss_fn, row.params)
 
 
@@ -150,7 +156,7 @@ def compiled(row):
 
 @EVERY
 def test_parameter_names(row):
-    estimator = row.factory()
+    estimator = row.estimator
     assert list(inspect.signature(estimator.init).parameters) == ["key", "policy_params"]
     names = ["key", "state", "policy_params", "loss_fn", "params"]
     assert list(inspect.signature(estimator.estimate).parameters) == names
@@ -176,6 +182,13 @@ def test_gradients_are_finite_and_reach_everything(row):
     chex.assert_tree_all_finite(several)
     for grads in ([found.policy_grads for found in several], [found.weight_grads for found in several]):
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(jax.tree.map(lambda *g: np.stack(g), *grads)))
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.name.startswith("exact")], ids=lambda row: row.name)
+def test_the_auxiliary_output_is_that_of_the_paths_that_are_returned(row):
+    _, found = compiled(row)(KEY, start(row), row.logits)
+    aux = jax.jit(loss_fn)(found.paths, row.params)[1]
+    np.testing.assert_allclose(found.aux["accuracy"], aux["accuracy"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in EAGER], ids=EAGER)
@@ -205,7 +218,7 @@ def test_scan_and_vmap_equal_loops_and_repeats_do_not_trace_again(row):
 @EVERY
 def test_bfloat16_in_is_bfloat16_out(row):
     logits, params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (row.logits, row.params))
-    estimator = row.factory()
+    estimator = row.factory(categorical(logits))
     state = estimator.init(KEY, logits)
 
     def estimate(logits, params):
@@ -254,7 +267,7 @@ def test_a_bad_batch_then_thirty_good_ones(row):
         return data[0] * value, aux
 
     txs = optax.adam(0.01), optax.adam(0.01)
-    searcher = gradient_search(space, categorical(shapes), row.factory(), *txs, loss=loss, level="joint")
+    searcher = gradient_search(space, categorical(shapes), row.estimator, *txs, loss=loss, step=joint)
     good, bad = (Batch((jnp.float32(factor),), (jnp.float32(factor),)) for factor in (1.0, jnp.nan))
     step = jax.jit(searcher.step)
     start = searcher.init(KEY, good)._replace(policy_params=row.logits)
@@ -273,9 +286,8 @@ def test_a_bad_batch_then_thirty_good_ones(row):
 @pytest.mark.parametrize("name", ["moving_average", "inclusive_average", "rebar", "relax"])
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_what_an_estimator_learns_by_itself_survives_a_loss_that_is_not_finite(name, bad):
-    averages = {baseline: reinforce(baseline=baseline, num_samples=2) for baseline in ("moving_average",)}
-    averages["inclusive_average"] = reinforce(baseline="inclusive_average", num_samples=2)
-    estimator = {**averages, "rebar": rebar(tx=optax.adam(1e-2)), "relax": relax(tx=optax.adam(1e-2))}[name]
+    learned = {"rebar": rebar(tx=optax.adam(1e-2)), "relax": relax(tx=optax.adam(1e-2))}
+    estimator = learned[name] if name in learned else reinforce(categorical(LOGITS), baseline=name, num_samples=2)
 
     @jax.jit
     def estimate(state, factor):
@@ -297,7 +309,7 @@ def test_a_temperature_can_be_swept_under_vmap():
         estimator = pathwise(gumbel_softmax, temperature)
         return estimator.estimate(KEY, estimator.init(KEY, LOGITS), LOGITS, loss_fn, PARAMS)[1].policy_grads
 
-    row = Row("gumbel_softmax, at 0.7", lambda: pathwise(gumbel_softmax, 0.7))
+    row = Row("gumbel_softmax, at 0.7", lambda _: pathwise(gumbel_softmax, 0.7))
     expected = compiled(row)(KEY, start(row), LOGITS)[1].policy_grads
     cold, mild = (jax.tree.map(lambda leaf, i=i: leaf[i], grads(jnp.array([0.7, 1.0]))) for i in (0, 1))
     chex.assert_trees_all_close(cold, expected, rtol=1e-5, atol=1e-6)
@@ -314,7 +326,7 @@ def test_number_of_samples_and_of_architectures_are_bounded():
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         pathwise(num_samples=0)
     with pytest.raises(ValueError, match="18 architectures, more than the limit of 17"):
-        run(Row("exact, 17", lambda: exact(limit=17)))(KEY, exact().init(KEY, LOGITS))
+        run(Row("exact, 17", lambda policy: exact(policy, limit=17)))(KEY, ())
 
 
 def test_every_estimator_has_a_row():
@@ -326,8 +338,9 @@ def test_every_estimator_has_a_row():
 @pytest.mark.parametrize("name", [name for name, entry in ESTIMATORS.items() if not entry.supernet])
 def test_the_code_in_the_table_makes_what_the_name_does(name):
     entry = ESTIMATORS[name]
-    row = Row(name, lambda: build(name), binary=entry.binary)
-    written = row._replace(factory=lambda: eval(entry.code, {**vars(jaxnas.estimators), **vars(jaxnas.relaxations)}))
+    row = Row(name, functools.partial(build, name), binary=entry.binary)
+    scope = {**vars(jaxnas.estimators), **vars(jaxnas.relaxations)}
+    written = row._replace(factory=lambda policy: eval(entry.code, {**scope, "policy": policy}))
     one, other = (str(jax.make_jaxpr(run(made))(KEY, start(row), row.logits)) for made in (row, written))
     assert re.sub("0x[0-9a-f]+", "", one) == re.sub("0x[0-9a-f]+", "", other)
 
@@ -335,13 +348,21 @@ def test_the_code_in_the_table_makes_what_the_name_does(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: build("reinforced"), "unknown estimator 'reinforced', accepted are exact, softmax, gumbel_softmax"),
-        (lambda: build("arsm", temperature=1.0), "estimator 'arsm': arsm.* unexpected keyword argument 'temperature'"),
-        (lambda: build("reinforce", baseline="mean"), "baseline must be one of none, .* leave_one_out, got 'mean'"),
-        (lambda: reinforce(baseline="leave_one_out"), "num_samples must be at least 2 with .*, got 1"),
-        (lambda: reinforce(num_samples=0), "num_samples must be at least 1 with .*, got 0"),
-        (lambda: reinforce(decay=1.0), r"decay must lie in \[0, 1\), got 1.0"),
-        (lambda: reinforce(categorical(LOGITS), dense=True), "dense=True needs the logits"),
+        (
+            lambda: build("reinforced", POLICY),
+            "unknown estimator 'reinforced', accepted are exact, softmax, gumbel_softmax",
+        ),
+        (
+            lambda: build("arsm", POLICY, temperature=1.0),
+            "estimator 'arsm': arsm.* unexpected keyword argument 'temperature'",
+        ),
+        (
+            lambda: build("reinforce", POLICY, baseline="mean"),
+            "baseline must be one of none, .* leave_one_out, got 'mean'",
+        ),
+        (lambda: reinforce(POLICY, baseline="leave_one_out"), "num_samples must be at least 2 with .*, got 1"),
+        (lambda: reinforce(POLICY, num_samples=0), "num_samples must be at least 1 with .*, got 0"),
+        (lambda: reinforce(POLICY, decay=1.0), r"decay must lie in \[0, 1\), got 1.0"),
         (lambda: gumbel_rao(0), "num_samples must be at least 1, got 0"),
         (lambda: disarm_sb(order="random"), "order must be 'given', 'ascending' or 'descending', got 'random'"),
         (lambda: rebar(temperature=0.0), "temperature must be above 0, got 0.0"),
@@ -352,7 +373,7 @@ def test_the_code_in_the_table_makes_what_the_name_does(name):
             r"decisions must have two options here, got logits of shape \(2, 3\); see disarm_iw",
         ),
         (
-            lambda: build("gdas").estimate(KEY, build("gdas").init(KEY, LOGITS), LOGITS, loss_fn, PARAMS),
+            lambda: gdas().estimate(KEY, gdas().init(KEY, LOGITS), LOGITS, loss_fn, PARAMS),
             r"for a function of gates use pathwise\(st_gumbel\)",
         ),
     ],

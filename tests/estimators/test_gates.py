@@ -9,7 +9,6 @@ import pytest
 
 from jaxnas.base import Paths, dense_paths, one_hot_paths
 from jaxnas.estimators import binary_gate, gdas, pathwise, two_path_gate, two_path_rescale
-from jaxnas.policies import split_like
 from jaxnas.relaxations import st_gumbel
 from jaxnas.spaces import chain_space
 
@@ -101,7 +100,7 @@ def test_gdas_adds_gates_of_operations_that_do_not_run():
     index = found.paths.index["chain"][:, 0]
 
     def released(logits):
-        h, x = st_gumbel(split_like(KEY, LOGITS)["chain"], logits, 0.7), X
+        h, x = st_gumbel(optax.tree.split_key_like(KEY, LOGITS)["chain"], logits, 0.7), X
         for row, i in zip(h, index, strict=True):
             y = list(OPS.values())[int(i)](x)
             x = row[i] * y + sum(row[k] for k in range(4) if k != i)

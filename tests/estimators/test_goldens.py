@@ -16,6 +16,7 @@ import pytest
 from jaxnas.base import Estimator
 from jaxnas.estimators import ESTIMATORS, PathwiseState, build, exact, pathwise, two_path_gate
 from jaxnas.estimators.evaluation import no_state
+from jaxnas.policies import categorical
 from jaxnas.relaxations import conditional_perturbed, exponential, gumbel_rao, st_gumbel
 from jaxnas.spaces import gates, table_space
 from tests.estimators.toys import (
@@ -32,6 +33,7 @@ from tests.estimators.toys import (
     z_max,
 )
 
+ONE, TWO = categorical({"edges": LOGITS}), categorical({"edges": BINARY_LOGITS})  # policies of four and two options
 P = np.exp(LOGITS[0].astype(np.float64))
 P /= P.sum()
 
@@ -97,7 +99,7 @@ def outcomes(estimator, identify, count=3000):
 def test_enumerated_mean_and_variance(name):
     identify, shares, mean, spread = ENUMERATED[name]
     np.testing.assert_allclose(sum(shares.values()), 1.0, rtol=1e-12)
-    found = outcomes(build(name), identify)
+    found = outcomes(build(name, ONE), identify)
     assert set(found) == set(shares)
     grads, weight = np.stack([found[k] for k in shares]), np.array(list(shares.values()))
     average = weight @ grads
@@ -138,7 +140,7 @@ SAMPLED_BINARY = [
 @pytest.mark.statistical
 @pytest.mark.parametrize(("name", "settings", "spread"), SAMPLED)
 def test_sampled_mean_and_variance(name, settings, spread):
-    draws = draw(build(name, **settings), {"edges": LOGITS}, space_loss(QUADRATIC), 200_000)
+    draws = draw(build(name, ONE, **settings), {"edges": LOGITS}, space_loss(QUADRATIC), 200_000)
     assert variance(draws) == pytest.approx(spread, rel=0.05)
     if ESTIMATORS[name].unbiased == "expected loss":
         assert z_max(draws, EXACT) < 4.5
@@ -147,7 +149,7 @@ def test_sampled_mean_and_variance(name, settings, spread):
 @pytest.mark.statistical
 @pytest.mark.parametrize(("name", "settings", "spread"), SAMPLED_BINARY)
 def test_sampled_mean_and_variance_of_a_binary_choice(name, settings, spread):
-    draws = draw(build(name, **settings), {"edges": BINARY_LOGITS}, space_loss(BINARY), 200_000)
+    draws = draw(build(name, TWO, **settings), {"edges": BINARY_LOGITS}, space_loss(BINARY), 200_000)
     assert variance(draws[:, 1:]) == pytest.approx(spread, rel=0.05)
     p = 1 / (1 + np.exp(-0.4))
     exactly = p * (1 - p) * (3 * 0.501**2 + np.e - 3 * 0.499**2 - 1)
@@ -203,7 +205,7 @@ def test_control_variates_help_on_the_squared_distance_toy():
         return (gates(paths.select(lambda tree: tree["edges"]), 2)[0, 1] - target) ** 2, None
 
     def trained(name, rate, settings):
-        estimator = build(name, tx=optax.adam(rate), **settings)
+        estimator = build(name, TWO, tx=optax.adam(rate), **settings)
 
         def run(keys, target):
             def body(state, key):
@@ -221,10 +223,10 @@ def test_control_variates_help_on_the_squared_distance_toy():
     programs = {label: trained(*case) for label, case in cases.items()}
     for target in (jnp.array(0.45), jnp.array(0.499)):
         truth = p * (1 - p) * float((1 - target) ** 2 - target**2)
-        spreads = {"reinforce": variance(draw(build("reinforce"), logits, loss, 100_000, params=target))}
+        spreads = {"reinforce": variance(draw(build("reinforce", TWO), logits, loss, 100_000, params=target))}
         for label, (name, _, settings) in cases.items():
             state = programs[label](jax.random.split(KEY, 5000), target)._replace(opt=())
-            draws = draw(build(name, **settings), logits, loss, 100_000, state, params=target)
+            draws = draw(build(name, TWO, **settings), logits, loss, 100_000, state, params=target)
             assert z_max(draws, np.array([-truth, truth])) < 4.5
             spreads[label] = variance(draws)
         assert spreads["relax"] < 0.1 * spreads["reinforce"]
@@ -238,6 +240,8 @@ def test_two_path_gradient_of_a_linear_loss_is_a_fixed_share_of_the_exact_one():
     # K / (2 (K - 1)) with equal logits: 7 / 12 for seven operations.
     space, logits = table_space(np.arange(7.0) ** 2), {"edges": jnp.zeros((1, 7))}
     draws = draw(two_path_gate(), logits, space_loss(space), 100_000)
-    whole = np.asarray(exact().estimate(KEY, (), logits, space_loss(space), {})[1].policy_grads["edges"][0])
+    whole = np.asarray(
+        exact(categorical(logits)).estimate(KEY, (), logits, space_loss(space), {})[1].policy_grads["edges"][0]
+    )
     assert z_max(draws, 7 / 12 * whole) < 4.5
     assert z_max(draws, whole) > 10

@@ -15,12 +15,14 @@ import pytest
 from jaxnas.architectures import enumerate_architectures
 from jaxnas.base import Op, dense_paths
 from jaxnas.estimators import exact, pathwise
+from jaxnas.policies import categorical
 from jaxnas.relaxations import concrete_log_prob, gumbel_softmax, softmax, straight_through
 from jaxnas.spaces import function_space, quadratic_space, table_space
 from jaxnas.spaces.parts import CellGraph, EdgeGroup, apply_cell, init_cell
 from tests.estimators.toys import EXACT, KEY, LOGITS, QUADRATIC, z_max
 
 HARD = straight_through(gumbel_softmax)
+QUAD = categorical(QUADRATIC.choices)
 BILINEAR = table_space(np.outer([1.0, -2.0, 0.5], [0.3, 0.7, -1.1]))
 PAIR = np.array([[0.2, -0.4, 0.1], [0.0, 0.5, -0.3]], np.float32)
 
@@ -61,11 +63,11 @@ def test_architectures_are_counted_with_the_last_decision_fastest():
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_exact_gradient_of_the_toys(dense):
-    found = estimate(exact(dense=dense), QUADRATIC, LOGITS)
+    found = estimate(exact(QUAD, dense=dense), QUADRATIC, LOGITS)
     np.testing.assert_allclose(found.policy_grads["edges"][0], EXACT, atol=1e-6)
     values = np.array([1.1363215, 0.40452134, 1.0460141, 4.26264424])
     np.testing.assert_allclose(found.value, jax.nn.softmax(LOGITS[0]) @ values, rtol=1e-6)
-    found = estimate(exact(dense=dense), BILINEAR, PAIR)
+    found = estimate(exact(categorical(BILINEAR.choices), dense=dense), BILINEAR, PAIR)
     np.testing.assert_allclose(found.policy_grads["edges"][0], [0.06574408, -0.09045995, 0.02471588], atol=1e-6)
 
 
@@ -81,11 +83,12 @@ def test_exact_equals_27_terms_in_numpy(dense):
         grad += shares[arch] * table[arch] * (np.eye(3)[list(arch)] - p)
 
     space = function_space(lambda params, g: jnp.einsum("abc,a,b,c->", params, *g), 3, 3)
-    found = estimate(exact(dense=dense), space, logits.astype(np.float32), params=jnp.asarray(table, jnp.float32))
+    oracle = exact(categorical(space.choices), dense=dense)
+    found = estimate(oracle, space, logits.astype(np.float32), params=jnp.asarray(table, jnp.float32))
     np.testing.assert_allclose(found.value, value, rtol=1e-5)
     np.testing.assert_allclose(found.policy_grads["edges"], grad, atol=1e-6)
     np.testing.assert_allclose(found.weight_grads, shares, atol=1e-6)
-    shifted = estimate(exact(dense=dense), table_space(table + 3.0), logits.astype(np.float32))
+    shifted = estimate(oracle, table_space(table + 3.0), logits.astype(np.float32))
     np.testing.assert_allclose(shifted.policy_grads["edges"], grad, atol=3e-6)
 
 
@@ -93,7 +96,7 @@ def test_exact_permutes_with_the_operations():
     order = np.array([2, 0, 3, 1])
     matrix, linear = (np.array(QUADRATIC.about.config[name]) for name in ("matrix", "linear"))
     permuted = quadratic_space(matrix[np.ix_(order, order)], linear[order])
-    found = estimate(exact(), permuted, LOGITS[:, order])
+    found = estimate(exact(QUAD), permuted, LOGITS[:, order])
     np.testing.assert_allclose(found.policy_grads["edges"][0], EXACT[order], atol=1e-6)
 
 
@@ -103,7 +106,7 @@ def test_exact_permutes_with_the_operations():
 def test_mixture_is_exact_where_the_loss_is_linear_in_every_decision():
     for space, logits in ((BILINEAR, PAIR), (table_space(np.arange(8.0).reshape(2, 2, 2) ** 2), PAIR[:, :2])):
         logits = logits if space is BILINEAR else np.concatenate([logits, logits[:1]])
-        mixture, truth = (estimate(e, space, logits) for e in (pathwise(softmax), exact()))
+        mixture, truth = (estimate(e, space, logits) for e in (pathwise(softmax), exact(categorical(space.choices))))
         np.testing.assert_allclose(mixture.value, truth.value, rtol=1e-5)
         np.testing.assert_allclose(mixture.policy_grads["edges"], truth.policy_grads["edges"], atol=1e-5)
     biased = estimate(pathwise(softmax), QUADRATIC, LOGITS).policy_grads["edges"][0]

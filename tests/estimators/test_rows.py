@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.estimators import ESTIMATORS
+from jaxnas.estimators import ESTIMATORS, build
+from jaxnas.policies import categorical
 from tests.estimators.toys import MIXED_LOGITS, PAIR_LOGITS, mixed_loss, pair_loss
 
 KEYS = jax.random.split(jax.random.key(9), 8)
@@ -19,9 +20,9 @@ SEVERAL = {"reinforce": 3, "reinforce_moving_average": 3, "softmax": 3, "gumbel_
 def estimated(name):
     """Eight estimates of a loss that a weight of 2 scales, with several samples where there can be."""
     settings = {"num_samples": SEVERAL[name]} if name in SEVERAL else {}
-    estimator = ESTIMATORS[name].make(**settings)
     logits, loss = (PAIR_LOGITS, pair_loss) if ESTIMATORS[name].binary else (MIXED_LOGITS, mixed_loss)
     logits = jax.tree.map(jnp.asarray, logits)
+    estimator = build(name, categorical(logits), **settings)
 
     def scaled(paths, weight):
         return weight * loss(paths, {})[0], None

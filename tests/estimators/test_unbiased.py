@@ -85,7 +85,7 @@ def uncentred():
         own = reinforce(categorical(logits)._replace(log_prob=log_prob))
         return own.estimate(key, state, logits, loss_fn, params)
 
-    return Estimator(reinforce().init, estimate)
+    return Estimator(reinforce(categorical(MIXED_LOGITS)).init, estimate)
 
 
 def lone_pair(key, logits):
@@ -122,9 +122,9 @@ ROWS = [
         "without_replacement",
         {},
         without_replacement,
-        ("without_replacement.another", lambda key, logits, arch: categorical(logits).sample(key, logits)),
+        ("_without_replacement.another", lambda key, logits, arch: categorical(logits).sample(key, logits)),
     ),
-    Row("arsm", {}, arsm, ("arsm.exponential", lambda key, like: jax.random.uniform(key, like.shape))),
+    Row("arsm", {}, arsm, ("_arsm.exponential", lambda key, like: jax.random.uniform(key, like.shape))),
     *(
         Row("disarm_sb", {"order": o}, disarm_sb, ("coupled._draw", lone_pair))
         for o in ("given", "ascending", "descending")
@@ -148,7 +148,9 @@ def problem(binary, mixed):
     else:
         logits, loss_fn = {"edges": BINARY_LOGITS if binary else LOGITS}, space_loss(BINARY if binary else QUADRATIC)
     given = jax.tree.map(jnp.asarray, logits)
-    found = jax.jit(lambda given: exact().estimate(jax.random.key(0), (), given, loss_fn, {})[1])(given)
+    found = jax.jit(lambda given: exact(categorical(given)).estimate(jax.random.key(0), (), given, loss_fn, {})[1])(
+        given
+    )
     return logits, loss_fn, flat(found.policy_grads)
 
 
@@ -157,7 +159,7 @@ def problem(binary, mixed):
 def test_mean_is_the_exact_gradient_and_a_wrong_variant_is_caught(row, monkeypatch):
     # `test_goldens` has the same for one decision.
     logits, loss_fn, exactly = problem(ESTIMATORS[row.name].binary, True)
-    assert z_max(draw(build(row.name, **row.settings), logits, loss_fn, COUNT), exactly) < 4.5
+    assert z_max(draw(build(row.name, categorical(logits), **row.settings), logits, loss_fn, COUNT), exactly) < 4.5
     if row.patch:
         module, name = row.patch[0].split(".")
         monkeypatch.setattr(importlib.import_module(f"jaxnas.estimators.{module}"), name, row.patch[1])
@@ -177,7 +179,8 @@ def test_a_mean_that_includes_the_sample_itself_is_three_quarters_of_the_gradien
 
 @pytest.mark.statistical
 def test_an_average_that_is_moved_before_its_use_shrinks_the_gradient():
-    estimator, logits = reinforce(baseline="inclusive_average", num_samples=4, decay=0.01), {"edges": jnp.array(LOGITS)}
+    logits = {"edges": jnp.array(LOGITS)}
+    estimator = reinforce(categorical(logits), baseline="inclusive_average", num_samples=4, decay=0.01)
     exactly = problem(False, False)[2]
     later = ReinforceState(jnp.array(2.0), jnp.array(7))
     for state, factor in ((later, 1 - 0.99 / 4), (estimator.init(None, logits), 1 - 1 / 4)):
@@ -188,7 +191,8 @@ def test_an_average_that_is_moved_before_its_use_shrinks_the_gradient():
 
 @pytest.mark.statistical
 def test_a_moving_average_of_earlier_losses_keeps_the_mean():
-    estimator, logits = reinforce(baseline="moving_average", num_samples=2), {"edges": jnp.asarray(LOGITS)}
+    logits = {"edges": jnp.asarray(LOGITS)}
+    estimator = reinforce(categorical(logits), baseline="moving_average", num_samples=2)
 
     @jax.jit
     def warm(keys):
@@ -247,7 +251,13 @@ def test_leave_one_out_does_not_see_a_shift_of_the_loss_and_a_constant_loss_give
 
     def found(scale, shift):
         params = {"scale": jnp.array(scale), "shift": jnp.array(shift)}
-        return draw(build("reinforce_leave_one_out", num_samples=3), MIXED_LOGITS, scaled, 100, params=params)
+        return draw(
+            build("reinforce_leave_one_out", categorical(MIXED_LOGITS), num_samples=3),
+            MIXED_LOGITS,
+            scaled,
+            100,
+            params=params,
+        )
 
     np.testing.assert_allclose(found(1.0, 100.0), found(1.0, 0.0), atol=2e-4)
     np.testing.assert_allclose(found(0.0, 5.0), 0.0, atol=1e-6)
@@ -258,7 +268,7 @@ def test_settled_and_level_logits_give_finite_gradients(name):
     logits, loss_fn, _ = problem(ESTIMATORS[name].binary, True)
     for scale in (0.0, 30.0):
         scaled = jax.tree.map(lambda leaf, scale=scale: scale * leaf, logits)
-        assert np.isfinite(draw(build(name), scaled, loss_fn, 10_000)).all()
+        assert np.isfinite(draw(build(name, categorical(logits)), scaled, loss_fn, 10_000)).all()
 
 
 def test_a_learned_control_variate_lowers_the_variance():

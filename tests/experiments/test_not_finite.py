@@ -60,7 +60,10 @@ def test_a_child_of_nan_or_with_a_step_that_was_not_finite_has_no_accuracy():
         ({"loss": 0.5, "nonfinite": 0.25}, True),  # the mean over four children
         ({"search/nonfinite": [0.0, 1.0]}, True),
         ({"loss": 0.5, "nonfinite": False}, False),
-        ({"policy_loss": float("nan"), "nonfinite": 0.0}, True),
+        ({"loss": 0.5, "policy_loss": float("nan"), "nonfinite": 0.0}, False),  # the policy rests
+        ({"loss": 0.5, "policy_loss": float("nan"), "nonfinite": 1.0}, True),
+        ({"loss": 0.5, "other_loss": float("nan")}, True),
+        ({"search/loss": [0.5, float("inf")]}, True),
         ({"accuracy": 0.5}, False),
     ],
 )

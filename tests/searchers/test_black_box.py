@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 def reinforce(choices, **settings):
     # With the usual eps of 1e-8 one rounding error would move a logit as far as any other gradient.
-    return policy_search(choices, categorical(choices), optax.adam(0.3, eps=1e-3), **settings)
+    return policy_search(categorical(choices), optax.adam(0.3, eps=1e-3), **settings)
 
 
 ROWS = [
@@ -224,7 +224,7 @@ def test_a_bad_generation_then_good_ones(row, bad):
 
 
 def test_a_policy_step_that_is_not_finite_is_not_taken_and_counted():
-    searcher = policy_search(CHOICES, categorical(CHOICES), optax.sgd(3e38), batch_size=2)
+    searcher = policy_search(categorical(CHOICES), optax.sgd(3e38), batch_size=2)
     start = searcher.init(KEY)
     state, archs = searcher.ask(KEY, start)
     state, info = jax.jit(searcher.tell)(KEY, state, archs, jnp.array([[1e3], [-1e3]]))

@@ -166,7 +166,7 @@ def test_local_search_moves_to_the_first_that_is_better():
 def test_reinforce_follows_the_gradient_of_the_log_probability():
     """One batch by hand: sgd, decay 0, so that the baseline is the mean of the batch."""
     policy = categorical(CHOICES)
-    searcher = policy_search(CHOICES, policy, optax.sgd(0.5), batch_size=2, baseline_decay=0.0)
+    searcher = policy_search(policy, optax.sgd(0.5), batch_size=2, baseline_decay=0.0)
     state = searcher.init(KEY)
     archs = {"edges": jnp.array([[0, 1, 2], [3, 1, 0]])}
     after, _ = searcher.tell(KEY, state, archs, jnp.array([[4.0], [1.0]]))
@@ -181,7 +181,7 @@ def test_reinforce_follows_the_gradient_of_the_log_probability():
 
 def test_the_baseline_is_a_corrected_moving_average_with_the_batch_in_it():
     """Decay 0.9: after 2 and 5 the average is (0.09 * 2 + 0.1 * 5) / 0.19."""
-    searcher = policy_search(CHOICES, categorical(CHOICES), optax.sgd(0.1))
+    searcher = policy_search(categorical(CHOICES), optax.sgd(0.1))
     arch = {"edges": jnp.array([[0, 1, 2]])}
     state = searcher.init(KEY)
     for value in (2.0, 5.0):
@@ -190,7 +190,7 @@ def test_the_baseline_is_a_corrected_moving_average_with_the_batch_in_it():
 
 
 def test_reinforce_finds_the_best_of_a_sum():
-    searcher = policy_search(CHOICES, categorical(CHOICES), optax.adam(0.1), batch_size=4)
+    searcher = policy_search(categorical(CHOICES), optax.adam(0.1), batch_size=4)
 
     def step(state, key):
         state, archs = searcher.ask(key, state)

@@ -184,7 +184,7 @@ def test_policy_search():
     """REINFORCE with the inclusive, bias-corrected average of the release; fitness that is not finite is left out."""
     space = function_space(lambda params, gates: jnp.sum(gates), 2, 3)
     tx = optax.sgd(0.4, momentum=0.7)
-    search = policy_search(space.choices, categorical(space.choices), tx, batch_size=4, baseline_decay=0.8)
+    search = policy_search(categorical(space.choices), tx, batch_size=4, baseline_decay=0.8)
     state = search.init(KEY)
     state = state._replace(policy_params={"edges": jnp.asarray(LOGITS, jnp.float32)})
     archs = np.array([[0, 1], [2, 0], [1, 1], [2, 2]])

@@ -216,7 +216,9 @@ def test_the_policy_moves_in_every_third_step_after_warm_up_and_rest():
     before = np.concatenate([LOGITS[None].astype(np.float32), found.policy_params["chain"][:-1]])
     moved = np.any(before != found.policy_params["chain"], (1, 2))
     assert np.flatnonzero(moved).tolist() == [7, 10, 13]
-    np.testing.assert_array_equal(shown.policy_loss > 0, moved)
+    for of_the_policy in (shown.policy_loss, shown.policy_norm, shown.penalty):
+        np.testing.assert_array_equal(np.isnan(of_the_policy), ~moved)
+    assert not np.isnan([shown.loss, shown.weight_norm, shown.nonfinite]).any()
 
 
 def test_the_active_path_of_a_pair_has_the_probability_of_the_pair():

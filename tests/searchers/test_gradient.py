@@ -10,15 +10,27 @@ import optax
 import pytest
 
 from jaxnas.base import Batch, Estimate, Estimator, Policy, dense_paths, sparse_paths
-from jaxnas.estimators import exact, pathwise
-from jaxnas.policies import categorical, entropy
+from jaxnas.estimators import exact, pathwise, reinforce, with_objective
+from jaxnas.policies import categorical
 from jaxnas.relaxations import annealed
-from jaxnas.searchers import adam_l2, classification_loss, darts, gradient_search, sgd_l2, snas
-from jaxnas.spaces import function_space, table_space
+from jaxnas.searchers import (
+    adam_l2,
+    alternating,
+    classification_loss,
+    darts,
+    gradient_search,
+    joint,
+    policy_step,
+    sgd_l2,
+    snas,
+    weight_step,
+)
+from jaxnas.spaces import chain_space, function_space, table_space
 
 KEY = jax.random.key(9)
 START = jnp.array([[1.0, -1.0], [0.5, 2.0]])
 SPACE = function_space(lambda w, gates: jnp.sum((gates @ w - 1.0) ** 2), 2, 2, params=START)
+POLICY = categorical(SPACE.choices)
 SEARCHERS = {"darts": darts, "second": functools.partial(darts, order="second"), "snas": snas}
 EVERY = pytest.mark.parametrize("factory", SEARCHERS.values(), ids=SEARCHERS)
 
@@ -68,7 +80,7 @@ def test_single_level_sees_the_weights_batch_and_bilevel_both():
 
 
 def test_weights_descend_under_the_new_policy():
-    searcher = gradient_search(SPACE, categorical(SPACE.choices), exact(), optax.sgd(0.1), optax.sgd(3.0), loss=loss)
+    searcher = gradient_search(SPACE, POLICY, exact(POLICY), optax.sgd(0.1), optax.sgd(3.0), loss=loss)
     state = searcher.init(KEY, batch())
     new, _ = jax.jit(searcher.step)(KEY, state, batch())
 
@@ -76,7 +88,7 @@ def test_weights_descend_under_the_new_policy():
         return loss(paths, params, batch().weights, KEY)
 
     for policy_params, same in ((new.policy_params, True), (state.policy_params, False)):
-        grads = exact().estimate(KEY, (), policy_params, fn, state.params)[1].weight_grads
+        grads = exact(POLICY).estimate(KEY, (), policy_params, fn, state.params)[1].weight_grads
         assert np.allclose(new.params, state.params - 0.1 * grads, atol=1e-6) == same
 
 
@@ -98,11 +110,10 @@ def test_learning_rates_of_zero_hold_still_and_weight_decay_does_not_leak(factor
 
 
 def test_penalty_is_added_to_the_policy_only():
-    tx = optax.sgd(0.1), optax.sgd(0.1)
-    parts = [SPACE, categorical(SPACE.choices), pathwise(), *tx]
+    tx, entropy = (optax.sgd(0.1), optax.sgd(0.1)), POLICY.entropy
+    objective = with_objective(pathwise(), lambda loss, logits, paths: loss + 0.3 * entropy(logits))
     plain, charged = (
-        gradient_search(*parts, loss=loss, level="joint", objective=objective)
-        for objective in (None, lambda loss, logits, paths: loss + 0.3 * entropy(logits))
+        gradient_search(SPACE, POLICY, estimator, *tx, loss=loss, step=joint) for estimator in (pathwise(), objective)
     )
     state = plain.init(KEY, batch())
     (new, info), (other, shown) = (jax.jit(s.step)(KEY, state, batch()) for s in (plain, charged))
@@ -134,10 +145,9 @@ def test_a_bad_batch_changes_nothing_but_two_counts(factory, bad):
 
 
 def test_a_bad_penalty_is_counted_too():
-    parts = [SPACE, categorical(SPACE.choices), pathwise(), optax.sgd(0.1), optax.sgd(0.1)]
-    searcher = gradient_search(
-        *parts, loss=loss, objective=lambda loss, logits, paths: loss + jnp.log(-jnp.sum(jnp.exp(logits["edges"])))
-    )
+    objective = lambda loss, logits, paths: loss + jnp.log(-jnp.sum(jnp.exp(logits["edges"])))  # noqa: E731
+    charged = with_objective(pathwise(), objective)
+    searcher = gradient_search(SPACE, POLICY, charged, optax.sgd(0.1), optax.sgd(0.1), loss=loss)
     state = searcher.init(KEY, batch())
     new, info = jax.jit(searcher.step)(KEY, state, batch())
     assert info.nonfinite == 1
@@ -166,7 +176,7 @@ def test_a_loss_of_infinity_with_finite_gradients_is_a_bad_step(factory, half):
         chex.assert_trees_all_equal(after, rejected(state))
 
 
-@pytest.mark.parametrize("level", ["joint", "bilevel"])
+@pytest.mark.parametrize("step", [joint, alternating])
 @pytest.mark.parametrize(
     ("weight_tx", "policy_tx"),
     [
@@ -176,9 +186,9 @@ def test_a_loss_of_infinity_with_finite_gradients_is_a_bad_step(factory, half):
         (optax.sgd(0.1), optax.chain(optax.scale(1e25), optax.adam(0.1))),  # a moment: the logits would stand still
     ],
 )
-def test_what_comes_out_of_a_step_is_checked_too(level, weight_tx, policy_tx):
+def test_what_comes_out_of_a_step_is_checked_too(step, weight_tx, policy_tx):
     """The gradients are finite, and the state that comes out is not: the search goes on from the one before."""
-    searcher = gradient_search(SPACE, categorical(SPACE.choices), exact(), weight_tx, policy_tx, loss=loss, level=level)
+    searcher = gradient_search(SPACE, POLICY, exact(POLICY), weight_tx, policy_tx, loss=loss, step=step)
     state = searcher.init(KEY, batch())
     for _ in range(2):
         after, info = jax.jit(searcher.step)(KEY, state, batch())
@@ -189,12 +199,13 @@ def test_what_comes_out_of_a_step_is_checked_too(level, weight_tx, policy_tx):
 
 
 def test_a_logit_of_minus_infinity_rules_an_operation_out_and_the_search_goes_on():
-    searcher = gradient_search(SPACE, categorical(SPACE.choices), exact(), optax.sgd(0.1), optax.sgd(0.1), loss=loss)
+    searcher = gradient_search(SPACE, POLICY, exact(POLICY), optax.sgd(0.1), optax.sgd(0.1), loss=loss)
     state = searcher.init(KEY, batch())
     logits = jnp.array([[-jnp.inf, 0.0, 0.0], [0.0, 0.0, 0.0]])[:, : state.policy_params["edges"].shape[1]]
     state = state._replace(policy_params={"edges": logits})
     new, info = jax.jit(searcher.step)(KEY, state, batch())
     assert info.nonfinite == 0
+    assert np.isfinite(info.entropy)
     assert new.policy_params["edges"][0, 0] == -jnp.inf
     assert new.policy_params["edges"][1, 0] != 0
 
@@ -303,12 +314,15 @@ def test_weights_and_policy_are_learned_together(factory):
 # Other policies, losses, errors
 
 
-def test_a_policy_without_logits_is_decoded_by_its_mode():
+def test_a_policy_that_cannot_say_its_entropy_and_decodes_by_its_mode():
     policy = Policy(
+        SPACE.choices,
         init=lambda key: {"theta": jnp.zeros(())},
         sample=lambda key, theta: {"edges": jnp.zeros(2, jnp.int32)},
         log_prob=lambda theta, arch: jnp.zeros(()),
         mode=lambda theta: {"edges": jnp.ones(2, jnp.int32)},
+        entropy=lambda theta: jnp.nan,
+        decode=lambda theta, derive: {"edges": jnp.ones(2, jnp.int32)},
     )
 
     def estimate(key, state, policy_params, loss_fn, params):
@@ -320,7 +334,8 @@ def test_a_policy_without_logits_is_decoded_by_its_mode():
     searcher = gradient_search(SPACE, policy, estimator, sgd_l2(0.1), adam_l2(0.1), loss=loss)
     state, info = jax.jit(searcher.step)(KEY, searcher.init(KEY, batch()), batch())
     np.testing.assert_array_equal(searcher.decode(state)["edges"], [1, 1])
-    assert (info.entropy, info.temperature, info.nonfinite) == (0, 0, 0)
+    assert (info.nonfinite, state.step, state.policy_steps) == (0, 1, 1)
+    assert np.isnan([info.entropy, info.temperature]).all()  # neither applies, which is no reason to reject a step
     assert state.policy_params["theta"] < 0
 
 
@@ -334,11 +349,53 @@ def test_classification_loss_is_mean_cross_entropy():
         value, aux = classification_loss(space, label_smoothing=smoothing)(dense_paths({}), {}, (logits, labels))
         assert value == pytest.approx(-(targets * log_p).sum(-1).mean(), rel=1e-5)
         assert aux["accuracy"] == 0.5
+        np.testing.assert_array_equal(aux["logits"], logits)
 
 
-def test_levels_are_checked():
-    parts = [SPACE, categorical(SPACE.choices), pathwise(), optax.sgd(0.1), optax.sgd(0.1)]
-    with pytest.raises(ValueError, match="level must be 'joint' or 'bilevel', got 'single'"):
-        gradient_search(*parts, level="single")
-    with pytest.raises(ValueError, match="policy_gradient needs level='bilevel'"):
-        gradient_search(*parts, level="joint", policy_gradient=lambda state, batch, key: None)
+def test_a_step_does_not_keep_the_outputs_of_several_samples():
+    space = chain_space({"tanh": jnp.tanh, "half": lambda x: x / 2}, 2)
+    policy, half = categorical(space.choices), (jnp.ones((8, 5)), jnp.zeros(8, jnp.int32))
+    estimator = reinforce(policy, num_samples=3)
+    searcher = gradient_search(space, policy, estimator, optax.sgd(0.1), optax.sgd(0.1), step=joint)
+    state = searcher.init(KEY, Batch(half, half))
+
+    def estimate(key, logits):
+        def loss_fn(paths, params):
+            return classification_loss(space)(paths, params, half)
+
+        return estimator.estimate(key, state.estimator, logits, loss_fn, state.params)[1]
+
+    kept = jax.jit(estimate).lower(KEY, state.policy_params).as_text()
+    dropped = jax.jit(searcher.step).lower(KEY, state, Batch(half, half)).as_text()
+    assert ("tensor<3x8x5xf32>" in kept, "tensor<3x8x5xf32>" in dropped) == (True, False)
+
+
+# Steps of one's own
+
+
+def test_a_step_of_ones_own_is_made_of_the_parts_and_rests_when_it_likes():
+    """Two steps of the weights, and one of the policy before them in every other step."""
+
+    def step(parts, key, state, batch):
+        def move(state):
+            return policy_step(parts, key, state, batch.policy)
+
+        def rest(state):
+            return state, dict.fromkeys(("policy_loss", "penalty", "policy_norm"), jnp.float32(0))
+
+        moved, policy_seen = jax.lax.cond(state.step % 2 == 0, move, rest, state)
+        once, _ = weight_step(parts, key, moved, batch.weights)
+        twice, weights_seen = weight_step(parts, key, once, batch.weights)
+        return twice, policy_seen | weights_seen
+
+    searcher = gradient_search(SPACE, POLICY, exact(POLICY), optax.sgd(0.1), optax.sgd(0.1), loss=loss, step=step)
+    state = searcher.init(KEY, batch())
+    for expected in (False, True, False):
+        new, info = jax.jit(searcher.step)(KEY, state, batch())
+        seen = [info.policy_loss, info.penalty, info.policy_norm]
+        assert np.isnan(seen).tolist() == 3 * [expected]
+        assert np.array_equal(new.policy_params["edges"], state.policy_params["edges"]) == expected
+        assert info.nonfinite == 0
+        state = new
+    assert (state.step, state.bad, state.policy_steps) == (3, 0, 2)
+    assert searcher.policy is POLICY

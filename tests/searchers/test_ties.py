@@ -16,7 +16,7 @@ SEARCHES = {
     "random_search": random_search(CHOICES),
     "regularized_evolution": regularized_evolution(CHOICES, population_size=4, sample_size=2),
     "local_search": local_search(CHOICES),
-    "policy_search": policy_search(CHOICES, categorical(CHOICES), optax.sgd(0.1)),
+    "policy_search": policy_search(categorical(CHOICES), optax.sgd(0.1)),
 }
 
 

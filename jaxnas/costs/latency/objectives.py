@@ -24,21 +24,21 @@ def latency_objective(
     weight: float | None = None,
     exponent: float = 0.3,
 ) -> Callable[[jax.Array, Tree, Paths | None], jax.Array]:
-    """`(loss, logits, paths) -> scalar` for `gradient_search(objective=...)`, from the expected latency `E`.
+    """`(loss, logits, paths) -> scalar` for `estimators.with_objective`, from the expected latency `E`.
 
     * `mul#log`: `weight * loss * (log E / log target)^exponent`, the default of the released code.
     * `add#linear`: `loss + weight * (E - target) / target`.
     * `limit`: `loss + weight * max(0, E / target - 1)`, which lets everything below the target latency alone.
 
-    `E` is exact, the sum of all blocks' expectations; with a pair of paths (`two_path_gate`) it is that of the pair's
-    own probabilities, as in the released code.
+    `E` is exact, the sum of all blocks' expectations; with a pair of paths (`two_path_gate`) it is taken with
+    the pair's probabilities, which add up to one, as in the released code.
 
     Args:
       table: latency in milliseconds, from `latency_cost`.
       target: target latency in milliseconds, above 1 for `mul#log`, whose logarithms depend on the unit.
-      form: see above.
-      weight: 0.2 for `mul#log`, 0.1 for `add#linear`, 1 for `limit` unless given.
-      exponent: of `mul#log`.
+      form: one of the three forms above.
+      weight: the factor in front; None for 0.2 with `mul#log`, 0.1 with `add#linear` and 1 with `limit`.
+      exponent: the power to which `mul#log` takes the ratio of logarithms.
 
     Raises:
       UserError: another form, a target that is not above 0, or 1 for `mul#log`; a fixed part of at most 1 ms for
@@ -46,6 +46,12 @@ def latency_objective(
 
     References:
       Cai, Zhu and Han, 2019, "ProxylessNAS", arXiv 1812.00332, section 3.3.
+
+    Example:
+      >>> table = jn.base.CostTable(2.0, {"layer": np.array([[1.0, 3.0]])})
+      >>> objective = latency_objective(table, 3.0, "add#linear")
+      >>> round(float(objective(1.0, {"layer": jnp.zeros([1, 2])}, None)), 4)  # expected: 2 + (1 + 3) / 2 ms
+      1.0333
     """
     defaults = {"mul#log": 0.2, "add#linear": 0.1, "limit": 1.0}
     if form not in defaults:
