@@ -162,7 +162,7 @@ def run_search(run: Run, setting: Setting, name: str, searcher: Searcher, recipe
 def train_networks(
     run: Run, name: str, family: Family, archs: Arch, examples: PopulationData, recipe: Recipe, **settings: Any
 ) -> Population:
-    """Trains a population in the folder `population/<name>` of a run, with a progress bar.
+    """Trains a population in the folder `children/<name>` of a run, with a progress bar.
 
     A run that was stopped or killed goes on from there, in the midst of a member too, and ends in the same bits.
 
@@ -193,7 +193,7 @@ def train_networks(
             archs,
             examples,
             recipe,
-            directory=run.path / "population" / name,
+            directory=run.path / "children" / name,
             on_chunk=on_chunk,
             compile_fn=lambda lowered: run.compile(lowered, name),
             **settings,
@@ -237,7 +237,9 @@ def train_children(
     prepare = prepare_images(setting.images, setting.config.data)
     how = Recipe(tx(steps), steps, recipe.batch_size, epochs, prepare)
     family, learned = family_of(setting.space), PopulationData(tuple(examples), {})
-    found = train_networks(run, name, family, archs, learned, how, keep_params=True)
+    # A child runs its operations alone in turn; side by side on one device it would run all of them (`lax.switch`).
+    strategy = "auto" if jax.device_count() > 1 else "map"
+    found = train_networks(run, name, family, archs, learned, how, keep_params=True, strategy=strategy)
 
     def row(key, epoch, losses):
         return epoch + 1, {"loss": np.mean(losses[:, epoch]), "nonfinite": np.mean(np.isnan(losses[:, epoch]))}

@@ -75,12 +75,8 @@ def make_recipe(config: Config, images: data.SearchData) -> Recipe:
     form = config.search
     steps = batches.num_steps("search.", form, images.weights)
     rate = optax.cosine_decay_schedule(form.learning_rate, steps)
-
-    def prepare(key, x):
-        return data.to_float(x if key is None else batches.varied(key, x, config.data), images.mean, images.std)
-
     tx = sgd_l2(rate, weight_decay=form.weight_decay, nesterov=True)
-    return Recipe(tx, steps, form.batch_size, prepare=prepare)
+    return Recipe(tx, steps, form.batch_size, prepare=common.prepare_images(images, config.data))
 
 
 def make_trainer(run: Run, setting: common.Setting) -> Callable[..., Population]:

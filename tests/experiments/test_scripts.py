@@ -1,6 +1,7 @@
 """Every script runs small, resumes after being killed, and answers bad input in one line."""
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -110,8 +111,10 @@ def test_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
     assert code == 0, err
     moments = random.Random(0)
     marks = sorted(moments.sample(range(1, rows(whole) - 4), 5))
-    for number, mark in enumerate(marks):
-        moment = ("saving", moments.uniform(0.0, 0.03)) if number % 2 else ("running", moments.uniform(0.0, 0.1))
+    kinds = (("running", 0.1), ("saving", 0.03))
+    deaths = [(mark, kind, moments.uniform(0.0, most)) for mark, (kind, most) in zip(marks, itertools.cycle(kinds))]
+    deaths.append((rows(whole) - 4, "generation", 0.0))  # in the midst of the first child
+    for mark, *moment in deaths:
         words = ["tests.experiments.dying", "snas", mark, *moment, "--workdir", killed, *options]
         process = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, timeout=600)
         assert process.returncode == -signal.SIGKILL, process.stderr
@@ -153,12 +156,12 @@ def test_bad_checkpoints_are_refused(tmp_path, capsys):
     assert start(path)["bad_losses"] == 0
     (path / "result.json").unlink()
     phases, populations = tmp_path / "phases", tmp_path / "populations"
-    for foreign, folder in ((phases, "checkpoints"), (populations, "population")):  # two of one run, exchanged
+    for foreign, folder in ((phases, "checkpoints"), (populations, "children")):  # two of one run, exchanged
         shutil.copytree(path, foreign)
         for name, other in (("search", "retrain"), ("retrain", "search")):
             shutil.rmtree(foreign / folder / name)
             shutil.copytree(path / folder / other, foreign / folder / name)
-    for array in (file for file in (path / "population").rglob("*") if file.is_file() and file.stat().st_size > 200):
+    for array in (file for file in (path / "children").rglob("*") if file.is_file() and file.stat().st_size > 200):
         array.write_bytes(array.read_bytes()[:100])
     for workdir, word in ((path, "none of the"), (phases, "phase"), (populations, "population is [")):
         before = sorted(workdir.rglob("*"))
