@@ -31,6 +31,7 @@ __all__ = [
     "refuse",
     "sealed",
     "unsealed",
+    "write_bytes",
     "write_json",
     "write_sealed",
     "write_text",
@@ -98,7 +99,15 @@ def read_json(path: Path) -> Any:
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON object with its checksum, for `read_sealed`."""
+    """Writes a JSON object with its checksum, for `read_sealed`.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_sealed(Path(folder) / "record.json", {"error": float("nan")})
+      ...     read_sealed(Path(folder) / "record.json")
+      {'error': 'NaN'}
+    """
     write_json(path, sealed(plain(value)))
 
 
@@ -111,17 +120,27 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces the file in one step, folders included.
+    """`write_bytes` of a text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces a file in one step; folders on the way to it are made.
+
+    Args:
+      path: the file.
+      content: all that the file is to hold.
 
     Raises:
-      OSError: in one line, when the disk does not take it; the former file is still there.
+      FileError: the disk does not take it, said in one line; the former file is still there.
     """
+    # A reader or a kill meets the former file or the new one: the new one gets its name when it is whole.
     temporary = path.with_name(f"{path.name}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("w") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -150,7 +169,12 @@ def reason(error: OSError) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Data that every JSON reader takes: arrays as lists, tuples with names as objects, NaN and infinities as text."""
+    """Data that every JSON reader takes: arrays as lists, tuples with names as objects, NaN and infinities as text.
+
+    Example:
+      >>> plain({"arch": np.array([1, 2]), 3: (float("inf"), Path("runs"))})
+      {'arch': [1, 2], '3': ['Infinity', 'runs']}
+    """
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         array = np.asarray(value)
         return plain((array if array.dtype.kind in "biufUO" else array.astype(np.float32)).tolist())
@@ -168,14 +192,25 @@ def plain(value: Any) -> Any:
 
 
 def refuse(place: str, what: str, changed: list[tuple[str, Any, Any]]) -> None:
-    """Raises `UserError` if anything has changed: `place` belongs to another `what`."""
+    """Raises `UserError` if anything has changed.
+
+    Args:
+      place: the file or folder that was found, as the message names it.
+      what: the noun for what it belongs to, for example `"configuration"`.
+      changed: what `differences` found between what is there and what is wanted; nothing if they agree.
+    """
     if changed:
         fields = ", ".join(f"{name} is {was!r} there and {now!r} here" for name, was, now in changed)
         raise UserError(f"{place} belongs to another {what}: {fields}")
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """The entries in which two nested mappings differ, as `(dotted name, value, other value)`."""
+    """The entries in which two nested mappings differ, as `(dotted name, value, other value)`.
+
+    Example:
+      >>> differences({"search": {"steps": 10, "seed": 0}}, {"search": {"steps": 20, "seed": 0}})
+      [('search.steps', 10, 20)]
+    """
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         names = [f"{prefix}.{name}" if prefix else name for name in {**one, **other}]
         pairs = [(one.get(name), other.get(name)) for name in {**one, **other}]

@@ -46,7 +46,7 @@ BELOW = {
     "run": ("searchers", "describe", "devices", "files"),
     "checkpoint": ("base", "files", "standard_error"),
     "data": ("base", "standard_error"),
-    "export": ("describe", "train"),
+    "export": ("describe", "files", "train"),
     "plot": ("describe", "searchers"),
     "": ("run", "population"),  # jaxnas/__init__.py
 }

@@ -31,12 +31,12 @@ def cost(table: CostTable, arch: Arch) -> Any:
     """The cost of an architecture: `fixed + sum_e table[e, arch[e]]`.
 
     Outside of `jit` the sum is taken in numpy and is exact for integer tables. Of traced architectures it is an int32,
-    or where the dearest architecture does not fit into one a float32 (an int64 with 64-bit JAX); an operation outside
+    or where the largest cost does not fit into one a float32 (an int64 with 64-bit JAX); an operation outside
     `0..K-1` then counts as the nearest one that exists.
 
     Args:
-      table: leaves `[E, K]`, in any unit.
-      arch: leaves `[..., E]` of integers; leading axes, as of a population, must be the same for all leaves.
+      table: the costs, leaves `[E, K]`, in any unit.
+      arch: architectures, leaves `[..., E]` of integers; leading axes, such as a population's, are equal in all leaves.
 
     Returns:
       The cost `[...]` in the unit of the table: `numpy.int64` (or `float64`) for concrete architectures.
@@ -53,8 +53,13 @@ def cost(table: CostTable, arch: Arch) -> Any:
         pairs = jax.tree.leaves(jax.tree.map(_Pair, table.table, arch), is_leaf=lambda node: isinstance(node, _Pair))
     except ValueError as error:
         raise UserError(f"arch does not have the structure of the cost table: {error}") from None
+    pairs = [_Pair(row, leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)) for row, leaf in pairs]
+    for row, leaf in pairs:
+        if leaf.shape[-1:] != (len(row),) or not np.issubdtype(leaf.dtype, np.integer):
+            raise UserError(f"arch: expected integers [..., {len(row)}], got {leaf.dtype} {list(leaf.shape)}")
     if any(isinstance(leaf, jax.core.Tracer) for _, leaf in pairs):
         return _traced_cost(table, pairs)
+    # fixed + sum_e table[e, arch[e]], exact in numpy.
     total: Any = np.asarray(table.fixed)[()]
     for row, leaf in pairs:
         total = total + np.sum(np.asarray(row)[np.arange(len(row)), _checked(row, np.asarray(leaf))], axis=-1)
@@ -62,8 +67,6 @@ def cost(table: CostTable, arch: Arch) -> Any:
 
 
 def _checked(row: np.ndarray, leaf: np.ndarray) -> np.ndarray:
-    if leaf.shape[-1:] != (len(row),) or not np.issubdtype(leaf.dtype, np.integer):
-        raise UserError(f"arch: expected integers [..., {len(row)}], got {leaf.dtype} {list(leaf.shape)}")
     if leaf.size and (leaf.min() < 0 or leaf.max() >= row.shape[1]):
         raise UserError(f"arch: operations must lie in 0..{row.shape[1] - 1}, got {leaf.tolist()}")
     return leaf
@@ -73,8 +76,6 @@ def _traced_cost(table: CostTable, pairs: list[_Pair]) -> jax.Array:
     dtype = _dtype(table)
     total = jnp.asarray(table.fixed, dtype)
     for row, leaf in pairs:
-        if leaf.shape[-1:] != (len(row),):
-            raise UserError(f"arch: expected integers [..., {len(row)}], got {leaf.dtype} {list(leaf.shape)}")
         costs = jnp.asarray(row, dtype).reshape((1,) * (leaf.ndim - 1) + row.shape)
         terms = jnp.take_along_axis(costs, jnp.clip(leaf, 0, row.shape[1] - 1)[..., None], axis=-1)
         total = total + jnp.sum(terms, (-2, -1), dtype=dtype)
@@ -99,8 +100,8 @@ def expected_cost(table: CostTable, probabilities: Tree) -> jax.Array:
     probabilities it is the cost of the sample. The sum is taken in float32.
 
     Args:
-      table: leaves `[E, K]`, in any unit.
-      probabilities: leaves `[E, K]`; lift over further axes with `jax.vmap`.
+      table: the costs, leaves `[E, K]`, in any unit.
+      probabilities: the probability of each operation, leaves `[E, K]`; lift over further axes with `jax.vmap`.
 
     Returns:
       A scalar in the unit of the table.
@@ -127,10 +128,14 @@ def count_parameters(params: Any) -> int:
     the networks of DARTS and SNAS without their auxiliary head.
 
     Args:
-      params: pytree whose leaves are arrays or `jax.ShapeDtypeStruct`.
+      params: a pytree whose leaves are arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
       The sum of the leaves' sizes.
+
+    Example:
+      >>> count_parameters({"kernel": jnp.ones([3, 3, 8]), "bias": jax.ShapeDtypeStruct((8,), jnp.float32)})
+      80
     """
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
@@ -140,8 +145,8 @@ def space_tables(space: SearchSpace, image_shape: Sequence[int], **changes: Any)
 
     Args:
       space: a space that knows its costs.
-      image_shape: `(H, W, C)` in pixels and channels.
-      **changes: settings in which the stand-alone network differs from the supernet, as in `space.about.network`.
+      image_shape: the shape of one image, `(H, W, C)`, in pixels and channels.
+      **changes: the settings in which the stand-alone network differs from the supernet, as in `space.about.network`.
 
     Returns:
       Tables by name, among them `parameters` (a count) and `macs` (multiply-adds of one image).

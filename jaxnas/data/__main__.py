@@ -13,8 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("prepare", help="prepare a TFDS set from original files, without a network")
     command.add_argument("name", help="builder as TFDS spells it, for example fashion_mnist or emnist/balanced")
-    command.add_argument("--manual-dir", required=True, help="folder with the original files under their own names")
-    command.add_argument("--data-dir", help="where prepared sets are kept (default: that of TFDS)")
+    command.add_argument("--manual-dir", required=True, help="folder of the files, under their original names")
+    command.add_argument("--data-dir", help="folder of the prepared sets (default: that of TFDS)")
     options = parser.parse_args(arguments)
     name = options.name.removeprefix("tfds:").replace("-", "_")
 

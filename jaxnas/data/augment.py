@@ -1,4 +1,4 @@
-"""Augmentations of training images: pure functions of a key and a batch, each example on its own.
+"""Augmentations of training images: pure functions of a key and a batch, each example by itself.
 
 `random_crop` and `random_flip` take uint8 or float images and come before `to_float`; `cutout` comes after it, so that
 what it sets to zero is the mean colour. DARTS and its successors train with crop, flip, `to_float`, cutout, in this
@@ -19,12 +19,12 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arra
     """Pads with zeros (black before `to_float`) and cuts the original size out at a random place.
 
     Args:
-      key: consumed.
-      images: `[B, H, W, C]`.
-      padding: pixels on each side; every shift of up to so many pixels is equally likely.
+      key: a typed key, used up by this call.
+      images: a batch of uint8 or float images, `[B, H, W, C]`.
+      padding: width of the border in pixels, at least 0; every shift of up to so many pixels is equally likely.
 
     Returns:
-      `[B, H, W, C]` of the same dtype.
+      The changed images, `[B, H, W, C]`, of the dtype they came in.
 
     Raises:
       UserError: if `padding` is negative.
@@ -48,15 +48,20 @@ def random_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> 
     """Mirrors each image left to right with the given probability.
 
     Args:
-      key: consumed.
-      images: `[B, H, W, C]`.
-      probability: between 0 and 1.
+      key: a typed key, used up by this call.
+      images: a batch of uint8 or float images, `[B, H, W, C]`.
+      probability: the share of images that are mirrored in the mean, from 0 to 1.
 
     Returns:
-      `[B, H, W, C]` of the same dtype.
+      The changed images, `[B, H, W, C]`, of the dtype they came in.
 
     Raises:
       UserError: if `probability` is not between 0 and 1.
+
+    Example:
+      >>> image = jnp.arange(3, dtype=jnp.uint8).reshape(1, 1, 3, 1)
+      >>> random_flip(jax.random.key(0), image, probability=1.0)[0, 0, :, 0].tolist()
+      [2, 1, 0]
     """
     if not 0 <= probability <= 1:
         raise UserError(f"probability is {probability}, expected 0 to 1")
@@ -67,18 +72,23 @@ def random_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> 
 def cutout(key: jax.Array, images: jax.Array, length: int = 16) -> jax.Array:
     """Sets a square around a random pixel to zero, cut off at the border.
 
-    The centre is uniform over all pixels, so squares near the border are smaller, as in the paper's own code.
+    The centre is uniform over all pixels, so squares near the border are smaller, as in the authors' code.
 
     Args:
-      key: consumed.
-      images: `[B, H, W, C]`, after `to_float`.
-      length: side of the square; rows and columns `centre - length // 2` up to, not with, `centre + length // 2`.
+      key: a typed key, used up by this call.
+      images: a batch of float images as `to_float` makes them, `[B, H, W, C]`.
+      length: side of the square in pixels, at least 0. It covers rows and columns from `centre - length // 2` up to,
+        but without, `centre + length // 2`.
 
     Returns:
-      `[B, H, W, C]` of the same dtype.
+      The changed images, `[B, H, W, C]`, of the dtype they came in.
 
     Raises:
       UserError: if `length` is negative.
+
+    Example:
+      >>> float(cutout(jax.random.key(0), jnp.ones([1, 8, 8, 1]), length=16).sum())  # the square covers all
+      0.0
 
     References:
       DeVries, Taylor (2017), Improved Regularization of Convolutional Neural Networks with Cutout, arXiv:1708.04552,

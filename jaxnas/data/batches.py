@@ -1,9 +1,9 @@
 """Batches drawn on the device: which examples a step sees is a pure function of the key and the step.
 
-Nothing is kept between steps, so a resumed run sees what an uninterrupted one would have seen. All functions work with
-a traced `step` inside `jit`, `scan` and `vmap`. Pass the examples to a jitted function as an argument: closed over,
-they become a constant of the program. Whole numbers are int32 whatever JAX's default is, so 64-bit JAX draws the same
-batches.
+Nothing is stored between steps, so a resumed run sees what an uninterrupted one would have seen. All functions work
+with a traced `step` inside `jit`, `scan` and `vmap`. Pass the examples to a jitted function as an argument: closed
+over, they become a constant of the program. Whole numbers are int32 whatever JAX's default is, so 64-bit JAX draws the
+same batches.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jaxnas.errors import UserError
 
 __all__ = ["batch", "batch_indices", "batch_with_replacement", "random_indices", "to_float"]
 
-ROUNDS = 90  # of swap-or-not; half of the examples move in each
+ROUNDS = 90  # number of rounds of swap-or-not; half of the examples move in each
 
 
 def batch(
@@ -35,12 +35,12 @@ def batch(
     The last, incomplete batch of an epoch is dropped, so an epoch has `N // batch_size` steps.
 
     Args:
-      key: the same for all steps of a run.
+      key: a typed key that all steps of a run share.
       examples: uint8 images `[N, H, W, C]` and labels `[N]`.
-      step: steps taken so far, a whole number.
-      batch_size: `B`, at most `N`.
-      mean: as for `to_float`.
-      std: as for `to_float`.
+      step: how many steps have been taken so far, an integer that may be traced.
+      batch_size: the number `B` of examples in a batch, from 1 to `N`.
+      mean: the mean that `to_float` subtracts, in units of pixel / 255.
+      std: the standard deviation that `to_float` divides by, in units of pixel / 255.
 
     Returns:
       float32 images `[B, H, W, C]` and int32 labels `[B]`.
@@ -70,22 +70,28 @@ def batch_with_replacement(
     """Returns a batch of independent draws, as DARTS draws the batch of its architecture step.
 
     DARTS starts its shuffled loader anew for every architecture step, so batches are independent of each other; here
-    the examples of one batch are too. `batch(jax.random.fold_in(key, step), examples, 0, batch_size)` is DARTS's own
-    way, without repeats within a batch.
+    the examples of one batch are too. `batch(jax.random.fold_in(key, step), examples, 0, batch_size)` is what
+    the code of DARTS does, without repeats within a batch.
 
     Args:
-      key: the same for all steps of a run.
+      key: a typed key that all steps of a run share.
       examples: uint8 images `[N, H, W, C]` and labels `[N]`.
-      step: steps taken so far, a whole number.
-      batch_size: `B`, at least 1; may exceed `N`.
-      mean: as for `to_float`.
-      std: as for `to_float`.
+      step: how many steps have been taken so far, an integer that may be traced.
+      batch_size: the number `B` of examples in a batch, at least 1; it may exceed `N`.
+      mean: the mean that `to_float` subtracts, in units of pixel / 255.
+      std: the standard deviation that `to_float` divides by, in units of pixel / 255.
 
     Returns:
       float32 images `[B, H, W, C]` and int32 labels `[B]`.
 
     Raises:
       UserError: if `batch_size` is below 1.
+
+    Example:
+      >>> from jaxnas.data import Examples
+      >>> examples = Examples(np.zeros([4, 8, 8, 1], np.uint8), np.arange(4, dtype=np.int32))
+      >>> batch_with_replacement(jax.random.key(0), examples, 3, 16).images.shape
+      (16, 8, 8, 1)
     """
     return _take(examples, random_indices(key, len(examples.labels), step, batch_size), mean, std)
 
@@ -97,22 +103,28 @@ def batch_indices(key: jax.Array, num_examples: int, step: ArrayLike, batch_size
     operations, not a sort of all `N` examples.
 
     Args:
-      key: the same for all steps of a run.
-      num_examples: `N`.
-      step: steps taken so far, a whole number.
-      batch_size: `B`, at most `N`.
+      key: a typed key that all steps of a run share.
+      num_examples: the number `N` of examples to draw from, at least 1.
+      step: how many steps have been taken so far, an integer that may be traced.
+      batch_size: the number `B` of examples in a batch, from 1 to `N`.
 
     Returns:
-      int32 `[B]`, all different.
+      The positions of the examples, int32 `[B]`, all different.
 
     Raises:
       UserError: if `batch_size` is not between 1 and `N`.
+
+    Example:
+      >>> epoch = [batch_indices(jax.random.key(0), 6, step, 2) for step in range(3)]
+      >>> sorted(jnp.concatenate(epoch).tolist())
+      [0, 1, 2, 3, 4, 5]
 
     References:
       Hoang, Morris, Rogaway (2012), An Enciphering Scheme Based on a Card Shuffle, arXiv:1208.1176, figure 1.
     """
     if not 1 <= batch_size <= num_examples:
         raise UserError(f"batch_size is {batch_size}, expected 1 to {num_examples}, the number of examples")
+    # An epoch takes consecutive stretches of one permutation.
     epoch, place = jnp.divmod(jnp.asarray(step, jnp.int32), num_examples // batch_size)
     positions = place * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
     return _shuffled(jax.random.fold_in(key, epoch), num_examples, positions)
@@ -122,16 +134,20 @@ def random_indices(key: jax.Array, num_examples: int, step: ArrayLike, batch_siz
     """Returns which examples `batch_with_replacement` takes: int32 `[B]`, independent and uniform.
 
     Args:
-      key: the same for all steps of a run.
-      num_examples: `N`.
-      step: steps taken so far, a whole number.
-      batch_size: `B`, at least 1.
+      key: a typed key that all steps of a run share.
+      num_examples: the number `N` of examples to draw from, at least 1.
+      step: how many steps have been taken so far, an integer that may be traced.
+      batch_size: the number `B` of examples in a batch, at least 1; it may exceed `N`.
 
     Returns:
-      int32 `[B]`.
+      The positions of the examples, int32 `[B]`.
 
     Raises:
       UserError: if `batch_size` or `num_examples` is below 1.
+
+    Example:
+      >>> random_indices(jax.random.key(0), 4, 0, 10).shape
+      (10,)
     """
     if batch_size < 1 or num_examples < 1:
         raise UserError(f"batch_size is {batch_size} and num_examples {num_examples}, expected at least 1 of each")
@@ -143,15 +159,19 @@ def to_float(images: jax.Array, mean: ArrayLike | None = None, std: ArrayLike | 
     """Returns `(pixel / 255 - mean) / std` in float32.
 
     Args:
-      images: uint8 `[..., C]`.
-      mean: `[C]` or a scalar; `None` is 0.
-      std: `[C]` or a scalar; `None` is 1.
+      images: uint8 pixels, `[..., C]`.
+      mean: what is subtracted, `[C]` or a scalar, in units of pixel / 255; `None` stands for 0.
+      std: what is divided by, `[C]` or a scalar above 0, in units of pixel / 255; `None` stands for 1.
 
     Returns:
-      float32 `[..., C]`.
+      The normalised pixels, float32 `[..., C]`.
 
     Raises:
       UserError: if the images are not uint8.
+
+    Example:
+      >>> to_float(np.uint8([[0], [255]]), mean=0.5, std=0.5)[:, 0].tolist()
+      [-1.0, 1.0]
     """
     if images.dtype != jnp.uint8:
         raise UserError(f"images have dtype {images.dtype}, expected uint8")
@@ -183,6 +203,7 @@ def _shuffled(key: jax.Array, num: int, positions: jax.Array, rounds: int = ROUN
 
     def one_round(x: jax.Array, pair_and_salt: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         pair, salt = pair_and_salt
+        # X' = K_i - X, then swap by the bit F(i, max(X, X')): figure 1 of the paper.
         partner = jnp.where(pair >= x, pair - x, pair - x + num)
         swap = _hash(jnp.maximum(x, partner).astype(jnp.uint32) ^ salt) & 1
         return jnp.where(swap == 1, partner, x), None

@@ -13,12 +13,16 @@ def lacking(what: str, labels: Any, expected: np.ndarray) -> str | None:
     """Returns a phrase that names the classes of which a part has no example, or None if it has all.
 
     Args:
-      what: what to call the examples of the part.
+      what: how a message calls the examples of the part, for example `"test examples"`.
       labels: integers `[N]` of the part, not negative.
       expected: the classes that should occur.
 
     Returns:
-      For example `none of the 8 test examples is of class 1, 4`.
+      The phrase, or None.
+
+    Example:
+      >>> lacking("test examples", [0, 2, 2], np.arange(3))
+      'none of the 3 test examples is of class 1'
     """
     absent = np.setdiff1d(expected, np.asarray(labels))
     return f"none of the {len(labels)} {what} is of class {listed(absent.tolist())}" if len(absent) else None
@@ -47,11 +51,14 @@ def share_out(labels: np.ndarray, order: np.ndarray, sizes: tuple[int, int]) -> 
     parts = np.split(order.copy(), np.cumsum(sizes))  # weights, policy, neither
     counts = np.stack([np.bincount(labels[part], minlength=labels.max() + 1) for part in parts])
     for here, other in ((0, 1), (1, 0)):
+        # Classes that this part lacks though there are examples of them.
         for label in np.flatnonzero((counts[here] == 0) & (counts.sum(0) > 0)):
+            # An example that neither part uses, or else one that the other part can spare.
             source, needed = (2, 1) if counts[2, label] else (other, 2)
             most = counts[here].argmax()
             if counts[source, label] < needed or counts[here, most] < 2:
                 continue
+            # The exchange: the last example of this part's largest class for the first one of the missing class.
             given = np.flatnonzero(labels[parts[here]] == most)[-1]
             taken = np.flatnonzero(labels[parts[source]] == label)[0]
             parts[here][given], parts[source][taken] = parts[source][taken], parts[here][given]

@@ -23,8 +23,8 @@ class Examples(NamedTuple):
     """Images with their labels.
 
     Attributes:
-      images: `[N, H, W, C]`; uint8 as loaded, float32 in a batch.
-      labels: int32 `[N]`.
+      images: the pixels, `[N, H, W, C]`; uint8 as loaded, float32 in a batch.
+      labels: the class of each image, int32 `[N]`.
     """
 
     images: Array
@@ -38,10 +38,10 @@ class Data:
     A search is given `split(data)`, never this.
 
     Attributes:
-      train: examples a search and the training of its result may use.
-      test: examples for the final number only.
-      num_classes: labels are below this.
-      name: what `load` was asked for.
+      train: the examples that a search and the training of its result may use.
+      test: the examples of the final judgement, which nothing else may use.
+      num_classes: the number of classes, at least 2; all labels are below it.
+      name: the name that `load` was given, for messages.
 
     Raises:
       UserError: if the layout of a part is not that of `Examples`, a part is empty, train and test differ in image
@@ -90,7 +90,7 @@ def checked_examples(images: np.ndarray, labels: np.ndarray, where: str) -> Exam
     Args:
       images: uint8 `[N, H, W, C]`, or `[N, H, W]` for a single channel.
       labels: integers `[N]`, from 0 to at most `2**31 - 1`.
-      where: what messages call these arrays, for example the file.
+      where: how messages call these arrays, for example the name of their file.
 
     Returns:
       The same images with a channel axis, and int32 labels.
@@ -167,8 +167,8 @@ def hold_out(examples: Examples, *, every: int = 5) -> tuple[Examples, Examples]
     machine, and each class gives the same share. A class with fewer than `every` examples keeps them all for training.
 
     Args:
-      examples: what to divide.
-      every: one example in so many is held out.
+      examples: the examples to divide.
+      every: one of so many examples of a class is held out, at least 2.
 
     Returns:
       The rest and the held-out examples, both in their original order.
@@ -201,12 +201,12 @@ def shrink(images: np.ndarray, *, pad_to: int, factor: int) -> np.ndarray:
     the padding is odd the extra row or column goes to the end; averages are rounded half up.
 
     Args:
-      images: uint8 `[N, H, W, C]`.
-      pad_to: side after padding, a multiple of `factor`.
-      factor: side of a block.
+      images: the images, uint8 `[N, H, W, C]`.
+      pad_to: the side of the padded square in pixels, a multiple of `factor`.
+      factor: the side of the blocks in pixels, at least 1.
 
     Returns:
-      uint8 `[N, pad_to / factor, pad_to / factor, C]`.
+      The smaller images, uint8 `[N, pad_to / factor, pad_to / factor, C]`.
 
     Raises:
       UserError: if the images have another layout or are larger than `pad_to`, or `factor` does not divide it.
@@ -226,8 +226,10 @@ def shrink(images: np.ndarray, *, pad_to: int, factor: int) -> np.ndarray:
         raise UserError(f"pad_to is {pad_to}, expected at least {max(height, width)} for images of {height}x{width}")
     if factor < 1 or pad_to % factor:
         raise UserError(f"factor is {factor}, expected a divisor of pad_to={pad_to}")
+    # Black around the image, half of it on either side.
     rows, columns = ((space // 2, space - space // 2) for space in (pad_to - height, pad_to - width))
     padded = np.pad(images, ((0, 0), rows, columns, (0, 0)))
+    # The mean of each block, rounded half up in whole numbers.
     side = pad_to // factor
     blocks = padded.reshape(num, side, factor, side, factor, channels)
     area = factor * factor

@@ -56,9 +56,9 @@ def scan(name: str, folder: Path, left: Left) -> tuple[list[Path], list[Path]]:
     """Returns the folders and the image files right inside of a folder, each in the order of their names.
 
     Args:
-      name: what the data are called.
-      folder: where to look; links are followed.
-      left: receives everything else.
+      name: the name of the data set in messages.
+      folder: the folder to look into; links are followed.
+      left: the account to which everything else is added.
 
     Raises:
       UserError: if the folder cannot be read.
@@ -91,10 +91,10 @@ def images_below(
     """Yields the image files in a folder and in all folders below it, in the order of their paths.
 
     Args:
-      name: what the data are called.
-      folder: where to begin; links are followed.
-      left: receives everything else, and links that lead back to a folder above them.
-      above: device and inode of the folders in which `folder` lies.
+      name: the name of the data set in messages.
+      folder: the folder to begin with; links are followed.
+      left: the account to which everything else is added, and links that lead back to a folder above them.
+      above: device and inode of all folders in which `folder` lies.
 
     Raises:
       UserError: if a folder cannot be read.

@@ -25,18 +25,19 @@ GREY_MODES, COLOUR_MODES = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", 
 def load(name: str, rest: str) -> Data:
     """Reads image files from one folder for each class; the classes are the folders' names in order.
 
-    The images of a class may lie in folders below its own, however deep; links are followed. They are read in the order
-    of their paths. Where `DIR` has a folder `train`, alone or with `test` or `val`, the classes lie below these: `test`
-    is the test part, in its absence `val`. Upper case, `training`, `testing`, `valid`, `validation`, `dev` and `eval`
-    are understood too. Every class of the test part must be in the training part. Without a test part `hold_out` takes
-    every fifth file of each class. Images are grey when all files are, RGB otherwise; an alpha channel is dropped.
+    The images of a class may lie in folders below that of the class, however deep; links are followed. They are read in
+    the order of their paths. Where `DIR` has a folder `train`, alone or with `test` or `val`, the classes lie below
+    these: `test` is the test part, in its absence `val`. Upper case, `training`, `testing`, `valid`, `validation`,
+    `dev` and `eval` are understood too. Every class of the test part must be in the training part. Without a test part
+    `hold_out` takes every fifth file of each class. Images are grey when all files are, RGB otherwise; an alpha channel
+    is dropped.
 
     One line on standard error counts by kind what is not loaded: files of other endings, what systems leave behind
     (`.DS_Store`, `Thumbs.db`, `__MACOSX`), images outside of the class folders, parts that are not used, frames after
     the first.
 
     Args:
-      name: what the data are called.
+      name: the name of the data set in messages.
       rest: `DIR`, or `DIR,size=SIDE` to crop the centre square of every image and scale it to `SIDE` by `SIDE`.
 
     Returns:
@@ -50,6 +51,7 @@ def load(name: str, rest: str) -> Data:
     root = expanded(name, directory)
     if not root.is_dir():
         raise UserError(f"{name}: there is no folder {root}")
+    # The folders right below are classes, or parts with classes below them.
     left: Left = {}
     folders = _folders(name, root, left)
     parts = _parts(name, root, [folder.name for folder in folders])
@@ -60,9 +62,10 @@ def load(name: str, rest: str) -> Data:
             if folder.name not in parts:
                 names = [path.name for path in images_below(name, folder, {})]
                 pass_over(left, "image file", f"below {folder.name}, which is not used", *names)
+    # Every file is read once; images are grey only if all of them are.
     classes = _classes(name, by_part)
     read = [_read_part(name, part, by_part[part], classes, size, left) for part in by_part]
-    if len({image.ndim for images, _ in read for image in images}) > 1:  # some grey, some not: all become RGB
+    if len({image.ndim for images, _ in read for image in images}) > 1:
         read = [([_as_rgb(image) for image in images], labels) for images, labels in read]
     both = [checked_examples(np.stack(images), np.array(labels), name) for images, labels in read]
     train, test = both if len(both) == 2 else hold_out(both[0])

@@ -43,10 +43,10 @@ def load(
     loaded, and another which classes have no training or no test example.
 
     Args:
-      name: one of the above.
-      data_dir: where TensorFlow Datasets keeps prepared sets; `None` is its own default.
+      name: one of the forms in the table above.
+      data_dir: the folder where TensorFlow Datasets has its prepared sets; `None` stands for its default.
       download: whether a set of TensorFlow Datasets that is not prepared may be fetched from the network.
-      transform: applied to the images of each part, uint8 `[N, H, W, C]` to uint8 `[N, h, w, c]`; see `shrink`.
+      transform: a function from the images of a part, uint8 `[N, H, W, C]`, to uint8 `[N, h, w, c]`, such as `shrink`.
 
     Returns:
       The data.

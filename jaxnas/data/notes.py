@@ -15,8 +15,8 @@ def note(name: str, text: str) -> None:
     """Prints `jaxnas: NAME: TEXT` as one line on standard error; prints nothing where there is no such stream.
 
     Args:
-      name: what the data are called.
-      text: what happened, and to which of them.
+      name: the name of the data set in messages.
+      text: a phrase that says what happened, and to which of the data.
     """
     say(f"jaxnas: {name}: {' '.join(text.split())}")
 
@@ -37,7 +37,7 @@ def expanded(name: str, text: str) -> Path:
     """Returns a path in which a leading `~` stands for the home directory.
 
     Args:
-      name: what the data are called.
+      name: the name of the data set in messages.
       text: the path as the user wrote it; nothing needs to be there.
 
     Raises:

@@ -23,8 +23,8 @@ def load(name: str, file: str) -> Data:
     label plus one. One line on standard error names the arrays that are not loaded; pickled arrays are refused.
 
     Args:
-      name: what the data are called.
-      file: path of the `.npz` file.
+      name: the name of the data set in messages.
+      file: the path of the `.npz` file.
 
     Returns:
       The data.
@@ -51,7 +51,7 @@ def load(name: str, file: str) -> Data:
 
 
 def _read(name: str, path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Returns the arrays to be loaded, each checked by zip's own checksum, and the names of all others."""
+    """Returns the arrays to be loaded, each checked by the checksum of its zip member, and the names of all others."""
     if not path.is_file():
         raise UserError(f"{name}: {path} is a folder" if path.is_dir() else f"{name}: there is no file {path}")
     try:
@@ -59,7 +59,7 @@ def _read(name: str, path: Path) -> tuple[dict[str, Any], list[str]]:
             names = sorted(archive.files)
             wanted = _wanted(set(names))
             arrays = {key: archive[key] for key in wanted}
-    except Exception as error:  # numpy, zipfile and zlib each have their own for a damaged file
+    except Exception as error:  # numpy, zipfile and zlib have different ones for a damaged file
         raise UserError(f"{name}: {path} is not a readable .npz file of plain arrays: {error}") from error
     if not arrays:
         expected = " or ".join(" and ".join(layout[:2]) for layout in LAYOUTS)

@@ -37,9 +37,9 @@ def prepare(
     TensorFlow is installed, for every builder that registers checksums. A set that is prepared already is left alone.
 
     Args:
-      builder_name: name of the builder, as TFDS spells it, optionally with `/CONFIG`.
-      manual_dir: folder with the files under their original names.
-      data_dir: where to write the prepared set; `None` is TFDS's default.
+      builder_name: the name of the builder as TFDS spells it, optionally with `/CONFIG`.
+      manual_dir: the folder that has the files, under their original names.
+      data_dir: the folder to write the prepared set to; `None` stands for the default of TFDS.
 
     Returns:
       The number of examples of each split.
@@ -66,7 +66,7 @@ def find_builder(builder_name: str, data_dir: str | os.PathLike | None) -> Any:
     data_dir = _text(data_dir)
     try:
         return tfds.builder(builder_name, data_dir=data_dir)
-    except Exception as error:  # TFDS and protobuf have their own for unknown names and for damaged descriptions
+    except Exception as error:  # TFDS and protobuf have many for unknown names and damaged descriptions
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         hint = next((line for line in lines if line.startswith("Did you mean")), "")
         first = lines[0] if lines else type(error).__name__

@@ -13,7 +13,7 @@ from jaxnas.errors import UserError
 __all__ = ["digits", "synthetic"]
 
 SYNTHETIC = {"n": 1024, "size": 16, "classes": 10, "channels": 3, "seed": 0}
-MOST_BYTES = 2**30  # of synthetic training images; making them takes about twenty times as much memory
+MOST_BYTES = 2**30  # size of all synthetic training images; making them takes about twenty times as much memory
 
 
 def digits() -> Data:
@@ -21,6 +21,10 @@ def digits() -> Data:
 
     The original values 0 to 16 become `(255 v + 8) // 16`, which is `255 v / 16` rounded half up: 0 stays 0 and 16
     becomes 255. `hold_out` takes every fifth image of each class as the test part.
+
+    Example:
+      >>> digits().train.images.shape
+      (1442, 8, 8, 1)
     """
     from sklearn.datasets import load_digits
 
@@ -46,7 +50,12 @@ def synthetic(name: str) -> Data:
     Raises:
       UserError: if an option is unknown, given twice, not an integer or out of range, or the training images would
         take more than a gibibyte.
+
+    Example:
+      >>> synthetic("synthetic:n=40,size=8").train.images.shape
+      (40, 8, 8, 3)
     """
+    # One smooth picture for each class: 4x4 random numbers, enlarged and scaled to a variance of one.
     options = _options(name)
     rng = np.random.default_rng(options["seed"])
     side, classes = options["size"], options["classes"]

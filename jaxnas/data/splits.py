@@ -26,12 +26,12 @@ class SearchData:
     """The data of a search, as arrays on the device; a pytree, to be passed to jitted functions as an argument.
 
     Attributes:
-      weights: examples that train the weights, uint8 images and int32 labels.
-      policy: examples that judge architectures, disjoint from `weights`.
-      mean: float32 `[C]`, for `to_float`.
-      std: float32 `[C]`, for `to_float`.
-      num_classes: labels are below this.
-      image_shape: rows, columns and channels.
+      weights: the examples that train the weights, uint8 images and int32 labels.
+      policy: the examples that judge architectures, none of which is in `weights`.
+      mean: the mean that `to_float` subtracts, float32 `[C]`, in units of pixel / 255.
+      std: the standard deviation that `to_float` divides by, float32 `[C]`, in units of pixel / 255.
+      num_classes: the number of classes; all labels are below it.
+      image_shape: the rows, columns and channels of an image.
     """
 
     weights: Examples
@@ -58,7 +58,7 @@ def split(
     on standard error.
 
     Args:
-      data: as loaded; its test part is not looked at.
+      data: a set as `load` returns it; its test part is not looked at.
       sizes: two counts, or two fractions of the training examples that add up to at most one. Counts of fractions are
         rounded down; what is left over is used by neither part.
       seed: an integer of at least 0; the same seed gives the same parts.
@@ -98,11 +98,11 @@ def split_at(
     One line on standard error names the classes of `data.train` of which a part has no example.
 
     Args:
-      data: as loaded; its test part is not looked at.
-      weights: positions in `data.train` of the examples for the weights.
-      policy: positions in `data.train` of the examples for the policy.
-      mean: as for `split`.
-      std: as for `split`.
+      data: a set as `load` returns it; its test part is not looked at.
+      weights: the positions in `data.train` of the examples for the weights.
+      policy: the positions in `data.train` of the examples for the policy.
+      mean: per-channel mean of pixel / 255, `[C]`; by default computed from `data.train`.
+      std: per-channel standard deviation of pixel / 255, `[C]`; by default computed from `data.train`.
 
     Returns:
       The two parts, in the order of the positions.
@@ -110,6 +110,12 @@ def split_at(
     Raises:
       UserError: if a position is out of range or occurs twice, a part is empty, only one of `mean` and `std` is given,
         or one is out of range.
+
+    Example:
+      >>> from jaxnas.data import load
+      >>> search = split_at(load("synthetic:n=64"), range(40), range(40, 64))
+      >>> len(search.weights.labels), len(search.policy.labels)
+      (40, 24)
     """
     chosen = [np.asarray(weights), np.asarray(policy)]
     num = len(data.train.labels)
@@ -136,15 +142,21 @@ def split_at(
 def statistics(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Returns per-channel mean and standard deviation of pixel / 255, over all examples, rows and columns.
 
-    A channel that hardly varies gets a standard deviation of 1/255, one grey level.
+    A channel that hardly varies gets a standard deviation of 1/255, one step of grey.
 
     Args:
-      examples: uint8 images `[N, H, W, C]`.
+      examples: uint8 images `[N, H, W, C]` with their labels.
 
     Returns:
-      Mean and standard deviation, float32 `[C]` each.
+      The pair of mean and standard deviation, float32 `[C]` each.
+
+    Example:
+      >>> mean, std = statistics(Examples(np.uint8([0, 255]).reshape(2, 1, 1, 1), np.arange(2)))
+      >>> mean.tolist(), std.tolist()
+      ([0.5], [0.5])
     """
     images = np.asarray(examples.images)
+    # Exact, whatever the size: how often each of the 256 values occurs.
     counts = np.zeros([images.shape[-1], 256], np.int64)
     for start in range(0, len(images), 4096):
         for channel in range(images.shape[-1]):

@@ -1,7 +1,7 @@
 """Any image classifier of TensorFlow Datasets, read without TensorFlow.
 
 A set prepared as `array_record` is read through TFDS's random-access sources and decoded by pillow; one prepared as
-`tfrecord` needs TensorFlow. Decoding is slow, so the decoded arrays are kept in one file beside the prepared records.
+`tfrecord` needs TensorFlow. Decoding is slow, so the decoded arrays are stored in one file beside the prepared records.
 TFDS is imported inside functions: it takes a third of a second that no other source should pay.
 """
 
@@ -34,13 +34,13 @@ def load(name: str, builder_name: str, *, data_dir: str | os.PathLike | None, do
     """Reads a prepared set, or prepares it first where `download` allows that.
 
     The test part is the split `test`, in its absence `validation`; with neither, `hold_out` takes it from `train`. One
-    line on standard error names the splits that are not loaded. Within a split the order is TFDS's own, which is fixed
-    for a version of a set.
+    line on standard error names the splits that are not loaded. Within a split the order is that of TFDS, fixed for a
+    version of a set.
 
     Args:
-      name: what the data are called.
-      builder_name: `BUILDER`, `BUILDER/CONFIG` or `BUILDER/CONFIG:VERSION`.
-      data_dir: where prepared sets are; `None` is TFDS's default.
+      name: the name of the data set in messages.
+      builder_name: the name as TFDS spells it, `BUILDER`, `BUILDER/CONFIG` or `BUILDER/CONFIG:VERSION`.
+      data_dir: the folder of the prepared sets; `None` stands for the default of TFDS.
       download: whether a set that is not prepared may be fetched from the network.
 
     Returns:
@@ -55,6 +55,7 @@ def load(name: str, builder_name: str, *, data_dir: str | os.PathLike | None, do
         if not download:
             raise UserError(_not_prepared(name, builder_name, builder, data_dir))
         builder = originals.build(builder_name, data_dir, manual_dir=None)
+    # Decoded arrays of the same records are read from their file.
     num_classes = _check_features(name, builder)
     cache = Path(builder.data_dir) / CACHE
     fingerprint = _fingerprint(Path(builder.data_dir))
@@ -157,7 +158,7 @@ def _rows(name: str, builder: Any, split: str) -> Iterator[dict[str, Any]]:
                 rows = source.__getitems__(range(start, min(start + CHUNK, len(source))))
                 if encoded:
                     rows = [{**row, "image": _decode_image(row["image"], feature.shape[-1])} for row in rows]
-            except Exception as error:  # array_record, protobuf and pillow each have their own for damaged records
+            except Exception as error:  # array_record, protobuf and pillow have different ones for damage
                 raise UserError(f"{name}: records in {builder.data_dir} cannot be read: {error}") from error
             yield from rows
     elif importlib.util.find_spec("tensorflow"):
@@ -172,7 +173,7 @@ def _rows(name: str, builder: Any, split: str) -> Iterator[dict[str, Any]]:
 def _decode_image(encoded: bytes, channels: int | None) -> np.ndarray:
     """Decodes a PNG or JPEG to `[H, W, C]`.
 
-    TFDS's own decoder without TensorFlow takes 1.7 times as long and leaves grey or palette files as they are.
+    The decoder that TFDS has without TensorFlow takes 1.7 times as long and leaves grey or palette files as they are.
     """
     from PIL import Image
 

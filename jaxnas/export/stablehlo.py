@@ -23,11 +23,11 @@ def to_stablehlo(
     it with `lowering="lax"`, which gives the same numbers.
 
     Args:
-      network: with running averages; one that normalises with the batch (see `jaxnas.derive.network`) is exported too,
-        and its answer for an image depends on the rest of the batch.
-      variables: of the network.
-      image_shape: `(H, W, C)`.
-      platforms: on which the function shall run.
+      network: a stand-alone network with running averages. One that normalises with the batch (see
+        `jaxnas.derive.network`) is exported too, and its answer for an image then depends on the rest of the batch.
+      variables: the network's weights and running averages.
+      image_shape: the shape of one image, `(H, W, C)`.
+      platforms: the platforms that the function is to run on, as JAX names them.
 
     Returns:
       Bytes for `jax.export.deserialize`, whose `call` takes float32 images `[B, H, W, C]`, already normalised as in
@@ -35,6 +35,13 @@ def to_stablehlo(
 
     Raises:
       ImportError: without flatbuffers.
+
+    Example:
+      >>> from jax import export
+      >>> network = jn.base.Network(None, lambda variables, x, **_: (x.mean((1, 2)) @ variables, variables))
+      >>> content = to_stablehlo(network, jnp.ones([3, 10]), (8, 8, 3), platforms=["cpu"])
+      >>> export.deserialize(bytearray(content)).call(jnp.zeros([5, 8, 8, 3])).shape
+      (5, 10)
     """
     require("flatbuffers")
     from jax import export
@@ -42,6 +49,7 @@ def to_stablehlo(
     def logits(images):
         return network.apply(variables, images)[0]
 
+    # The batch size stays a symbol, so that one function serves all.
     shape = (*export.symbolic_shape("batch"), *image_shape)
     exported = export.export(jax.jit(logits), platforms=tuple(platforms))(jax.ShapeDtypeStruct(shape, jnp.float32))
     return bytes(exported.serialize())

@@ -4,7 +4,6 @@ The work directory holds `architecture.json`, written from `architecture_record`
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from jaxnas.base import Arch, Network, SearchSpace
 from jaxnas.describe import architecture_summary, network_costs
 from jaxnas.errors import UserError
 from jaxnas.export.stablehlo import PLATFORMS, to_stablehlo
-from jaxnas.export.weights import load_variables, to_safetensors, write_bytes
+from jaxnas.export.weights import load_variables, to_safetensors
+from jaxnas.files import json_text, write_bytes
 
 __all__ = ["architecture_record", "export_workdir"]
 
@@ -52,17 +52,17 @@ def architecture_record(
     """The content of `architecture.json`: the architecture, and all it takes to build its network again.
 
     Args:
-      space: one of `jaxnas.spaces.registry`, of the size of the network that was trained.
-      arch: one integer per decision, leaves `[E]`.
-      image_shape: `(H, W, C)`.
-      num_classes: width of the output.
-      mean: per channel, `[C]`: the network was trained on `(pixel / 255 - mean) / std`.
-      std: per channel, `[C]`.
+      space: a space of `jaxnas.spaces.registry`, built in the size of the network that was trained.
+      arch: the architecture, one integer per decision, leaves `[E]`.
+      image_shape: the shape of one image, `(H, W, C)`.
+      num_classes: the width of the network's output.
+      mean: one number for each channel, `[C]`: the network was trained on `(pixel / 255 - mean) / std`.
+      std: one number above 0 for each channel, `[C]`.
       network: the changes given to `space.about.network`; of a network with inherited weights
         `space.about.supernet`.
-      classes: names of the classes.
-      expected_latency: milliseconds, where there is a table.
-      weights: file of the trained variables, beside `architecture.json`.
+      classes: the names of the classes in the order of their numbers; None where they have none.
+      expected_latency: the sum of the latencies of the network's blocks in milliseconds; None without a table.
+      weights: the name of the file of trained variables that lies beside `architecture.json`.
 
     Returns:
       What `jaxnas.describe.architecture_summary` says of the network in this form, with these arguments and the
@@ -94,8 +94,8 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
     """Writes `network.stablehlo`, `weights.safetensors` and `network.json` of a finished run.
 
     Args:
-      workdir: holds `architecture.json` and the weights it names.
-      out: folder, made if need be.
+      workdir: the work directory, which holds `architecture.json` and the file of weights that it names.
+      out: the folder to write to; it is made if need be.
 
     Returns:
       The content of `network.json`.
@@ -104,6 +104,7 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
       UserError: a missing, incomplete or unfitting file.
       ImportError: without flatbuffers or safetensors.
     """
+    # The network that the record describes, and the weights that fit it.
     workdir, out = Path(workdir), Path(out)
     source = _read_record(workdir)
     space, record = build_space(source), source.record
@@ -115,6 +116,7 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
     width = jax.eval_shape(network.apply, variables, batch)[0].shape[-1]
     if width != record["num_classes"]:
         raise UserError(f"{workdir}: num_classes is {record['num_classes']}, the network has {width} outputs")
+    # The files, then the description that seals them.
     files = {
         "network.stablehlo": to_stablehlo(network, variables, record["image_shape"]),
         "weights.safetensors": to_safetensors(variables),
@@ -122,7 +124,7 @@ def export_workdir(workdir: str | Path, out: str | Path) -> dict[str, Any]:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     costs = network_costs(space, arch, record["image_shape"], **record["network"])
     about = _about({**record, **costs}, digests)
-    for name, content in {**files, "network.json": (json.dumps(about, indent=2) + "\n").encode()}.items():
+    for name, content in {**files, "network.json": json_text(about).encode()}.items():
         write_bytes(out / name, content)
     return about
 

@@ -51,8 +51,8 @@ MUTANTS = (
         "idle-time",
         "the time of a call that does nothing not taken off",
         "jaxnas/costs/latency/measure.py",
-        "own = np.median(times[:, ::2] - times[:, 1::2], axis=0)",
-        "own = np.median(times[:, ::2], axis=0)",
+        "block_times = np.median(times[:, ::2] - times[:, 1::2], axis=0)",
+        "block_times = np.median(times[:, ::2], axis=0)",
         ("tests/costs/test_measurement.py",),
     ),
     Mutant(

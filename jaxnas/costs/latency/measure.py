@@ -1,5 +1,6 @@
 """Measures the blocks of a space, or whole networks, on the device at hand."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,17 +18,21 @@ from jaxnas.errors import UserError
 __all__ = ["measure_networks", "measure_space", "median_milliseconds", "milliseconds_in_turn"]
 
 ROUNDS = 5
-MOST_VALUES = 2**28  # of a batch of images, a gibibyte in float32
+MOST_VALUES = 2**28  # the most numbers in a batch of images, a gibibyte in float32
 
 
 def median_milliseconds(run: Callable[..., Any], *args: Any, repeats: int = 30, warm: int = 5) -> float:
     """Median wall time of a compiled program, each call waited for.
 
     Args:
-      run: the program.
-      *args: of the program, on the device already.
-      repeats: timed calls.
-      warm: calls before that.
+      run: the compiled program.
+      *args: the program's arguments, on the device already.
+      repeats: the number of timed calls, at least 1.
+      warm: the number of calls before those, which are not timed.
+
+    Example:
+      >>> median_milliseconds(jax.jit(jnp.sin), jnp.ones(8), repeats=3) > 0
+      True
     """
     for _ in range(warm):
         jax.block_until_ready(run(*args))
@@ -45,10 +50,10 @@ def milliseconds_in_turn(
     """Times programs one after the other, in several rounds, so that a slow minute of the machine hits all alike.
 
     Args:
-      programs: compiled, with their arguments.
-      rounds: how often each has its turn.
-      repeats: timed calls in a turn.
-      warm: calls before those.
+      programs: compiled programs without arguments.
+      rounds: how often each program has its turn, at least 1.
+      repeats: the number of timed calls in a turn, at least 1.
+      warm: the number of calls at the beginning of a turn that are not timed.
 
     Returns:
       The median milliseconds of every turn, `[rounds, len(programs)]`.
@@ -79,12 +84,12 @@ def measure_space(
 
     Args:
       space: a space that names its blocks.
-      image_shape: `(H, W, C)` of the images.
-      batch_size: images at a time.
-      rounds: turns of each block; the median of their medians counts.
-      repeats: timed calls in a turn.
-      dtype: of the images and of the computation, see `jaxnas.dtypes.compute_dtype`.
-      on_compiled: `(number, of how many, part)` after each compilation.
+      image_shape: the shape of one image, `(H, W, C)`.
+      batch_size: the number of images in a call, at least 1.
+      rounds: how often each block has its turn; the median over the turns' medians counts.
+      repeats: the number of timed calls in a turn, at least 1.
+      dtype: the type of the images and of the computation, a name that `jaxnas.dtypes.compute_dtype` takes.
+      on_compiled: `(number, of how many, part)`, called after each compilation.
 
     Raises:
       UserError: a space that does not name its blocks, a number below one, another `dtype`, a batch of more than a
@@ -92,14 +97,18 @@ def measure_space(
     """
     compute = compute_dtype(dtype)
     _check_sizes(image_shape, batch_size, rounds, repeats)
-    parts = {part.key: part for part in _every(*space_parts(space, image_shape))}
+    # Blocks of equal key are one block.
+    fixed, choices = space_parts(space, image_shape)
+    rows = itertools.chain.from_iterable(choices.values())
+    parts = {part.key: part for part in (*fixed, *itertools.chain.from_iterable(rows)) if part is not None}
     programs = []
     for number, part in enumerate(parts.values(), start=1):
         programs += _pair(part, batch_size, compute)
         if on_compiled is not None:
             on_compiled(number, len(parts), part)
     times = milliseconds_in_turn(programs, rounds=rounds, repeats=repeats)
-    own = np.median(times[:, ::2] - times[:, 1::2], axis=0)
+    # Programs stand in pairs: a block, and the call of nothing whose time is taken off.
+    block_times = np.median(times[:, ::2] - times[:, 1::2], axis=0)
     device = jax.devices()[0]
     about = {
         "space": space.about.name,
@@ -113,7 +122,7 @@ def measure_space(
         "repeats": repeats,
         "statistic": "median of the rounds' medians",
     }
-    return LatencyTable({key: max(float(value), 1e-6) for key, value in zip(parts, own, strict=True)}, about)
+    return LatencyTable({key: max(float(value), 1e-6) for key, value in zip(parts, block_times, strict=True)}, about)
 
 
 def measure_networks(
@@ -128,12 +137,12 @@ def measure_networks(
     """Milliseconds of the stand-alone networks of architectures, each compiled and called as one program.
 
     Args:
-      space: with stand-alone networks.
-      archs: the architectures.
-      image_shape: `(H, W, C)` of the images.
-      batch_size: images at a time.
-      rounds: turns of each network, see `milliseconds_in_turn`.
-      repeats: timed calls in a turn.
+      space: a space that has stand-alone networks.
+      archs: the architectures to measure.
+      image_shape: the shape of one image, `(H, W, C)`.
+      batch_size: the number of images in a call, at least 1.
+      rounds: how often each network has its turn, at least 1; see `milliseconds_in_turn`.
+      repeats: the number of timed calls in a turn, at least 1.
 
     Returns:
       The medians of the turns, `[rounds, number of architectures]`; `np.median(..., axis=0)` is one for each.
@@ -186,10 +195,3 @@ def _compiled(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
 def _ones(shapes: Any) -> Any:
     """Weights whose values do not matter; ones, so that nothing is a denormal number."""
     return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
-
-
-def _every(fixed: Iterable[Part], choices: Any) -> Iterable[Part]:
-    yield from fixed
-    for rows in choices.values():
-        for row in rows:
-            yield from (part for part in row if part is not None)

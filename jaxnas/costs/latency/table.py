@@ -16,11 +16,11 @@ FORMAT = "jaxnas latency 1"
 
 
 class LatencyTable(NamedTuple):
-    """What was measured.
+    """The latencies of blocks on one device.
 
     Attributes:
-      entries: milliseconds by key, see `Part.key`.
-      about: device, jax version, batch, dtype and whatever else the file says of itself.
+      entries: milliseconds above 0 for each block, under its `Part.key`.
+      about: what the table says of itself: device, jax version, batch, dtype and the like.
     """
 
     entries: Mapping[str, float]
@@ -49,6 +49,7 @@ def read_latency(path: str | Path) -> LatencyTable:
         raise UserError(f"{file} holds {type(content).__name__}, expected a table of entries")
     if content.get("format", FORMAT) != FORMAT:
         raise UserError(f"{file}: format is {content['format']!r}, expected {FORMAT!r}")
+    # Our form has the entries below a heading; the published one is the entries alone.
     ours = "format" in content
     entries = content.get("entries", {}) if ours else content
     if not isinstance(entries, dict):
@@ -60,7 +61,15 @@ def read_latency(path: str | Path) -> LatencyTable:
 
 
 def write_latency(path: str | Path, table: LatencyTable) -> None:
-    """Writes a table as JSON, entries in the order of their keys."""
+    """Writes a table as JSON, entries in the order of their keys.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_latency(f"{folder}/table.json", LatencyTable({"Conv": 1.5}, {"device": "cpu"}))
+      ...     read_latency(f"{folder}/table.json")
+      LatencyTable(entries={'Conv': 1.5}, about={'device': 'cpu'})
+    """
     entries = {key: {"mean": table.entries[key]} for key in sorted(table.entries)}
     content = {"format": FORMAT, "about": dict(table.about), "entries": entries}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -68,10 +77,10 @@ def write_latency(path: str | Path, table: LatencyTable) -> None:
 
 
 def space_parts(space: SearchSpace, image_shape: tuple[int, int, int]) -> tuple[tuple[Part, ...], Any]:
-    """The fixed blocks of a space, and those of every candidate: see `About.parts`.
+    """The fixed blocks of a space, and those of every candidate, in the form of `About.parts`.
 
     Raises:
-      UserError: a space that does not say.
+      UserError: a space that does not name its blocks.
     """
     if space.about.parts is None:
         raise UserError(f"space {space.about.name!r} does not name its blocks: its about.parts is None")
@@ -82,13 +91,12 @@ def latency_cost(table: LatencyTable, space: SearchSpace, image_shape: tuple[int
     """The latency of a space's architectures as the sum of their blocks, in milliseconds.
 
     Args:
-      table: with an entry for every block.
+      table: the latencies, with an entry for every block of the space.
       space: a space that names its blocks.
-      image_shape: `(H, W, C)`.
+      image_shape: the shape of one image, `(H, W, C)`.
 
     Raises:
-      UserError: a block without an entry, by name.
-      UserError: a space that does not name its blocks.
+      UserError: a block without an entry, by name, or a space that does not name its blocks.
     """
     fixed, choices = space_parts(space, image_shape)
 
