@@ -31,8 +31,8 @@ from jaxnas.base import Arch, BlackBox, SearchSpace
 from jaxnas.costs import latency
 from jaxnas.describe import network_costs
 from jaxnas.errors import UserError
-from jaxnas.population import Population, PopulationData, Recipe, family_of, resolve, train_population
-from jaxnas.run import History, Run, compiler_options, script, search, split_cpu
+from jaxnas.population import Population, PopulationData, Recipe, family_of, resolve
+from jaxnas.run import History, Run, script, search, split_cpu
 from jaxnas.searchers import hypervolume, nsga2, pareto_front, random_search, regularized_evolution, sgd_l2
 from jaxnas.spaces import registry
 
@@ -80,9 +80,9 @@ def make_recipe(config: Config, images: data.SearchData) -> Recipe:
 
 
 def make_trainer(run: Run, setting: common.Setting) -> Callable[..., Population]:
-    """`(name, archs, seeds, parts) -> Population`: trains children in the folder `children/<name>`.
+    """`(name, archs, seeds, parts) -> Population`: trains children of the space.
 
-    Every call gives `train_population` the same networks and the same recipe, and so takes the same program.
+    Every call has the same family and recipe, so that all generations of one size share a compiled program.
     """
     config, images = setting.config, setting.images
     reference = min(common.REFERENCE, len(images.weights.labels))
@@ -90,19 +90,9 @@ def make_trainer(run: Run, setting: common.Setting) -> Callable[..., Population]
     family, recipe = family_of(setting.space, judged, reference=reference), make_recipe(config, images)
 
     def train(name: str, archs: Arch, seeds: np.ndarray, parts: dict[str, data.Examples]) -> Population:
-        return train_population(
-            run.key("children"),
-            family,
-            archs,
-            PopulationData(tuple(images.weights), {part: tuple(examples) for part, examples in parts.items()}),
-            recipe,
-            choices=setting.space.choices,
-            seeds=seeds,
-            strategy=config.search.strategy,
-            directory=run.path / "children" / name,
-            on_chunk=lambda done, seconds: run.check(),
-            compile_fn=lambda lowered: lowered.compile(compiler_options=compiler_options()),
-        )
+        examples = PopulationData(tuple(images.weights), {part: tuple(each) for part, each in parts.items()})
+        settings = {"choices": setting.space.choices, "seeds": seeds, "strategy": config.search.strategy}
+        return common.train_networks(run, name, family, archs, examples, recipe, **settings)
 
     return train
 

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from optax.tree import where
 
 from jaxnas.architectures import decisions
 from jaxnas.base import BlackBox, Tree
@@ -18,11 +19,11 @@ class LocalSearchState(NamedTuple):
     """Where the search stands.
 
     Attributes:
-      centre: the architecture whose neighbours are tried; of fitness infinity when the next one asked is a new start.
-      nearby: the best neighbour so far.
-      order: `[N]`, the neighbours' numbers in the order in which they are tried.
-      tried: how many have been.
-      best: of everything that was told.
+      centre: the architecture whose neighbours are tried; its fitness is infinite when a new start is asked for next.
+      nearby: the best neighbour of the centre so far.
+      order: the neighbours' numbers in the order in which they are tried, int32 `[N]`.
+      tried: how many neighbours have been tried.
+      best: the best architecture of all that were told.
     """
 
     centre: Incumbent
@@ -40,16 +41,27 @@ def local_search(choices: Tree, *, rule: Literal["best", "first"] = "best") -> B
     architecture at a time.
 
     Args:
-      choices: `SearchSpace.choices`.
-      rule: `"best"` or `"first"`.
+      choices: the decisions to search, `SearchSpace.choices`.
+      rule: `"best"` to move to the best of all neighbours, `"first"` to move to the first one that is better.
 
     Raises:
       UserError: another rule.
+
+    Example:
+      >>> import jax
+      >>> from jaxnas.searchers import local_search
+      >>> from jaxnas.tabular import digits, simulate, table_task
+      >>> table = digits()
+      >>> search = simulate(local_search(table.choices), table_task(table, "-valid_16"), 50)
+      >>> state, history = jax.jit(search)(jax.random.key(0))
+      >>> float(-state.best.fitness) > 95  # per cent; the mean of all cells is 78
+      True
     """
     if rule not in ("best", "first"):
         raise UserError(f"rule must be 'best' or 'first', got {rule!r}")
     flat = decisions(choices)
     size = len(flat.counts)
+    # Neighbour number `n` adds `shifts[n]` to the decision at `places[n]`.
     places = np.repeat(np.arange(size, dtype=np.int32), flat.counts - 1)
     shifts = np.concatenate([np.arange(1, count, dtype=np.int32) for count in flat.counts])
 
@@ -79,15 +91,11 @@ def local_search(choices: Tree, *, rule: Literal["best", "first"] = "best") -> B
         improved = nearby.fitness < state.centre.fitness
         over = (tried == len(places)) | (improved if rule == "first" else False)
         # A new centre: what was told where a start was asked for, the neighbour that won, or none, which asks for one.
-        centre = _where(starting(state), told, _where(over, _where(improved, nearby, none), state.centre))
+        centre = where(starting(state), told, where(over, where(improved, nearby, none), state.centre))
         fresh = starting(state) | over
         order = jnp.where(fresh, jax.random.permutation(key, len(places)).astype(jnp.int32), state.order)
-        nearby, tried = _where(fresh, none, nearby), jnp.where(fresh, 0, tried)
+        nearby, tried = where(fresh, none, nearby), jnp.where(fresh, 0, tried)
         state = LocalSearchState(centre, nearby, order, tried, better(state.best, rows, values))
         return state, BlackBoxInfo(state.best.fitness, bad)
 
     return BlackBox(init, ask, tell, lambda state: flat.split(state.best.row))
-
-
-def _where(condition: jax.Array, one: Incumbent, other: Incumbent) -> Incumbent:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)

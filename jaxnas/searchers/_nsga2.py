@@ -9,7 +9,7 @@ from jaxnas.architectures import decisions
 from jaxnas.base import BlackBox, Tree
 from jaxnas.errors import UserError
 from jaxnas.searchers._random_search import front_search
-from jaxnas.searchers.incumbent import check_at_least
+from jaxnas.searchers.incumbent import check_at_least, check_share
 from jaxnas.searchers.pareto import crowding_distance, dominates, pareto_ranks
 from jaxnas.searchers.variation import Mutation, reset_mutation, two_point_crossover
 
@@ -33,39 +33,46 @@ def nsga2(
     to a member of the population or to each other are replaced by further ones as far as `attempts` allows.
 
     Args:
-      choices: `SearchSpace.choices`.
-      num_objectives: `M`, all minimised.
-      population_size: `P`.
-      crossover_rate: share of children that have two parents.
-      mutation: `(key, row) -> row`; by default `reset_mutation(choices)`.
-      tournament: what decides between two: `"rank"`, the front (Deb et al.), or `"dominance"` (NSGA-Net, 1810.03522);
-        then crowding, then chance.
-      attempts: children made for each one that is needed.
+      choices: the decisions to search, `SearchSpace.choices`.
+      num_objectives: the number `M` of objectives, all of them minimised.
+      population_size: the number `P` of members, and of children per `ask`.
+      crossover_rate: share of the children that have two parents, in 0..1.
+      mutation: `(key, row) -> row`, what changes a child; by default `reset_mutation(choices)`.
+      tournament: what decides between two members: `"rank"`, the front (Deb et al.), or `"dominance"` (NSGA-Net,
+        1810.03522); then crowding, then chance.
+      attempts: how many children are made for each one that is needed.
 
     Returns:
       The search. `decode` gives the survivor that is best in the first objective; the front is in the state.
 
     Raises:
-      UserError: a size below one, a rate outside of 0..1, another tournament.
+      UserError: a size below one, a rate outside of 0..1, or another tournament.
+
+    Example:
+      >>> import jax
+      >>> from jaxnas.searchers import nsga2
+      >>> search = nsga2({"cell": jax.ShapeDtypeStruct((6, 5), float)}, population_size=4)
+      >>> state, archs = jax.jit(search.ask)(jax.random.key(0), search.init(jax.random.key(1)))
+      >>> archs["cell"].shape  # evaluate them, and tell the search their fitness [4, 2]
+      (4, 6)
     """
     check_at_least(num_objectives=num_objectives, population_size=population_size, attempts=attempts)
-    if not 0 <= crossover_rate <= 1:
-        raise UserError(f"crossover_rate must lie in 0..1, got {crossover_rate}")
+    check_share(crossover_rate=crossover_rate)
     if tournament not in ("rank", "dominance"):
         raise UserError(f"tournament must be 'rank' or 'dominance', got {tournament!r}")
     flat = decisions(choices)
     mutate = mutation or reset_mutation(choices)
 
     def parent(key, state, ranks, crowding):
-        one, other = jax.random.randint(
-            key, (2,), 0, population_size, jnp.int32
-        )  # drawn at random, so a tie goes to chance
+        # Both are drawn at random, so that giving ties to the first one leaves them to chance.
+        one, other = jax.random.randint(key, (2,), 0, population_size, jnp.int32)
         fitness = state.fitness
         worse = dominates(fitness[other], fitness[one]) if tournament == "dominance" else ranks[other] < ranks[one]
         beats = dominates(fitness[one], fitness[other]) if tournament == "dominance" else ranks[one] < ranks[other]
         return jnp.where(worse | (~beats & (crowding[other] > crowding[one])), other, one)
 
     def child(key, state, ranks, crowding):
+        # Selection by two tournaments, crossover, mutation.
         keys = jax.random.split(key, 5)
         one, other = (state.rows[parent(k, state, ranks, crowding)] for k in keys[:2])
         crossed = two_point_crossover(keys[2], one, other)
@@ -85,7 +92,7 @@ def nsga2(
 
 
 def _new_first(known: jax.Array, made: jax.Array) -> jax.Array:
-    """`made` with those in front that equal no known row and none before them, otherwise in order."""
+    """Sorts `made[N, D]` so that rows come first which equal neither a row of `known` nor one before them."""
     repeated = jnp.any(jnp.all(made[:, None] == known[None], -1), 1)
     same = jnp.all(made[:, None] == made[None], -1)
     earlier = jnp.any(same & (jnp.arange(len(made))[:, None] > jnp.arange(len(made))[None]), 1)

@@ -1,4 +1,4 @@
-"""Regularised evolution: the oldest dies, not the worst."""
+"""Regularised evolution: the oldest member of the population dies, not the worst."""
 
 from typing import NamedTuple
 
@@ -15,13 +15,13 @@ __all__ = ["EvolutionState", "regularized_evolution"]
 
 
 class EvolutionState(NamedTuple):
-    """The last `P` architectures told, in a ring.
+    """The last `P` architectures that were told, in a ring.
 
     Attributes:
-      rows: `[P, D]`.
-      fitness: `[P]`, infinite where nothing is stored yet or the fitness was not finite.
-      told: architectures told so far; number `i` lies at `i % P`.
-      best: of all that were told, the dead ones too.
+      rows: their decisions, int32 `[P, D]`.
+      fitness: their fitness, `[P]`; infinite where nothing is stored yet or the fitness was not finite.
+      told: number of architectures told so far; number `i` lies at `i % P`.
+      best: the best architecture of all that were told, dead ones included.
     """
 
     rows: jax.Array
@@ -44,14 +44,24 @@ def regularized_evolution(
     replacement, and its mutation takes the place of the oldest. `decode` gives the best of the whole history.
 
     Args:
-      choices: `SearchSpace.choices`.
-      population_size: `P`.
-      sample_size: `S`. NAS-Bench-201 uses `P = 10, S = 3`.
-      mutation: `(key, row) -> row`; by default `point_mutation(choices)`.
-      batch_size: architectures per `ask`, all made from one population.
+      choices: the decisions to search, `SearchSpace.choices`.
+      population_size: the number `P` of members.
+      sample_size: the number `S` of members that are drawn for a parent. NAS-Bench-201 uses `P = 10, S = 3`.
+      mutation: `(key, row) -> row`, what makes a child of its parent; by default `point_mutation(choices)`.
+      batch_size: number of architectures per `ask`, all of them made from one population.
 
     Raises:
-      UserError: a size below one, a batch larger than the population.
+      UserError: a size below one, or a batch larger than the population.
+
+    Example:
+      >>> import jax
+      >>> from jaxnas.searchers import regularized_evolution
+      >>> from jaxnas.tabular import digits, simulate, table_task
+      >>> table = digits()
+      >>> evolution = regularized_evolution(table.choices, population_size=10, sample_size=3)
+      >>> state, history = jax.jit(simulate(evolution, table_task(table, "-valid_16"), 50))(jax.random.key(0))
+      >>> float(-state.best.fitness) > 95  # per cent; the mean of all cells is 78
+      True
     """
     check_at_least(population_size=population_size, sample_size=sample_size, batch_size=batch_size)
     if batch_size > population_size:
@@ -67,6 +77,7 @@ def regularized_evolution(
 
     def child(key, state):
         key_sample, key_mutation = jax.random.split(key)
+        # Algorithm 1: the parent is the best of a sample of the population.
         sample = jax.random.randint(key_sample, (sample_size,), 0, population_size, jnp.int32)
         return mutate(key_mutation, state.rows[sample[jnp.argmin(state.fitness[sample])]])
 
@@ -79,6 +90,7 @@ def regularized_evolution(
     def tell(key, state, archs, fitness):
         del key
         rows, (values, bad) = flat.join(archs), scalar_fitness(fitness)
+        # Ageing: the newest architectures take the places of the oldest.
         places = (state.told + jnp.arange(len(values), dtype=jnp.int32)) % population_size
         best = better(state.best, rows, values)
         state = EvolutionState(

@@ -7,13 +7,22 @@ import jax.numpy as jnp
 
 from jaxnas.errors import UserError
 
-__all__ = ["NO_OPERATION", "BlackBoxInfo", "Incumbent", "better", "check_at_least", "no_incumbent", "scalar_fitness"]
+__all__ = [
+    "NO_OPERATION",
+    "BlackBoxInfo",
+    "Incumbent",
+    "better",
+    "check_at_least",
+    "check_share",
+    "no_incumbent",
+    "scalar_fitness",
+]
 
 NO_OPERATION = -1  # what a search decodes as long as it has found nothing: outside of every decision's operations
 
 
 class Incumbent(NamedTuple):
-    """The best architecture so far.
+    """The best architecture that a search has been told of so far.
 
     Attributes:
       row: its decisions, int32 `[D]`; all of them `NO_OPERATION` as long as there is none.
@@ -25,10 +34,10 @@ class Incumbent(NamedTuple):
 
 
 class BlackBoxInfo(NamedTuple):
-    """What one `tell` has to show.
+    """What one `tell` has to show to people.
 
     Attributes:
-      best: the lowest fitness so far, of the first objective.
+      best: the least fitness so far, in the first objective.
       bad: how many of the values told were not finite.
     """
 
@@ -37,7 +46,7 @@ class BlackBoxInfo(NamedTuple):
 
 
 def no_incumbent(num_decisions: int) -> Incumbent:
-    """Before the first evaluation."""
+    """The incumbent before the first evaluation: no architecture, and a fitness that every finite one beats."""
     return Incumbent(jnp.full(num_decisions, NO_OPERATION, jnp.int32), jnp.array(jnp.inf, jnp.float32))
 
 
@@ -66,3 +75,10 @@ def check_at_least(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
+
+
+def check_share(**values: float) -> None:
+    """Raises `UserError` for the first number outside of 0..1."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} must lie in 0..1, got {value}")

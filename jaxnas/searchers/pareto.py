@@ -17,7 +17,13 @@ BLOCK = 256  # rows compared with all others at a time
 
 
 def dominates(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Whether `one[..., M]` is nowhere worse than `other[..., M]` and somewhere better."""
+    """Whether `one[..., M]` is nowhere worse than `other[..., M]` and somewhere better.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> bool(dominates(jnp.array([1.0, 2.0]), jnp.array([1.0, 3.0])))
+      True
+    """
     return jnp.all(one <= other, -1) & jnp.any(one < other, -1)
 
 
@@ -26,6 +32,11 @@ def pareto_front(fitness: jax.Array) -> jax.Array:
     """Which of `[P, M]` no other row dominates: bool `[P]`. Equal rows are all in it; rows that are not finite never.
 
     Takes `P^2` comparisons, a block of rows at a time.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> pareto_front(jnp.array([[1.0, 3.0], [2.0, 2.0], [2.0, 4.0]])).tolist()
+      [True, True, False]
     """
     clean = _clean(fitness)
     dominated = jax.lax.map(lambda row: jnp.any(dominates(clean, row[None])), clean, batch_size=BLOCK)
@@ -37,6 +48,11 @@ def pareto_ranks(fitness: jax.Array) -> jax.Array:
     """The front of every row of `[P, M]`: 0 if nothing dominates it, 1 if only rows of front 0 do, and so on.
 
     Fast non-dominated sorting (Deb et al. 2002, section III-A) with all fronts peeled in one loop; `P^2` memory.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> pareto_ranks(jnp.array([[1.0, 3.0], [2.0, 2.0], [2.0, 4.0]])).tolist()
+      [0, 0, 1]
     """
     clean = _clean(fitness)
     beats = dominates(clean[:, None], clean[None])  # [P, P]: row beats column
@@ -44,6 +60,7 @@ def pareto_ranks(fitness: jax.Array) -> jax.Array:
     def left(carry):
         return jnp.any(carry[0] < 0)
 
+    # One front in each turn: the rows that no row without a rank beats.
     def peel(carry):
         ranks, front = carry
         free = (ranks < 0) & ~jnp.any(beats & (ranks < 0)[:, None], 0)
@@ -63,8 +80,13 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
     Rows that are not finite get 0.
 
     Args:
-      fitness: `[P, M]`.
-      ranks: from `pareto_ranks`.
+      fitness: the objectives, `[P, M]`, all of them minimised.
+      ranks: the fronts of the rows, from `pareto_ranks`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> crowding_distance(jnp.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0]]), jnp.zeros(3, int)).tolist()
+      [inf, 2.0, inf]
     """
     clean = _clean(fitness)
     good = jnp.isfinite(clean[:, 0])
@@ -74,7 +96,17 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="num")
 def survivors(fitness: jax.Array, num: int) -> jax.Array:
-    """The rows that NSGA-II keeps, best first: int32 `[num]`, by front and then by crowding, earlier rows first."""
+    """The rows that NSGA-II lets survive, best first: int32 `[num]`, by front, then by crowding, earlier rows first.
+
+    Args:
+      fitness: the objectives, `[P, M]`, all of them minimised.
+      num: how many rows survive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> survivors(jnp.array([[2.0, 4.0], [1.0, 3.0], [2.0, 2.0]]), 2).tolist()
+      [1, 2]
+    """
     ranks = pareto_ranks(fitness)
     return jnp.lexsort((-crowding_distance(fitness, ranks), ranks))[:num].astype(jnp.int32)
 
@@ -86,11 +118,16 @@ def hypervolume(fitness: jax.Array, reference_point: jax.Array) -> jax.Array:
     Rows beyond the reference point in some objective, and rows that are not finite, add nothing.
 
     Args:
-      fitness: `[P, M]`.
-      reference_point: `[M]`, worse than what is to be counted.
+      fitness: the objectives, `[P, M]`, all of them minimised.
+      reference_point: a point that is worse than all that is to be counted, `[M]`.
 
     Raises:
       UserError: more than three objectives, or a reference point of another length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(hypervolume(jnp.array([[1.0, 3.0], [2.0, 2.0]]), jnp.array([4.0, 4.0])))
+      5.0
     """
     clean = _clean(fitness)
     reference_point = jnp.asarray(reference_point, clean.dtype)
@@ -106,6 +143,7 @@ def hypervolume(fitness: jax.Array, reference_point: jax.Array) -> jax.Array:
 
 
 def _clean(fitness: jax.Array) -> jax.Array:
+    """The rows in the widest type, infinite in every objective where one is not finite."""
     fitness = jnp.asarray(fitness)
     fitness = fitness.astype(wide_dtype(fitness.dtype))
     return jnp.where(jnp.all(jnp.isfinite(fitness), -1, keepdims=True), fitness, jnp.inf)
@@ -115,12 +153,14 @@ def _gaps(values: jax.Array, objective: int, ranks: jax.Array) -> jax.Array:
     """One objective's part of the crowding distance. Ties are ordered by the other objectives."""
     size, count = values.shape
     others = [values[:, (objective + i) % count] for i in reversed(range(count))]
+    # Each front in a row, ordered by the objective.
     order = jnp.lexsort((*others, ranks))
     value, rank = values[order, objective], ranks[order]
     low, high = (reduce(value, rank, num_segments=size) for reduce in (jax.ops.segment_min, jax.ops.segment_max))
     same = rank[1:] == rank[:-1]
     edge = jnp.array([True])
     first, last = jnp.concatenate([edge, ~same]), jnp.concatenate([~same, edge])
+    # The gap between the two neighbours, in units of the front's range.
     gap = jnp.roll(value, -1) - jnp.roll(value, 1)
     span = (high - low)[rank]
     scaled = jnp.where(span > 0, gap / jnp.where(span > 0, span, 1.0), 0.0)
@@ -128,6 +168,7 @@ def _gaps(values: jax.Array, objective: int, ranks: jax.Array) -> jax.Array:
 
 
 def _length(gains: jax.Array) -> jax.Array:
+    """The union of intervals `[P, 1]` that begin at zero."""
     return jnp.max(gains[:, 0], initial=0.0)
 
 
@@ -140,11 +181,11 @@ def _area(gains: jax.Array) -> jax.Array:
 
 
 def _volume(gains: jax.Array) -> jax.Array:
-    """The union of boxes `[P, 3]`: between two levels of the last objective the area of the boxes that reach it."""
-    levels = jnp.sort(gains[:, 2])
-    thickness = jnp.diff(levels, prepend=0.0)
+    """The union of boxes `[P, 3]`, cut into slabs at every height: the area of the boxes that reach a slab counts."""
+    heights = jnp.sort(gains[:, 2])
+    thickness = jnp.diff(heights, prepend=0.0)
 
     def slab(height):
         return _area(jnp.where((gains[:, 2] >= height)[:, None], gains[:, :2], 0.0))
 
-    return jnp.sum(thickness * jax.lax.map(slab, levels))
+    return jnp.sum(thickness * jax.lax.map(slab, heights))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxnas.architectures import decisions
 from jaxnas.base import Tree
 from jaxnas.errors import UserError
+from jaxnas.searchers.incumbent import check_share
 
 __all__ = ["Mutation", "point_mutation", "reset_mutation", "two_point_crossover"]
 
@@ -22,17 +23,25 @@ def point_mutation(choices: Tree, *, weights: Tree | None = None, identity: floa
     """Gives exactly one decision another operation, each other one equally likely (Real et al. 2019, 1802.01548).
 
     Args:
-      choices: `SearchSpace.choices`.
+      choices: the decisions of the rows, `SearchSpace.choices`.
       weights: how likely each decision is to be the one, leaves `[E]`; equally likely if not given. The released code
         of NAS-Bench-201 draws a node first and then one of its edges, which is `[1/3, 1/6, 1/6, 1/9, 1/9, 1/9]`.
-      identity: probability of changing nothing.
+      identity: probability of changing nothing, in 0..1.
 
     Raises:
-      UserError: weights that do not fit or are not positive in sum, a probability outside of 0..1.
+      UserError: weights that do not fit or are not positive in sum, or a probability outside of 0..1.
+
+    Example:
+      >>> import jax
+      >>> from jaxnas.searchers import point_mutation
+      >>> mutate = point_mutation({"cell": jax.ShapeDtypeStruct((6, 5), float)})
+      >>> row = jax.numpy.zeros(6, int)
+      >>> int((mutate(jax.random.key(0), row) != row).sum())
+      1
     """
     flat = decisions(choices)
     chances = _chances(flat.counts, weights)
-    _check_probability("identity", identity)
+    check_share(identity=identity)
 
     def mutate(key: jax.Array, row: jax.Array) -> jax.Array:
         key_place, key_shift, key_whether = jax.random.split(key, 3)
@@ -49,15 +58,23 @@ def reset_mutation(choices: Tree, *, rate: float | None = None) -> Mutation:
     """Gives every decision, by itself, another operation with probability `rate`.
 
     Args:
-      choices: `SearchSpace.choices`.
-      rate: by default one over the number of decisions, so one change on average.
+      choices: the decisions of the rows, `SearchSpace.choices`.
+      rate: probability in 0..1; by default one over the number of decisions, which makes one change on average.
 
     Raises:
       UserError: a rate outside of 0..1.
+
+    Example:
+      >>> import jax
+      >>> from jaxnas.searchers import reset_mutation
+      >>> mutate = reset_mutation({"cell": jax.ShapeDtypeStruct((6, 5), float)}, rate=1.0)
+      >>> row = jax.numpy.zeros(6, int)
+      >>> int((mutate(jax.random.key(0), row) != row).sum())
+      6
     """
     counts = decisions(choices).counts
     chance = 1 / len(counts) if rate is None else rate
-    _check_probability("rate", chance)
+    check_share(rate=chance)
 
     def mutate(key: jax.Array, row: jax.Array) -> jax.Array:
         key_where, key_shift = jax.random.split(key)
@@ -68,7 +85,15 @@ def reset_mutation(choices: Tree, *, rate: float | None = None) -> Mutation:
 
 
 def two_point_crossover(key: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-    """`one` with a stretch of `other` between two cuts, drawn without replacement from all `D + 1` places."""
+    """Gives `one[D]` the decisions of `other[D]` between two cuts, drawn without replacement from all `D + 1` places.
+
+    Example:
+      >>> import jax
+      >>> from jaxnas.searchers import two_point_crossover
+      >>> child = two_point_crossover(jax.random.key(0), jax.numpy.zeros(6, int), jax.numpy.ones(6, int))
+      >>> set(child.tolist()) <= {0, 1}
+      True
+    """
     size = one.shape[-1]
     first, last = jnp.sort(jax.random.choice(key, size + 1, (2,), replace=False))
     places = jnp.arange(size)
@@ -82,8 +107,3 @@ def _chances(counts: np.ndarray, weights: Tree | None) -> np.ndarray:
     if given.shape != counts.shape or (given < 0).any() or not 0 < given.sum() < np.inf:
         raise UserError(f"weights: need {len(counts)} numbers of at least 0, not all 0, got {given.tolist()}")
     return (given / given.sum()).astype(np.float32)
-
-
-def _check_probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise UserError(f"{name} must lie in 0..1, got {value}")
