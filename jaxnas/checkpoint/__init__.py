@@ -46,8 +46,8 @@ class Checkpoints:
     is refused while another one saves there, and when another one has saved there since this one looked.
 
     Args:
-      directory: holds one folder `step_<n>` per checkpoint; made at the first save.
-      keep: how many of the newest steps stay, at least 1. The newest step saved with `good=True` stays as well.
+      directory: the folder that holds one folder `step_<n>` for each checkpoint; it is made at the first save.
+      keep: the number of newest steps that stay, at least 1. The newest step saved with `good=True` stays as well.
 
     Raises:
       UserError: `keep` is below 1.
@@ -90,7 +90,7 @@ class Checkpoints:
         found = (_STEP.fullmatch(entry.name) for entry in self._directory.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
-    def own(self) -> None:
+    def acquire(self) -> None:
         """Becomes the owner of the directory now instead of at the first save; only the owner saves.
 
         Raises:
@@ -108,27 +108,30 @@ class Checkpoints:
         """Writes `state` as checkpoint `step`; replaces that step and everything later than it.
 
         Args:
-          step: number of steps done, not negative.
-          state: pytree of the leaves listed above.
-          meta: JSON data kept beside the state and returned by `restore` (tuples come back as lists).
+          step: the number of steps done, at least 0.
+          state: a pytree of the leaves listed above.
+          meta: JSON data that are stored beside the state and returned by `restore`; tuples come back as lists.
           good: False when the state is suspect (the loss is NaN): it then never pushes the last good step out.
 
         Raises:
           UserError: a leaf cannot be stored (named by its path), `meta` is not JSON, or the directory belongs to
             another owner.
-          OSError: the disk does not take it; what was saved before is still there.
+          FileError: the disk does not take it; what was saved before is still there.
         """
+        # Everything that can be refused is refused before a file is touched.
         arrays, records = encode(state)
         try:
             item = sealed({"step": step, "meta": dict(meta or {}), "leaves": records, "good": good})
         except (TypeError, ValueError) as error:
             raise UserError(f"the meta of a checkpoint must be JSON data: {error}") from None
-        self.own()
+        # Steps from here on are another history now, and broken ones are of no use.
+        self.acquire()
         for stale in self.steps():
             if stale >= step or stale in self._broken:
                 shutil.rmtree(self._path(stale), ignore_errors=True)
         self._broken.clear()
         self._sweep()
+        # Orbax commits a step by a rename, so a kill leaves it whole or not there.
         ocp, checkpoints = self._orbax()
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(item))
         try:
@@ -151,10 +154,10 @@ class Checkpoints:
         """Reads the newest step that verifies; a broken one costs a line on stderr.
 
         Args:
-          target: pytree like the saved state: same paths, shapes and dtypes. Leaves are arrays or
+          target: a pytree with the paths, shapes and dtypes of the saved state. Its leaves are arrays or
             `jax.ShapeDtypeStruct`; the restored leaves have their type (JAX or NumPy) and sharding. A function of
             `meta` that returns such a pytree serves states whose shapes are known only from the checkpoint.
-          check_meta: entries that the saved `meta` must have; nested mappings are compared entry by entry.
+          check_meta: the entries that the saved `meta` must have; nested mappings are compared entry by entry.
           prefer: `(step, meta) -> bool`; a step for which it is false is read only when no other one can be.
 
         Returns:
@@ -220,7 +223,7 @@ class Checkpoints:
         return ocp, self._open
 
     def _prune(self) -> None:
-        """Deletes all but the newest `keep` steps and the newest good one."""
+        """Deletes all but the newest steps, `keep` of them, and the newest good one."""
         steps = self.steps()
         if len(steps) > self._keep:
             good = next((step for step in reversed(steps) if self._is_good(step)), None)

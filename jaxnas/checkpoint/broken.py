@@ -22,7 +22,7 @@ class Broken(Exception):
 def quiet() -> Iterator[None]:
     """Keeps Orbax from writing to stderr: what matters is raised or printed by its caller."""
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
-    level = logger.level
+    former = logger.level
 
     def ignore_late_reads(problem: Any) -> None:
         if "Event loop is closed" not in str(problem.exc_value):
@@ -34,7 +34,7 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = hook
-        logger.setLevel(level)
+        logger.setLevel(former)
 
 
 @contextlib.contextmanager
@@ -52,6 +52,11 @@ def breaking() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The name of an error and the first line of its text."""
+    """The name of an error and the first line of its text.
+
+    Example:
+      >>> first_line(KeyError("no such layer"))
+      "KeyError: 'no such layer'"
+    """
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:160]}"

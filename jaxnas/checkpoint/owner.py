@@ -28,8 +28,14 @@ class Owner:
     behind that has to be removed. Two objects of one process are as strange to each other as two processes are.
 
     Args:
-      directory: made when it is acquired.
-      what: the word for the directory in messages, `workdir`.
+      directory: the directory to own; it is made when it is acquired.
+      what: the word for the directory in messages, for example `workdir`.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder, Owner(Path(folder), "workdir") as owner:
+      ...     owner.held
+      True
     """
 
     def __init__(self, directory: Path, what: str):

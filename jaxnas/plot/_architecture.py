@@ -27,23 +27,32 @@ def architecture(path: str | Path, about: About, arch: Arch) -> Path:
     operation.
 
     Args:
-      path: where; the suffix (`.png`, `.svg`, `.pdf`) decides the format.
-      about: of the space.
-      arch: leaves `[E]`, lists allowed.
+      path: the file to write; its suffix (`.png`, `.svg`, `.pdf`) decides the format.
+      about: what the space says of itself.
+      arch: the architecture, leaves `[E]`, lists allowed.
 
     Returns:
       The path.
 
     Raises:
       UserError: an architecture of another space.
+
+    Example:
+      >>> import tempfile
+      >>> space = jn.spaces.nasbench201_small_space(4, 10)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     architecture(f"{folder}/cell.svg", space.about, {"cell": [3, 0, 1, 0, 1, 2]}).name
+      'cell.svg'
     """
     from matplotlib.figure import Figure
 
+    # What is drawn, in the colours of the operations that occur.
     found = panels(about, arch)
     used = {name for panel in found for name in panel.decisions}
     shades = {name: shade for name, shade in colours(found).items() if name in used}
     drawn = [_Graph(panel, shades) if panel.is_cell else _Table(panel, shades) for panel in found]
     legend = shades if any(panel.is_cell for panel in found) else {}  # a table names its rows
+    # The picture is as large as its contents: panels below each other, the legend last.
     width = max([one.width for one in drawn] + [_legend_width(legend)]) + 2 * MARGIN
     height = sum(one.height + TITLE for one in drawn) + LEGEND
     figure = Figure(figsize=(width, height), facecolor="white")

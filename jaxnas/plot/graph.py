@@ -15,7 +15,7 @@ COLOURS = ("#2f6db3", "#d9650b", "#2e8b3d", "#c0392b", "#7b52a8", "#0f8b8d", "#8
 
 
 class Edge(NamedTuple):
-    """One edge that is not `none`."""
+    """An edge of a cell whose operation is not `none`: its nodes by number, and the operation's name."""
 
     source: int
     target: int
@@ -23,15 +23,15 @@ class Edge(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One kind of cell.
+    """What there is to draw of one kind of cell, or of a space that has none.
 
     Attributes:
-      title: for people.
-      decisions: the operation chosen at every decision.
-      operations: the candidates of every decision.
-      edges: without those whose operation is `none`; empty for a space that is no graph.
-      names: of the nodes in order; empty for a space that is no graph.
-      num_inputs: the first nodes are inputs.
+      title: the heading that people read.
+      decisions: the name of the operation chosen at each decision.
+      operations: the names of the candidates, which all decisions share.
+      edges: the edges whose operation is not `none`; empty for a space that is no graph.
+      names: the names of the nodes in order; empty for a space that is no graph.
+      num_inputs: how many of the first nodes are inputs.
       concatenates: whether the output joins all nodes that are not inputs; otherwise it is the last node.
     """
 
@@ -53,11 +53,17 @@ def panels(about: About, arch: Arch) -> list[Panel]:
     """Reads an architecture, one panel per leaf.
 
     Args:
-      about: of the space; without `operations` they are named by their numbers, without `edges` there is no graph.
-      arch: leaves `[E]`, lists allowed.
+      about: what the space says of itself. Without `operations` these are named by their numbers, without `edges`
+        there is no graph.
+      arch: the architecture, leaves `[E]`, lists allowed.
 
     Raises:
       UserError: an architecture that does not fit the names or the edges.
+
+    Example:
+      >>> about = About(operations={"cell": ("none", "conv")}, edges={"cell": ((0, 1), (0, 2), (1, 2))})
+      >>> panels(about, {"cell": [1, 0, 1]})[0].edges
+      (Edge(source=0, target=1, operation='conv'), Edge(source=1, target=2, operation='conv'))
     """
     arch = jax.tree.map(np.asarray, arch, is_leaf=lambda node: isinstance(node, list))
     found: list[Panel] = []
@@ -83,10 +89,11 @@ def _panel(about: About, path: Any, leaf: np.ndarray, operations: Any, edges: An
     decisions = tuple(str(names[k]) for k in chosen)
     if edges is None:
         return Panel(title, decisions, names, (), (), 0, False)
+    # Nodes that no edge enters are inputs.
     nodes = 1 + max(target for _, target in edges)
     num_inputs = nodes - len({target for _, target in edges})
-    kept = tuple(Edge(s, t, name) for (s, t), name in zip(edges, decisions, strict=True) if name != "none")
-    return Panel(title, decisions, names, kept, _node_names(nodes, num_inputs), num_inputs, num_inputs > 1)
+    drawn = tuple(Edge(s, t, name) for (s, t), name in zip(edges, decisions, strict=True) if name != "none")
+    return Panel(title, decisions, names, drawn, _node_names(nodes, num_inputs), num_inputs, num_inputs > 1)
 
 
 def _node_names(nodes: int, num_inputs: int) -> tuple[str, ...]:
@@ -107,14 +114,19 @@ def dot(about: About, arch: Arch) -> str:
     """An architecture as a Graphviz graph, one cluster per kind of cell; edges with operation `none` are left out.
 
     Args:
-      about: of the space. Without `edges` the decisions become the rows of a box.
-      arch: leaves `[E]`, lists allowed.
+      about: what the space says of itself. Without `edges` the decisions become the rows of a box.
+      arch: the architecture, leaves `[E]`, lists allowed.
 
     Returns:
-      Text for `dot -Tsvg`, the same for the same architecture.
+      A text for `dot -Tsvg`; an architecture has one text.
 
     Raises:
       UserError: an architecture of another space.
+
+    Example:
+      >>> space = jn.spaces.nasbench201_small_space(4, 10)
+      >>> "nor_conv_3x3" in dot(space.about, {"cell": [3, 0, 1, 0, 1, 2]})
+      True
     """
     found = panels(about, arch)
     shades = colours(found)

@@ -1,7 +1,7 @@
 """Where the nodes, edges and labels of a cell go: geometry without a canvas, in inches.
 
 Inputs stand at the left, all other nodes in a row. Edges between neighbours are straight; the others are arches, each
-on the lowest level above or below the row where it meets no other, so that every label has a stretch of its own.
+on the lowest storey above or below the row where it meets no other, so that no two labels share a place.
 """
 
 import math
@@ -13,10 +13,10 @@ from jaxnas.plot.graph import Edge, Panel
 
 __all__ = ["CHARACTER", "LABEL_HEIGHT", "RADIUS", "Curve", "Layout", "place"]
 
-RADIUS, TIP = 0.19, 0.02  # of a node, and what an arrow keeps away from it
-CHARACTER, LABEL_HEIGHT = 0.073, 0.17  # of a label
+RADIUS, TIP = 0.19, 0.02  # radius of a node, and the gap between it and the tip of an arrow
+CHARACTER, LABEL_HEIGHT = 0.073, 0.17  # width of a character of a label, and the height of a label
 INPUTS = 0.62  # distance of two inputs from the row
-FIRST_LEVEL, LEVEL = 0.72, 0.34  # height of the lowest arch, and between two levels
+FIRST_STOREY, STOREY = 0.72, 0.34  # height of the lowest arch, and from one storey to the next
 
 
 class Curve(NamedTuple):
@@ -40,7 +40,8 @@ def place(panel: Panel, *, characters: int = 0) -> Layout:
 
     Args:
       panel: a cell with at least one node.
-      characters: length of a label for which there must be room between two nodes, besides those of the cell.
+      characters: the length of the longest label for which there must be room between two nodes, though the cell may
+        not have it.
     """
     nodes = _nodes(panel, max([characters] + [len(edge.operation) for edge in panel.edges]))
     lines = [(edge, _points(nodes, edge, height)) for edge, height in _heights(panel, nodes)]
@@ -62,12 +63,12 @@ def _nodes(panel: Panel, characters: int) -> np.ndarray:
 
 
 def _heights(panel: Panel, nodes: np.ndarray) -> list[tuple[Edge, float | None]]:
-    """Each edge with the height of its arch, None for a straight one; short edges get the inner levels."""
+    """Each edge with the height of its arch, None for a straight one; short edges get the inner storeys."""
     inputs = panel.num_inputs
     column = [max(0, node - inputs + 1) for node in range(len(nodes))]
     taken: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
-    def level(side, start, end):
+    def free_storey(side, start, end):
         n = 0
         while any(start < right and left < end for left, right in taken.get((side, n), [])):
             n += 1
@@ -81,10 +82,10 @@ def _heights(panel: Panel, nodes: np.ndarray) -> list[tuple[Edge, float | None]]
             continue
         height = nodes[edge.source, 1]
         sides = (1, -1) if height == 0 else (int(np.sign(height)),)
-        side = min(sides, key=lambda side: level(side, start, end))
-        n = level(side, start, end)
+        side = min(sides, key=lambda side: free_storey(side, start, end))
+        n = free_storey(side, start, end)
         taken.setdefault((side, n), []).append((start, end))
-        placed.append((edge, side * (FIRST_LEVEL + LEVEL * n)))
+        placed.append((edge, side * (FIRST_STOREY + STOREY * n)))
     return placed
 
 
@@ -96,9 +97,10 @@ def _points(nodes: np.ndarray, edge: Edge, height: float | None) -> np.ndarray:
         way = (last - first) / np.hypot(*(last - first))
         return first + RADIUS * way + t * (last - first - (2 * RADIUS + TIP) * way)
     # Outer arches meet the nodes more steeply than inner ones, so that neighbours part at once.
-    slant = np.radians(68 - 24 * (abs(height) - FIRST_LEVEL) / LEVEL)
+    slant = np.radians(68 - 24 * (abs(height) - FIRST_STOREY) / STOREY)
     out = np.array([np.sin(slant), np.sign(height) * np.cos(slant)])
     first, last = first + RADIUS * out, last + (RADIUS + TIP) * out * np.array([-1, 1])
+    # A cubic Bézier curve whose highest point has the wanted height.
     control = (height - (first[1] + last[1]) / 8) / 0.75
     most = 0.3 * (last[0] - first[0])
     leans = [float(np.clip(np.tan(slant) * abs(control - end[1]), -most, most)) for end in (first, last)]
@@ -112,6 +114,7 @@ def _label(edge: Edge, points: np.ndarray, others: list[np.ndarray], placed: lis
     best, least = (0.0, 0.0), math.inf
     for share in (0.5, 0.46, 0.54, 0.42, 0.58, 0.38, 0.62, 0.34, 0.66, 0.3, 0.7):
         centre = points[int(share * (len(points) - 1))]
+        # Another label or a node covered is worse than any length of another edge.
         labels = [other for other in placed if _overlap(centre, half, other)]
         covered = sum(np.any(np.all(np.abs(other - centre) < half + 0.03, 1)) for other in others)
         over_nodes = np.sum(np.all(np.abs(nodes - centre) < half + RADIUS, 1))

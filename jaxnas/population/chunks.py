@@ -133,7 +133,7 @@ def train_population(
 
         if work.done < size:
             if checkpoints is not None:
-                checkpoints.own()
+                checkpoints.acquire()
             program.compile(compile_fn)
             _train(program, cuts, work, seconds if alone else None, save, SAVE_SECONDS if alone else 0.0, on_chunk)
     return Population(seconds=work.seconds, **work.found._asdict())
