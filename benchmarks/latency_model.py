@@ -101,6 +101,7 @@ def block_counts(space: SearchSpace, shape: tuple[int, int, int], archs: list[Ar
         for arch in archs
     ]
     always = {row[0].key for places in rows.values() for row in places if all(row)}
+    # Blocks of which every network has one of a row would add up to a constant.
     keys = sorted({key for keys in chosen for key in keys} - always)
     return keys, np.array([[blocks.count(key) for key in keys] for blocks in chosen])
 
@@ -118,6 +119,7 @@ def main(argv=None) -> None:
     if args.archs < 3:
         parser.error("archs must be at least 3")
     space, shape = proxyless_space(**SPACE), tuple(args.image)
+    # Held-out architectures, the table of the device, its predictions, and the measured times.
     rows = np.asarray(decisions(space.choices).random(jax.random.key(1), args.archs))
     archs = [jax.device_get(decisions(space.choices).split(row)) for row in rows]
     try:

@@ -103,6 +103,7 @@ def programs(config: ProxylessConfig, data: tuple[jax.Array, jax.Array]) -> dict
     """`{form: (function, arguments)}`; architectures are arguments, since the compiler would fold a constant one."""
     space, key = space_of(config), jax.random.key(0)
     params = jax.eval_shape(space.init, key, data[0])
+    # Memory does not depend on the numbers, so any will do.
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), params)
     logits = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), space.choices)
     arch = {kind: jnp.full(leaf.shape[0], len(config.operations) - 1) for kind, leaf in space.choices.items()}

@@ -57,6 +57,7 @@ class Case:
 
 def step_of(case: Case) -> tuple[Callable, Any, tuple]:
     """`(step, state, arguments)` of a case; `step(state, *arguments)` gives the new state and something to look at."""
+    # One batch of noise serves as both halves of the data.
     space = case.build()
     key = jax.random.key(0)
     images = jax.random.normal(key, (case.batch, case.size, case.size, 3))
@@ -103,6 +104,7 @@ class Stepper:
     """
 
     def __init__(self, case: Case):
+        # Traced, compiled and run once, each by itself; the state is donated as in a search.
         step, self.state, self.arguments = step_of(case)
         start = time.perf_counter()
         lowered = jax.jit(step, donate_argnums=0).lower(self.state, *self.arguments)
@@ -147,6 +149,7 @@ def measure(case: Case, steps: int, command: str | None, pairs: int) -> dict[str
       pairs: how often the two take turns.
     """
     stepper = Stepper(case)
+    # The two programs take turns, so that a slow minute of the machine hits both.
     ours, theirs = [], []
     for _ in range(pairs if command else 1):
         ours.append(stepper.run(steps))

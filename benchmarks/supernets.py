@@ -94,6 +94,7 @@ def _cases(name: str, folder: Path | None, search: Any, space: SearchSpace, sear
     def loss_fn(paths, params):
         return loss(paths, params, batch, None)
 
+    # The truth at each moment needs the losses of all architectures, which are evaluated once.
     moments, losses = _stored(folder, search, space, searcher, images, loss_fn)
     cases = []
     for i, step in enumerate(search.moments):
@@ -136,6 +137,7 @@ def _moments(search: Search | GateSearch, searcher: Searcher, images: data.Searc
         both = data.batch(key_data, images.weights, step, search.batch, mean=images.mean, std=images.std)
         return Batch(both, both)
 
+    # The search runs in one compiled loop from moment to moment, where logits and weights are copied.
     @jax.jit
     def advance(state, images, until):
         def step(state):

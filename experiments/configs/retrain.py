@@ -41,6 +41,7 @@ class RecipeConfig:
     """Factor of its loss."""
 
 
+# What recipes have in common unless they say otherwise.
 _PLAIN = RecipeConfig(
     schedule="step",
     nesterov=True,
@@ -53,6 +54,7 @@ _PLAIN = RecipeConfig(
     auxiliary=False,
     auxiliary_weight=0.0,
 )
+# In the order of the fields: epochs, batch size, learning rate, schedule, and so on.
 _CELLS = RecipeConfig(600, 96, 0.025, "epoch", False, 3e-4, True, 5.0, 0.0, 0.2, 0.0, 16, True, 0.4)
 _BENCHMARK = dataclasses.replace(_PLAIN, epochs=200, batch_size=256, learning_rate=0.1, weight_decay=5e-4)
 _PROXYLESS = dataclasses.replace(
@@ -107,6 +109,7 @@ class Config:
     """Seed of the whole run."""
 
 
+# A recipe that a CPU can follow, for any space.
 SMALL = RecipeConfig(
     epochs=20, batch_size=64, learning_rate=0.05, drop_path=0.0, dropout=0.0, cutout=0, auxiliary=False
 )

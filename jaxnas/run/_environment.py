@@ -154,6 +154,7 @@ def enable_compilation_cache(directory: str | Path | None = None) -> Path | None
     except (OSError, RuntimeError):  # RuntimeError: the process has no home
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    # JAX's default of one second would leave out most of the small programs of a search.
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     _mend_entries(folder)
@@ -172,7 +173,7 @@ def _mend_entries(folder: Path) -> None:
         found = _DAMAGED.match(str(message))
         if found is None:  # a warning of something else
             return show(message, *place, **options)
-        if not told.is_set():
+        if not told.is_set():  # one line for all entries
             told.set()
             reason = " ".join(found[3].split())[:120]
             say(f"compilation cache {folder}: an entry cannot be {found[1].replace('writ', 'written')}: {reason}")

@@ -167,12 +167,14 @@ def parse(
       >>> parse({"often": Saving(seconds=5.0)}, default="often", args=["--keep", "3"]).config
       Saving(seconds=5.0, steps=None, keep=3)
     """
+    # The preset comes first, unless the command line begins with an option.
     words = list(sys.argv[1:] if args is None else args)
     name = words.pop(0) if words and not words[0].startswith("-") else default
     if name not in presets:
         close = difflib.get_close_matches(name, presets, 1)
         hint = f" did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown preset {name!r};{hint} the presets are {', '.join(presets)}")
+    # Options are read over the values of the preset, those of a smoke run over the small ones.
     config = presets[name]
     if smoke is not None and "--smoke" in words:
         config = smoke(config)
@@ -200,6 +202,7 @@ def _read(kind: type, words: list[str], prog: str, description: str) -> Any:
     lines = [line.strip("│ ") for line in refusal.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
     ends = [number for number, line in enumerate(lines) if not line.strip("─")]
     reason = " ".join(lines[: ends[0] if ends else None])
+    # A misspelt option is answered with the one that it resembles most.
     known = [option.name for option in options_of(kind())]
     given = [re.sub("_", "-", word.partition("=")[0]) for word in words if word.startswith("--")]
     close = [match for word in given if word not in known for match in difflib.get_close_matches(word, known, 1)]

@@ -39,6 +39,7 @@ class TensorBoard:
         """Writes the scalars among `metrics`; a resumed phase hides what it repeats."""
         if not self._usable:
             return
+        # TensorBoard draws finite scalars alone; names, lists and NaN stay in `metrics.jsonl`.
         numbers = {
             name: value for name, value in metrics.items() if isinstance(value, int | float) and math.isfinite(value)
         }

@@ -60,6 +60,7 @@ def tie(path: Path, identity: Identity, *, sealed: Mapping[str, Any] | None = No
     """
     record, on_disk = identity.record(), read_sealed(path / IDENTITY)
     former = on_disk or sealed
+    # A `config.yaml` that cannot be read may be written anew where `run.json` vouches for the configuration.
     same = former is not None and former.get("config") == record["config"]
     _check_config(path, identity.config, rebuild=write and same)
     if former is not None:

@@ -55,7 +55,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._done > self._first:
+        elif self._done > self._first:  # the last line of a log says how it ended
             self._print("")
 
     @property

@@ -85,6 +85,7 @@ class JsonLines:
         """Makes `phase` the next one, with its rows up to `step`; those that follow are appended."""
         if phase not in self.order:
             self.order.append(phase)
+        # The file is read and written anew only if rows are to go, or if phases stand in another order than they run.
         if self._tallies.get(phase, _Tally()).last > step or self._blocks != self._in_order(self._blocks):
             groups = self._read()
             groups[phase] = [(number, line) for number, line in groups.get(phase, []) if number <= step]
@@ -117,6 +118,7 @@ class JsonLines:
         groups: dict[str, list[tuple[int, bytes]]] = {}
         for record, line in _lines(self._path):
             phase, step = record.get("phase"), record.get("step")
+            # Rows that come twice, as after two kills, are those of the first time.
             if isinstance(phase, str) and type(step) is int and step > groups.get(phase, [(0, b"")])[-1][0]:
                 groups.setdefault(phase, []).append((step, line))
         return groups
@@ -131,7 +133,7 @@ class JsonLines:
         if found.startswith(content):  # as after a kill: all that there may be to do is to cut off the end
             with writing(self._path):
                 os.truncate(self._path, len(content)) if found != content else None
-        else:
+        else:  # a new file takes the place of the old one in one step
             self._file.close()
             write_text(self._path, content.decode())
             self._file = self._path.open("ab", buffering=0)
@@ -182,6 +184,7 @@ class Clock:
             say(f"{path}: lines that cannot be read are left out, and their times with them")
             write_text(path, content.decode())
         self._seconds, self._compile = (sum(record[name] for record, _ in whole) for name in _TIMES)
+        # What has not been recorded yet: the time since then, and the compilations in it.
         self._since, self._compiling = time.monotonic(), 0.0
 
     @property

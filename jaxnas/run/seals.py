@@ -45,6 +45,7 @@ def close_run(path: Path, result: Mapping[str, Any], phases: Iterable[str]) -> N
       result: the content of `result.json`.
       phases: names of the phases that the run went through.
     """
+    # `result.json` is sealed before it is written: its presence says that the run has ended.
     record, text = read_sealed(path / IDENTITY), json_text(result)
     outside = {*_OUTSIDE, *(record or {}).get("others", [])}
     known = [entry for entry in path.iterdir() if entry.name not in outside and entry.suffix != ".tmp"]
@@ -79,6 +80,7 @@ def checked_outcome(path: Path) -> dict[str, Any] | None:
     """
     result, damage, phases = outcome(path)
     if damage is not None:
+        # The steps are not done again where every phase still has a checkpoint: only the files are.
         text = f"workdir {path} is finished, but {damage}"
         if any(not any((path / "checkpoints" / phase).glob("step_*")) for phase in phases):
             raise UserError(f"{text}, and checkpoints to mend it are gone; without result.json all is done again")

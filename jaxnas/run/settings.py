@@ -53,6 +53,7 @@ def read_settings(text: str, config: Any) -> dict[str, Any]:
         raise UserError(error) from None
     if not isinstance(found, dict):
         raise UserError(f"it holds {type(found).__name__}, expected fields")
+    # A field of another version is refused; one that came later has its default.
     unknown = [name for name in found if name not in {field.name for field in dataclasses.fields(config)}]
     if unknown:
         raise UserError(f"there is no field {unknown[0]}")

@@ -70,6 +70,7 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         if not self._former:
             return
+        # The former handlers come back first; then the thread hears that there is nothing to wait for.
         signal.set_wakeup_fd(self._former_bell)
         for signum, handler in self._former.items():
             signal.signal(signum, handler)

@@ -70,6 +70,7 @@ def exhaustive(path: str | Path, *, name: str = "exhaustive", sha256: str | None
     metrics = {metric: arrays[metric] for metric in ("parameters", "macs")} | {"seconds": arrays["seconds"][classes]}
     for part, short in (("validation", "valid"), ("test", "test")):
         hits = arrays[f"{part}_hits"]
+        # Numbers of hits, of every class, run and epoch, become per cent of the examples.
         size, most = int(arrays[f"{part}_size"]), hits[hits != MISSING].max(initial=0)
         if len(hits) != len(arrays["seconds"]) or most > size:
             expected = f"{len(arrays['seconds'])} rows of at most {size}"

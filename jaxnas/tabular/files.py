@@ -73,6 +73,7 @@ def load_table(path: str | Path, *, sha256: str | None = None) -> Table:
     table = from_arrays(choices, metrics, name=str(arrays["name"]), holes=True)
     if "present" not in arrays:
         return table
+    # Metrics have a number for every architecture, also for those that are not there.
     present, size = arrays["present"], decisions(choices).size
     if present.shape != (size,) or present.dtype != bool:
         raise UserError(f"{path}: present is {present.dtype} {present.shape}, expected bool ({size},)")

@@ -165,6 +165,7 @@ def lookup(table: Table, metric: str, archs: Arch) -> jax.Array:
     if not isinstance(known, jax.core.Tracer) and not np.all(known):
         first = np.asarray(rows)[~np.asarray(known)][0] if known.ndim else rows
         raise UserError(f"{table.name} has no architecture {np.asarray(first).tolist()}")
+    # What is not known is looked up at some place of the table all the same, and replaced here.
     values = every[number]
     return jnp.where(known.reshape(known.shape + (1,) * (values.ndim - known.ndim)), values, missing(values.dtype))
 
