@@ -95,7 +95,7 @@ class _Graph:
 
     def _band(self, axes):
         """All nodes but the inputs in one band, from which the output comes."""
-        from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+        from matplotlib.patches import FancyBboxPatch
 
         row = self._layout.nodes[self._panel.num_inputs :, 0]
         style = "round,pad=0.12,rounding_size=0.3"
@@ -104,61 +104,33 @@ class _Graph:
             FancyBboxPatch((start, -RADIUS), wide, 2 * RADIUS, style, fc=BAND, ec="none", transform=self._to, zorder=0)
         )
         ends = (start + wide + 0.12, 0), (self._output - RADIUS, 0)
-        axes.add_patch(
-            FancyArrowPatch(
-                *ends, arrowstyle="-|>", mutation_scale=9, color=PALE, shrinkA=0, shrinkB=0, transform=self._to
-            )
-        )
+        self._arrow(axes, PALE, posA=ends[0], posB=ends[1], shrinkA=0, shrinkB=0)
         self._node(axes, (self._output, 0), "c_{k}", alive=True)
 
     def _edge(self, axes, curve):
-        from matplotlib.patches import FancyArrowPatch
         from matplotlib.path import Path as Line
 
         shade = self._shades[curve.edge.operation]
-        axes.add_patch(
-            FancyArrowPatch(
-                path=Line(curve.points),
-                arrowstyle="-|>",
-                mutation_scale=9,
-                lw=1.4,
-                color=shade,
-                fill=True,
-                transform=self._to,
-                zorder=2,
-            )
-        )
+        self._arrow(axes, shade, path=Line(curve.points), lw=1.4, fill=True, zorder=2)
         box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none"}
-        axes.text(
-            *curve.label,
-            curve.edge.operation,
-            fontsize=FONT,
-            color=shade,
-            ha="center",
-            va="center_baseline",
-            bbox=box,
-            transform=self._to,
-            zorder=4,
-        )
+        self._text(axes, curve.label, curve.edge.operation, shade, bbox=box, zorder=4)
 
     def _node(self, axes, centre, name, *, alive):
         from matplotlib.patches import Circle
 
-        line = "-" if alive else (0, (2, 2))
-        axes.add_patch(
-            Circle(centre, RADIUS, fc="white", ec=INK if alive else PALE, lw=1.2, ls=line, transform=self._to, zorder=3)
-        )
+        line, ink = ("-", INK) if alive else ((0, (2, 2)), PALE)
+        axes.add_patch(Circle(centre, RADIUS, fc="white", ec=ink, lw=1.2, ls=line, transform=self._to, zorder=3))
         size = FONT if len(name) < 5 or "{" in name else FONT - 2
-        axes.text(
-            *centre,
-            _label(name),
-            fontsize=size,
-            color=INK if alive else PALE,
-            ha="center",
-            va="center_baseline",
-            transform=self._to,
-            zorder=5,
-        )
+        self._text(axes, centre, _label(name), ink, fontsize=size, zorder=5)
+
+    def _arrow(self, axes, color, **shape):
+        from matplotlib.patches import FancyArrowPatch
+
+        axes.add_patch(FancyArrowPatch(arrowstyle="-|>", mutation_scale=9, color=color, transform=self._to, **shape))
+
+    def _text(self, axes, centre, text, color, *, fontsize=FONT, **style):
+        place = {"ha": "center", "va": "center_baseline", "transform": self._to}
+        axes.text(*centre, text, fontsize=fontsize, color=color, **place, **style)
 
 
 def _label(name: str) -> str:

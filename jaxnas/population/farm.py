@@ -115,7 +115,7 @@ class Farm:
 
         Args:
           ids: the number of each child in the order of proposal, `[n]`.
-          archs: architectures, leaves `[n, ...]`.
+          archs: architectures, leaves `[n, ...]`, lists allowed.
           origins: what the search says of where each child comes from, leaves `[n, ...]`; None for nothing.
 
         Returns:
@@ -197,16 +197,17 @@ class Farm:
             self._end_executor(wait=False)
         if losses[child.id] <= self._retries:
             return False
-        reason = f"its worker was lost in all of {losses[child.id]} attempts, at last by {first_line(error)}"
+        reason = f"no worker brought it to an end in {losses[child.id]} attempts; the last one: {first_line(error)}"
         self._records.add(child, Ended(None, reason, 0.0), losses[child.id])
         return True
 
     def _abandon(self, running: Mapping[Future, tuple[Child, Executor]], losses: Counter[int]) -> None:
         """Cancels what has not started and records what has ended meanwhile."""
-        for future, (child, _) in running.items():
-            if not future.cancel() and future.done() and _error(future) is None:
-                self._records.add(child, future.result(), losses[child.id] + 1)
+        ended = [future for future in running if not future.cancel() and future.done() and _error(future) is None]
         self._end_executor(wait=False)
+        for future in ended:
+            child, _ = running[future]
+            self._records.add(child, future.result(), losses[child.id] + 1)
 
     def _end_executor(self, *, wait: bool) -> None:
         executor, self._executor = self._executor, None
@@ -220,7 +221,7 @@ def _error(future: Future) -> BaseException | None:
 
 
 def _row(tree: Tree, place: int) -> Tree:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[place], tree)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[place], tree, is_leaf=lambda node: isinstance(node, list))
 
 
 def _number(record: Record, name: str) -> float:

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,19 @@ def local_processes(count: int) -> Workers:
     """
     if count < 1:
         raise UserError(f"count is {count}, expected at least 1 process")
-    return Workers(lambda: _LocalProcesses(count), count + 1)  # one more, so that nobody waits for the next child
+
+    def start() -> Executor:
+        pool = _LocalProcesses(count)
+        # Calls that do nothing, one for each process, tell processes that cannot start from children that kill theirs.
+        first, *_ = [pool.submit(os.getpid) for _ in range(count)]
+        try:
+            first.result()
+        except BrokenExecutor as error:
+            hint = "a script needs 'if __name__ == \"__main__\":' around its work"
+            raise UserError(f"processes cannot be started: {first_line(error)}; {hint}") from None
+        return pool
+
+    return Workers(start, count + 1)  # one more than there are processes, so that none waits for the next child
 
 
 class _InProcess(Executor):

@@ -42,8 +42,8 @@ MUTANTS = (
         "done-forgotten",
         "a farm that is stopped drops what has ended meanwhile",
         FARM,
-        "if not future.cancel() and future.done() and _error(future) is None:",
-        "if future.cancel() and future.done() and _error(future) is None:",
+        "for future in running if not future.cancel() and future.done()",
+        "for future in running if future.cancel() and future.done()",
         (f"{TESTS}::test_a_stop_cancels_what_waits_and_records_what_is_done",),
     ),
     Mutant(

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import math
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -13,6 +14,8 @@ import pytest
 from jaxnas.errors import UserError
 from jaxnas.population import Farm, Workers, in_process, train_population
 from jaxnas.population import farm as farm_module
+from jaxnas.run import Run, search
+from jaxnas.searchers import random_search
 from tests.population.families import DATA, FAMILY, KEY, RECIPE, SPACE
 from tests.population.farm_children import DIES, FINE, INFINITE, LEAVES, RAISES, RETURNS_TEXT, calls, child
 
@@ -125,7 +128,7 @@ def test_only_the_child_that_kills_its_workers_fails(tmp_path, engine, retries):
     record = farm.records[1]
     assert record.attempts == retries + 1
     assert record.reason == (
-        f"its worker was lost in all of {retries + 1} attempts, at last by BrokenExecutor: a process was killed"
+        f"no worker brought it to an end in {retries + 1} attempts; the last one: BrokenExecutor: a process was killed"
     )
     assert engine.made == retries + 2  # one for each death, and one for the children after the last
     assert calls(tmp_path).count(0) == 1
@@ -273,6 +276,39 @@ def test_progress_is_told_after_every_child(tmp_path):
         farm.evaluate([0, 1], archs(FINE, FINE))
         farm.evaluate([0, 1, 2], archs(FINE, FINE, FINE))
     assert told == [(1, 2), (2, 2), (3, 3)]
+
+
+def test_a_search_that_was_stopped_in_mid_generation_goes_on_with_the_same_history(tmp_path):
+    box = random_search({"layer": jax.ShapeDtypeStruct((2, 5), np.float32)}, batch_size=3)
+
+    def searched(folder, stop_at=None):
+        def on_progress(done, total):
+            if len(farm.records) == stop_at:
+                raise KeyboardInterrupt
+
+        folder.mkdir(exist_ok=True)
+        with (
+            Run(folder, writers=()) as run,
+            Farm(
+                child_of_search, ("error",), config=str(folder), directory=folder / "f", on_progress=on_progress
+            ) as farm,
+        ):
+            return search(run, "search", box, farm.evaluate, 3)[1]
+
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "stopped", stop_at=5)
+    found = searched(tmp_path / "stopped")
+    expected = searched(tmp_path / "whole")
+    assert found.fitness.tobytes() == expected.fitness.tobytes()
+    np.testing.assert_array_equal(found.archs["layer"], expected.archs["layer"])
+    for folder in (tmp_path / "stopped", tmp_path / "whole"):
+        assert len((folder / "calls.txt").read_text()) == len(found.ids) == 9
+
+
+def child_of_search(arch, seed, config):
+    with (Path(config) / "calls.txt").open("a") as file:
+        file.write(".")
+    return {"error": arch["layer"].sum() + seed / 2**31}
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,9 @@ def test_a_child_that_kills_every_process_is_a_row(tmp_path):
     found, records = evaluate(tmp_path, [FINE, DIES, FINE, FINE], workers=local_processes(2), retries=1)
     assert np.isnan(found).all(1).tolist() == [False, True, False, False]
     assert records[1].attempts == calls(tmp_path).count(1) == 2
-    assert records[1].reason.startswith("its worker was lost in all of 2 attempts, at last by BrokenProcessPool: ")
+    assert records[1].reason.startswith(
+        "no worker brought it to an end in 2 attempts; the last one: BrokenProcessPool: "
+    )
 
 
 def test_a_stop_ends_processes_that_are_at_work(tmp_path):
@@ -92,6 +94,24 @@ def sleep(arch, seed, config):
 def test_count_of_processes_is_checked():
     with pytest.raises(UserError, match="count is 0, expected at least 1 process"):
         local_processes(0)
+
+
+def test_processes_that_cannot_start_are_no_failure_of_children(tmp_path):
+    """A script that lacks `if __name__ == "__main__":` is run again by each process that it starts."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from jaxnas.population import Farm, local_processes\n"
+        "from tests.population.farm_children import child\n"
+        f"folder = {str(tmp_path)!r}\n"
+        "settings = dict(config={'folder': folder}, workers=local_processes(1), directory=folder)\n"
+        "with Farm(child, ['error'], **settings) as farm:\n"
+        "    farm.evaluate([0], {'layer': [[0, 0]]})\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "UserError: processes cannot be started: " in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("child_*"))
 
 
 def run_script(folder, num_processes, dies_after=-1):
