@@ -139,13 +139,11 @@ def prepare(config: Config) -> common.Setting:
     space = build(config, loaded.num_classes)
     judge = common.make_judge(lambda **changes: build(config, loaded.num_classes, **changes), images)
     setting = common.Setting(config, loaded, images, space, judge)
-    counted = network_costs(
-        space, jax.tree.map(lambda c: np.zeros(c.shape[0], np.int32), space.choices), images.image_shape
-    )
-    known = {"error", *(name for name, value in counted.items() if value is not None)}
-    known |= set() if space.about.network is None else {"latency"}
-    if not set(form.objectives) <= known:
-        raise UserError(f"search.objectives: the space {config.space} knows {', '.join(sorted(known))}")
+    first = jax.tree.map(lambda leaf: np.zeros(leaf.shape[0], np.int32), space.choices)
+    unknown = {name for name, value in network_costs(space, first, images.image_shape).items() if value is None}
+    unknown |= {"latency"} if space.about.network is None else set()
+    if unknown & set(form.objectives):
+        raise UserError(f"search.objectives: the space {config.space} does not know {', '.join(sorted(unknown))}")
     for method in (*form.methods, BASELINE):
         make_searcher(method, config, space)
     make_recipe(config, images)

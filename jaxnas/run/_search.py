@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -126,8 +126,8 @@ def search(
       >>> history.fitness.shape, history.archs["layer"].shape
       ((20, 1), (20, 3))
     """
-    compiled = jax.jit if traced else lambda function: function
-    init, ask, tell = map(compiled, (black_box.init, black_box.ask, black_box.tell))
+    functions: tuple[Callable[..., Any], ...] = (black_box.init, black_box.ask, black_box.tell)
+    init, ask, tell = (jax.jit(function) if traced else function for function in functions)
     file = _HistoryFile(run.path / "history" / f"{name}.jsonl")
 
     def propose(key: jax.Array, box: Tree) -> tuple[Tree, Arch, Tree]:

@@ -30,9 +30,9 @@ class Advance(NamedTuple):
     """A way to do some steps.
 
     Attributes:
-      run: `(state, first, count) -> (state, rows)` does steps `first .. first + count - 1`; one row per step.
-      longest: the largest `count`.
-      compile_seconds: what it took to trace and compile.
+      run: `(state, first, count) -> (state, rows)` does the steps `first .. first + count - 1`, with one row for each.
+      longest: the largest `count` that `run` takes.
+      compile_seconds: the time that tracing and compiling took.
     """
 
     run: Callable[[Any, int, int], tuple[Any, list[Row]]]
@@ -55,13 +55,14 @@ def drive(
     Args:
       advance: from `compiled_steps` or `python_steps`; it may consume the state it is given.
       state: the state after `first` steps.
-      num_steps: length of the whole phase, not of this call.
-      first: steps done already.
+      num_steps: number of steps of the whole phase, not of this call.
+      first: number of steps that are done already.
       stops: a chunk ends at every multiple of these (None and 0 mean nowhere), so that `on_chunk` sees the state there.
       seconds: aimed time between two calls of `on_chunk`; chunks grow or shrink towards it.
       on_chunk: `(step, state, rows)` after every chunk, `step` being the number of steps done; may raise to stop. The
         state is only valid during the call: the next chunk overwrites it.
     """
+    # Chunks grow fourfold at most, so that a guess from one short chunk cannot make a very long one.
     step, count = first, 1
     every = [stop for stop in stops if stop]
     while step < num_steps:
@@ -80,10 +81,10 @@ def python_steps(step_fn: StepFn, key: jax.Array, data: Any = None) -> Advance:
     """Steps as plain Python calls, for steps that cannot be traced.
 
     Args:
-      step_fn: `(key, state) -> (state, info)`, or `(key, state, data)` when there is data. It gets the key
-        `fold_in(key, step)`.
-      key: key of the phase.
-      data: passed on.
+      step_fn: `(key, state) -> (state, info)`, or `(key, state, data) -> (state, info)` when there is data. Step `i`
+        gets the key `fold_in(key, i)`.
+      key: the key of the phase.
+      data: what every step sees, passed on as it is.
     """
 
     def run(state: Any, first: int, count: int) -> tuple[Any, list[Row]]:
@@ -109,13 +110,14 @@ def compiled_steps(
     """Compiles `step_fn` into one program that does any number of steps up to `chunk`.
 
     Args:
-      step_fn: as in `python_steps`, traceable; the state it returns has the shapes and dtypes of the one it gets.
-      key: key of the phase; step `i` gets `fold_in(key, i)`.
-      state: an example of the state; its arrays are neither changed nor kept.
+      step_fn: a function like that of `python_steps`, traceable; the state it returns has the shapes and dtypes of the
+        one it gets.
+      key: the key of the phase; step `i` gets `fold_in(key, i)`.
+      state: an example of the state; its arrays are neither changed nor held on to.
       data: pytree of arrays that every step sees. Pass large arrays here: closed over, they become constants.
       chunk: capacity of the buffer that holds the infos.
-      label: name shown while compiling.
-      check: called while the compiler works; may raise to leave, the compiler then ends in the background.
+      label: name that is shown while compiling.
+      check: called while the compiler works; may raise to leave, and the compiler then ends in the background.
 
     Returns:
       The `Advance`. Its `run` copies the first state it gets and reuses the memory of those it made itself.
@@ -138,7 +140,8 @@ def compiled_steps(
         state, buffer = lax.fori_loop(0, count, body, (state, buffer))
         return state, buffer, first + count
 
-    state = jax.tree.map(_own, state)
+    # The state stays on the devices where the example is.
+    state = jax.tree.map(_copy, state)
     with Ticker(f"compiling {label}") as ticker:
         placed = jax.tree.map(lambda leaf: leaf.sharding if leaf.committed else None, state)
         program = jax.jit(loop, donate_argnums=0, out_shardings=(placed, None, None))
@@ -148,7 +151,7 @@ def compiled_steps(
 
     def run(state: Any, first: int, count: int) -> tuple[Any, list[Row]]:
         if not made or state is not made.pop():
-            state = jax.tree.map(_own, state)
+            state = jax.tree.map(_copy, state)
         state, infos, done = compiled(state, key, data, first, count)
         made[:] = [state]
         wait(done)
@@ -167,7 +170,7 @@ def _strong(leaf: Any) -> jax.Array:
     return lax.convert_element_type(leaf, leaf.dtype)
 
 
-def _own(leaf: Any) -> jax.Array:
+def _copy(leaf: Any) -> jax.Array:
     """A copy that may be overwritten: two leaves may share a buffer, and the caller may still hold the array."""
     return jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnas.checkpoint import Checkpoints
+from jaxnas.errors import UserError
 from jaxnas.files import differences
 from jaxnas.run._environment import conditions
 from jaxnas.run.loop import Advance, drive
@@ -19,17 +21,20 @@ from jaxnas.run.records import Clock, JsonLines
 from jaxnas.run.signals import StopSignals
 from jaxnas.standard_error import say
 
-__all__ = ["Phase", "Saving", "Services", "Watch"]
+__all__ = ["Phase", "Saving", "Services", "Watch", "checked_name"]
+
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
 class Watch(NamedTuple):
     """What is recorded of a phase and shown beside its bar; none of it changes the state.
 
     Attributes:
-      show: names of metrics beside the bar.
-      log_every: one record per so many steps (and one for the last step).
-      evaluate: `(state) -> metrics`, merged into the record of the step; it must not keep the state.
-      evaluate_every: evaluate after so many steps, and after the last one; None for the last one alone.
+      show: names of the metrics that stand beside the bar.
+      log_every: number of steps per record; the last step always has one.
+      evaluate: `(state) -> metrics`, merged into the record of the step; it must not hold on to the state.
+      evaluate_every: number of steps between two evaluations; the last step is always evaluated, and with None it is
+        the only one.
     """
 
     show: tuple[str, ...] = ("loss",)
@@ -42,9 +47,9 @@ class Saving(NamedTuple):
     """When checkpoints are written and how many stay; any choice ends in the same bits.
 
     Attributes:
-      seconds: time between two checkpoints.
-      steps: also after every so many steps, if given.
-      keep: number of checkpoints that stay, per phase.
+      seconds: the time between two checkpoints.
+      steps: number of steps after which there is a checkpoint too; None for time alone.
+      keep: number of checkpoints of a phase that stay.
     """
 
     seconds: float = 60.0
@@ -57,7 +62,12 @@ class Services(NamedTuple):
 
     Attributes:
       path: the work directory.
-      mark: `Identity.mark`, which every checkpoint carries.
+      mark: what the run is, from `Identity.mark`; every checkpoint carries it.
+      signals: the signals that ask the run to stop.
+      saving: when checkpoints are written.
+      clock: the clock times of the run, `timing.jsonl`.
+      metrics: the rows of all phases, `metrics.jsonl`.
+      writers: further sinks of metrics.
       moves: sentences about phases that went on under other conditions than they began with.
     """
 
@@ -71,17 +81,27 @@ class Services(NamedTuple):
     moves: list[str]
 
 
+def checked_name(name: str) -> str:
+    """Returns the name of a phase or of a result; raises `UserError` for one that is no path inside of a folder."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise UserError(f"name is {name!r}, expected words of letters, digits, '_', '-' and '.' joined by '/'")
+    return name
+
+
 class Phase:
     """A named stretch of steps with a checkpoint folder of its own.
 
     Args:
-      services: of the run.
-      name: for example `search` or `retrain/0`.
-      num_steps: length.
-      watch: what is recorded.
+      services: what the run lends to it.
+      name: words joined by slashes, for example `search` or `retrain/0`.
+      num_steps: number of its steps.
       data: checksum of the data that its steps see.
+      watch: what is recorded and shown.
       meta: JSON data that its checkpoints must carry, beside the name, the length and what the run is.
-      describe: `(state) -> JSON data` kept in each checkpoint, for states whose shapes change.
+      describe: `(state) -> JSON data` that goes into each checkpoint, for states whose shapes change.
+
+    Raises:
+      UserError: another kind of name, or a number of steps that is too small.
     """
 
     def __init__(
@@ -90,15 +110,19 @@ class Phase:
         name: str,
         num_steps: int,
         *,
-        watch: Watch,
         data: int,
+        watch: Watch | None = None,
         meta: Mapping[str, Any] | None = None,
         describe: Callable[[Any], Any] | None = None,
     ):
+        watch = watch or Watch()
+        limits = [("num_steps", num_steps, 0), ("log_every", watch.log_every, 1)]
+        for field, value, least in [*limits, ("evaluate_every", watch.evaluate_every, 1)]:
+            if value is not None and value < least:
+                raise UserError(f"phase {name}: {field} is {value}, expected at least {least}")
         self._to = services
-        self._name, self._num_steps, self._watch = name, num_steps, watch
-        own = {"phase": name, "num_steps": num_steps, "run": {**services.mark, "data": data}}
-        self._meta = {**(meta or {}), **own}
+        self._name, self._num_steps, self._watch = checked_name(name), num_steps, watch
+        self._meta = {**(meta or {}), "phase": name, "num_steps": num_steps, "run": {**services.mark, "data": data}}
         self._describe = describe
         self._bad = 0
         self._lost, self._short = False, False
@@ -134,6 +158,7 @@ class Phase:
         if restored is None:
             return 0, start
         first, state, meta = restored
+        # What the checkpoint says of the rows, and of the conditions, up to its step.
         self._bad = meta["bad_losses"]
         self._check_rows(first, meta)
         self._check_conditions(meta)
@@ -185,12 +210,14 @@ class Phase:
     def _on_chunk(self, step: int, state: Any, rows: list[Row]) -> None:
         if self._watch.evaluate is not None and self._is_evaluated(step):
             rows[-1] |= {name: np.asarray(value).tolist() for name, value in self._watch.evaluate(state).items()}
+        # Records of the chunk's steps.
         for number, row in enumerate(rows, start=step - len(rows) + 1):
             self._bad += has_bad_loss(row)
             if number % self._watch.log_every == 0 or number == self._num_steps or self._is_evaluated(number):
                 for writer in (self._to.metrics, *self._to.writers):
                     writer.write(number, {"phase": self._name, **row})
         self._to.metrics.flush()
+        # The bar, a checkpoint if it is time for one, and a look at signals: it is safe to leave here.
         self._latest |= rows[-1]
         self._progress.update(len(rows), self._text())
         if self._is_due(step):

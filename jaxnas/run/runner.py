@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -13,26 +12,15 @@ from typing import Any
 
 import jax
 
+from jaxnas import files
 from jaxnas.checkpoint import Owner, digest, is_writer
 from jaxnas.errors import FileError, UserError
-from jaxnas.files import (
-    differences,
-    is_full,
-    json_text,
-    make_workdir,
-    plain,
-    read_sealed,
-    reason,
-    refuse,
-    write_json,
-    write_sealed,
-)
 from jaxnas.run._environment import environment
 from jaxnas.run.board import TensorBoard
 from jaxnas.run.identity import Identity, tie
-from jaxnas.run.loop import StepFn, compile_lowered, compiled_steps, python_steps
+from jaxnas.run.loop import Advance, StepFn, compile_lowered, compiled_steps, python_steps
 from jaxnas.run.metrics import Writer
-from jaxnas.run.phases import Phase, Saving, Services, Watch
+from jaxnas.run.phases import Phase, Saving, Services, Watch, checked_name
 from jaxnas.run.progress import Ticker
 from jaxnas.run.records import Clock, JsonLines
 from jaxnas.run.seals import checked_outcome, close_run, outcome, sealed_identity
@@ -40,8 +28,6 @@ from jaxnas.run.signals import StopSignals
 from jaxnas.standard_error import say
 
 __all__ = ["Run"]
-
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
 class Run:
@@ -52,9 +38,9 @@ class Run:
     the first one owns and writes the files.
 
     Args:
-      workdir: made if need be.
+      workdir: the directory, made if need be.
       config: frozen dataclass that the directory is tied to, or None.
-      seed: of the run's key; the key of a phase is folded from it and the phase's name. The directory is tied to it.
+      seed: seed of all keys: the key of a phase comes from it and from the phase's name. The directory is tied to it.
       saving: when checkpoints are written.
       chunk: largest number of steps between two looks at progress and signals.
       writers: sinks of metrics besides `metrics.jsonl`; by default TensorBoard, where tensorboardX is installed.
@@ -84,7 +70,7 @@ class Run:
         chunk: int = 256,
         writers: Iterable[Writer] | None = None,
     ):
-        self.path = make_workdir(workdir)
+        self.path = files.make_workdir(workdir)
         self.seed = seed
         self._identity = Identity(seed, config)
         self._saving, self._chunk, self._writers = saving or Saving(), chunk, writers
@@ -118,8 +104,8 @@ class Run:
                 services.clock.record(None, None)
         finally:
             self._owner.release()
-        if isinstance(error, OSError) and is_full(error):
-            raise FileError(f"workdir {self.path} cannot be written to: {reason(error)}") from error
+        if isinstance(error, OSError) and files.is_full(error):
+            raise FileError(f"workdir {self.path} cannot be written to: {files.reason(error)}") from error
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -168,11 +154,11 @@ class Run:
         """Does `num_steps` compiled steps, or what is left of them.
 
         Args:
-          name: words joined by slashes, `search`, `retrain/0`; its own folder under `checkpoints/`.
+          name: words joined by slashes, such as `search` or `retrain/0`, and the folder under `checkpoints/`.
           init_fn: `(key) -> state`, or `(key, data) -> state` when there is data; traceable.
           step_fn: `(key, state) -> (state, info)`, or `(key, state, data) -> ...`; traceable. `info` is a small pytree
             of arrays, recorded for every step; entries whose name ends in `loss` are watched for NaN.
-          num_steps: length of the phase.
+          num_steps: number of steps of the whole phase.
           data: pytree of arrays for every call; pass large arrays here instead of closing over them.
           watch: what is recorded, shown and evaluated.
           meta: JSON data that checkpoints of this phase must carry, for example the name of the space.
@@ -184,18 +170,12 @@ class Run:
           UserError: a bad name or length, or a checkpoint of another phase, length, `meta` or state.
           Interrupted: a signal came; the state is saved.
         """
-        phase = self._open_phase(name, num_steps, watch, meta, data)
-        key_init, key_steps = jax.random.split(self.key(name))
-        arguments = () if data is None else (data,)
-        init = jax.jit(init_fn)
 
-        def prepare(state: Any) -> Any:
+        def advance(key: jax.Array, state: Any) -> Advance:
             check = self._signals.check
-            return compiled_steps(step_fn, key_steps, state, data, chunk=self._chunk, label=name, check=check)
+            return compiled_steps(step_fn, key, state, data, chunk=self._chunk, label=name, check=check)
 
-        state = phase.run(lambda: init(key_init, *arguments), prepare)
-        self._phases[name] = phase.summary()
-        return state
+        return self._run(name, jax.jit(init_fn), advance, num_steps, data, watch=watch, meta=meta)
 
     def steps(
         self,
@@ -217,37 +197,31 @@ class Run:
         """
         if (describe is None) != (target is None):
             raise UserError(f"phase {name}: describe and target come together")
-        phase = self._open_phase(name, num_steps, watch, meta, data, describe)
-        key_init, key_steps = jax.random.split(self.key(name))
-        arguments = () if data is None else (data,)
-        state = phase.run(
-            lambda: init_fn(key_init, *arguments), lambda _: python_steps(step_fn, key_steps, data), target
-        )
-        self._phases[name] = phase.summary()
-        return state
+        options = {"watch": watch, "meta": meta, "describe": describe, "target": target}
+        return self._run(name, init_fn, lambda key, _: python_steps(step_fn, key, data), num_steps, data, **options)
 
     def once(self, name: str, fn: Callable[[], Any]) -> Any:
-        """Calls `fn` and keeps the JSON data it returns in `results/<name>.json`; later starts take it from there.
+        """Calls `fn` and writes the JSON data it returns to `results/<name>.json`; later starts take it from there.
 
         A file that is damaged, or whose phases have lost rows of `metrics.jsonl`, is made again.
 
         Raises:
           UserError: the file belongs to another run.
         """
-        path = self.path / "results" / f"{_checked(name)}.json"
+        path = self.path / "results" / f"{checked_name(name)}.json"
         self._start()
-        kept = read_sealed(path)
-        if kept is not None:
-            refuse(str(path), "run", differences(kept.get("run"), self._identity.mark()))
-        if kept is not None and kept["name"] == name and self._pass_over(kept["phases"]):
-            return kept["value"]
+        known = files.read_sealed(path)
+        if known is not None:
+            files.refuse(str(path), "run", files.differences(known.get("run"), self._identity.mark()))
+            if known["name"] == name and self._pass_over(known["phases"]):
+                return known["value"]
         if path.exists():
             say(f"{path} is damaged, or rows are missing in metrics.jsonl that belong to it; it is made again")
         self._signals.check()
-        value = plain(fn())
+        value = files.plain(fn())
         content = {"name": name, "run": self._identity.mark(), "phases": self._phases, "value": value}
         if is_writer():
-            write_sealed(path, content)
+            files.write_sealed(path, content)
         return json.loads(json.dumps(value))
 
     def save_json(self, name: str | Path, value: Any) -> Path:
@@ -255,7 +229,7 @@ class Run:
         self._start()
         path = self.path / name
         if is_writer():
-            write_json(path, value)
+            files.write_json(path, value)
         return path
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,16 +241,15 @@ class Run:
         """
         services = self._start()
         services.clock.record(None, None)
-        times = {"wall_seconds": services.clock.seconds, "compile_seconds": services.clock.compile_seconds}
-        rounded = {name: round(seconds, 3) for name, seconds in times.items()}
+        seconds = {"wall_seconds": services.clock.seconds, "compile_seconds": services.clock.compile_seconds}
+        times = {name: round(value, 3) for name, value in seconds.items()}
         lost = [name for name, phase in self._phases.items() if phase["rows"]["lost"]]
-        flaws = {"incomplete_metrics": lost, "moves": services.moves}
-        noted = {name: value for name, value in flaws.items() if value}
-        content = {"seed": self.seed, **rounded, "bad_losses": self.bad_losses, **environment(), **noted, **result}
+        noted = {name: value for name, value in (("incomplete_metrics", lost), ("moves", services.moves)) if value}
+        content = {"seed": self.seed, **times, "bad_losses": self.bad_losses, **environment(), **noted, **result}
         services.metrics.flush(sync=True)
         if is_writer():
             close_run(self.path, content, self._phases)
-        self._result = json.loads(json_text(content))
+        self._result = json.loads(files.json_text(content))
         return self._result
 
     def _start(self) -> Services:
@@ -297,7 +270,7 @@ class Run:
         tie(self.path, self._identity, sealed=sealed_identity(self.path), write=is_writer())
 
     def _pass_over(self, phases: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Takes phases as done that a kept result has gone through; False if rows of one are missing."""
+        """Takes phases as done that came before a known value; False if rows of one are missing."""
         metrics = self._start().metrics
         missing = {name: phase for name, phase in phases.items() if name not in self._phases}
         if not all(metrics.holds(name, sys.maxsize, phase["rows"]) for name, phase in missing.items()):
@@ -307,20 +280,21 @@ class Run:
             self._phases[name] = dict(phase)
         return True
 
-    def _open_phase(
-        self, name: str, num_steps: int, watch: Watch | None, meta: Any, data: Any, describe: Any = None
-    ) -> Phase:
-        watch = watch or Watch()
-        limits = [("num_steps", num_steps, 0), ("log_every", watch.log_every, 1)]
-        limits += [("evaluate_every", watch.evaluate_every, 1)] if watch.evaluate_every is not None else []
-        for field, value, least in limits:
-            if value < least:
-                raise UserError(f"phase {name}: {field} is {value}, expected at least {least}")
-        options = {"watch": watch, "data": digest(data), "meta": meta, "describe": describe}
-        return Phase(self._start(), _checked(name), num_steps, **options)
-
-
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise UserError(f"name is {name!r}, expected words of letters, digits, '_', '-' and '.' joined by '/'")
-    return name
+    def _run(
+        self,
+        name: str,
+        init_fn: Callable[..., Any],
+        advance: Callable[[jax.Array, Any], Advance],
+        num_steps: int,
+        data: Any,
+        target: Any = None,
+        **options: Any,
+    ) -> Any:
+        """One phase to its end. `advance(key, state)` says how its steps are done; `options` are those of `Phase`."""
+        phase = Phase(self._start(), name, num_steps, data=digest(data), **options)
+        # One key for the first state and one for the steps.
+        key_init, key_steps = jax.random.split(self.key(name))
+        arguments = () if data is None else (data,)
+        state = phase.run(lambda: init_fn(key_init, *arguments), lambda state: advance(key_steps, state), target)
+        self._phases[name] = phase.summary()
+        return state

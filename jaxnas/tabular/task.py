@@ -1,7 +1,7 @@
 """What a search is asked to do with a table: what it minimises, and what an evaluation costs on the simulated clock."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ def task_evaluator(key: jax.Array, task: Task) -> Callable[[np.ndarray, Arch, Tr
     def evaluate(ids: np.ndarray, archs: Arch, origins: Tree) -> jax.Array:
         del origins  # a table does not care
 
-        def one(number: jax.Array, arch: Arch) -> jax.Array:
+        def one(number: Any, arch: Arch) -> jax.Array:
             alone = jax.tree.map(lambda leaf: leaf[None], arch)
             return task.evaluate(jax.random.fold_in(key, number), alone)[0][0]
 

@@ -58,7 +58,7 @@ def test_settings_that_cannot_work_are_refused(config, message):
 
 
 def test_searches_stay_within_the_rule_of_the_space():
-    config = changed(space="darts", settings=("channels=2", "cells=1", "nodes=3"))
+    config = changed(space="darts", settings=("channels=2", "cells=1", "nodes=2"))
     space = evolution.build(config, 3)
     for name in ("regularized_evolution", "nsga2", "random_search"):
         searcher = evolution.make_searcher(name, config, space)
