@@ -1,6 +1,8 @@
 """The command line that describes spaces: exact numbers, every form of an architecture file, one line per mistake."""
 
+import itertools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,14 @@ import numpy as np
 import pytest
 
 from jaxnas.architecture_files import read_architecture
-from jaxnas.architectures import check_architecture
+from jaxnas.architectures import arch_like, check_architecture
+from jaxnas.base import About, Network, Op, SearchSpace
+from jaxnas.costs import count_parameters
 from jaxnas.describe import architecture_summary, main, network_costs, space_summary
 from jaxnas.spaces import registry
 from jaxnas.spaces.darts import PUBLISHED, darts_space, snas_space
 
+KEY = jax.random.key(0)
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--set", "channels=4", "--set", "cells=2", "--set", "lowering=lax"]
 KINDS = ("normal", "reduce")
@@ -241,3 +246,50 @@ def test_registry_asks_for_settings_without_a_default(monkeypatch):
     with pytest.raises(ValueError, match="space custom needs a value for width"):
         registry.build("custom")
     assert registry.build("custom", width=4).about.config["channels"] == 4
+
+
+# Costs that do not add up over decisions
+
+WIDTHS = (3, 5, 8)
+CHOICES = {"width": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
+
+
+def two_widths():
+    """Two dense layers on flattened images, each of a width to be chosen: the second matrix has their product."""
+
+    def widths(arch):
+        return [WIDTHS[k] for k in arch_like(CHOICES, arch)["width"]]
+
+    def network(arch, *, bias=False):
+        def init(key, x):
+            sizes = [x.size // x.shape[0], *widths(arch)]
+            layers = [{"kernel": jnp.zeros((rows, columns))} for rows, columns in itertools.pairwise(sizes)]
+            return {
+                "params": [
+                    {**layer, "bias": jnp.zeros(layer["kernel"].shape[1])} if bias else layer for layer in layers
+                ]
+            }
+
+        return Network(init, lambda variables, x, **_: (x, variables))
+
+    def count(arch, image_shape, *, bias=False):
+        first, second = widths(arch)
+        products = math.prod(image_shape) * first + first * second
+        return {"parameters": products + (first + second if bias else 0), "macs": products}
+
+    about = About(name="two-widths", network=network, count=count, genotype=widths, size=9)
+    no_supernet = Op(lambda key, x: {}, lambda params, paths, x, *, key=None: x)
+    return SearchSpace(*no_supernet, lambda params, paths: {}, lambda scores: scores, CHOICES, about)
+
+
+@pytest.mark.parametrize("form", [{}, {"bias": True}])
+def test_a_space_may_count_each_network_by_itself(form):
+    space, shape = two_widths(), (4, 4, 2)
+    for arch in ({"width": [0, 2]}, {"width": [2, 0]}):
+        found = network_costs(space, arch, shape, **form)
+        variables = jax.eval_shape(space.about.network(arch, **form).init, KEY, jnp.zeros((2, *shape)))
+        assert found["parameters"] == count_parameters(variables["params"])
+        assert found["macs"] == 32 * WIDTHS[arch["width"][0]] + 24
+    assert architecture_summary(space, {"width": [0, 2]}, shape)["macs"] == 32 * 3 + 24
+    with pytest.raises(ValueError, match=r"network: space 'two-widths' has no form \{'depth': 3\}"):
+        network_costs(space, {"width": [0, 0]}, shape, depth=3)

@@ -111,11 +111,11 @@ class Squeeze:
     activation: Activation = jax.nn.relu
     gate: Activation = jax.nn.hard_sigmoid
 
-    def layer(self, in_features: int, middle: int, name: str | None = None) -> SqueezeExcite:
+    def layer(self, in_features: int, middle: int) -> SqueezeExcite:
         """The layer inside a block from `in_features` over `middle` channels."""
         channels = middle if self.of == "expanded" else in_features
         hidden = rounded_width(self.ratio * channels, self.divisor)
-        return SqueezeExcite(hidden, self.activation, self.gate, name=name)
+        return SqueezeExcite(hidden, self.activation, self.gate, parent=None)
 
 
 class MBConv(Block):
@@ -148,7 +148,7 @@ class MBConv(Block):
         x = depthwise_conv(x, kernel, stride=self.stride, lowering=lowering)
         x = self.activation(self.style.norm("depthwise_norm")(x))
         if self.squeeze is not None:
-            x = self.squeeze.layer(channels, middle, "squeeze")(x)
+            x = self.squeeze.layer(channels, middle).clone(name="squeeze", parent=self)(x)
         kernel = self.param("project", he_fan_out(self.features), (1, 1, middle, self.features))
         return self.style.norm("project_norm")(conv(x, kernel, lowering=lowering))
 

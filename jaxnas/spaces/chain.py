@@ -16,7 +16,7 @@ from jaxnas.base import About, Arch, CostTable, Network, Op, SearchSpace
 from jaxnas.dtypes import compute_dtype, in_weight_dtype, wide_dtype
 from jaxnas.errors import UserError
 from jaxnas.ops import from_linen
-from jaxnas.spaces.parts.cell import EdgeGroup
+from jaxnas.spaces.parts.graph import EdgeGroup
 from jaxnas.spaces.parts.pieces import Run
 
 __all__ = ["as_op", "chain_space"]

@@ -19,8 +19,10 @@ from jaxnas.ops import (
     DilConv,
     FactorizedReduce,
     Identity,
+    MBConv,
     Pool,
     SepConv,
+    Squeeze,
     Style,
     Zero,
     conv,
@@ -275,6 +277,19 @@ def test_blocks_count_the_padding_that_xla_leaves_out(kind, kernel, stages, stri
 def test_convolution_without_padding_counts_what_xla_counts():
     x, kernel = jax.ShapeDtypeStruct((1, 9, 9, 5), jnp.float32), jax.ShapeDtypeStruct((1, 1, 5, 7), jnp.float32)
     assert _flops(lambda x, k: conv(x, k, lowering="lax"), x, kernel) == 2 * ConvNorm(7, 1).cost(5, 9, 9).macs
+
+
+@pytest.mark.parametrize("stride", [1, 2, (2, 1)])
+@pytest.mark.parametrize("squeeze", [None, Squeeze(), Squeeze(0.5, of="input", divisor=1, gate=jax.nn.sigmoid)])
+def test_inverted_bottlenecks_count_what_their_products_take(stride, squeeze):
+    style = Style(lowering="lax", running=True, train=False)  # the statistics of a batch would take products, too
+    block = MBConv(64, stride, style, kernel=(1, 3), expand=4, squeeze=squeeze)
+    x = jax.ShapeDtypeStruct((1, 8, 8, 64), jnp.float32)
+    variables = jax.eval_shape(block.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 8, 8, 64), jnp.float32))
+    macs = block.cost(64, 8, 8).macs
+    assert _multiply_adds(jax.make_jaxpr(block.apply)(variables, x).jaxpr) == macs
+    # XLA leaves padded taps out and counts normalisation, activation and gates, each a few per value.
+    assert 0.99 < _flops(block.apply, variables, x) / (2 * macs) < 1.1
 
 
 @pytest.mark.parametrize("block", [Zero(8, 2), Identity(8), Pool(8, 1, kind="max"), Pool(8, 2, kind="avg")])

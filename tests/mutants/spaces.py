@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "used-row",
         "the weights of the wrong operation marked as used",
-        FOLDER + "parts/cell.py",
+        FOLDER + "parts/graph.py",
         "jnp.any(runs & (paths.index[ids] == k), -1)",
         "jnp.any(runs & (paths.index[ids] == k - 1), -1)",
         ("tests/searchers/test_first_steps_proxyless.py",),
@@ -82,7 +82,7 @@ MUTANTS = (
     Mutant(
         "cell-overwritten",
         "a node is its last edge instead of their sum",
-        FOLDER + "parts/cell.py",
+        FOLDER + "parts/graph.py",
         "return nodes.at[target].add(y), None",
         "return nodes.at[target].set(y), None",
         ("tests/spaces/test_agreement.py::test_the_network_standing_alone_agrees",),

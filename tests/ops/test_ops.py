@@ -9,12 +9,17 @@ from jaxnas.ops import (
     BatchNorm,
     Classifier,
     ConvNorm,
+    ConvNormAct,
     DilConv,
     FactorizedReduce,
     Identity,
+    MBConv,
     Norm,
     Pool,
+    PreActConv,
+    PreActSepConv,
     SepConv,
+    Squeeze,
     Style,
     Zero,
     avg_pool,
@@ -26,6 +31,7 @@ from jaxnas.ops import (
     from_linen,
     max_pool,
     normalise,
+    pair,
 )
 
 pytestmark = pytest.mark.x64  # make test-all runs this file once more, with 64-bit JAX
@@ -58,23 +64,29 @@ def compare(fn, *args, tolerance=1e-5):
 
 
 @pytest.mark.parametrize(
-    ("side", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (3, 3, 2)]
+    ("sides", "stride", "dilation"),
+    [(1, 1, 1), (3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (3, 3, 2), ((1, 5), (2, 1), 1), ((5, 3), (1, 2), 2)],
 )
 @pytest.mark.parametrize("size", [(8, 8), (7, 6)])
-def test_depthwise_conv(side, stride, dilation, size):
-    x, kernel = normal(0, (2, *size, 3)), normal(1, (side, side, 3))
+def test_depthwise_conv(sides, stride, dilation, size):
+    x, kernel = normal(0, (2, *size, 3)), normal(1, (*pair(sides), 3))
     compare(lambda x, k, **kw: depthwise_conv(x, k, stride=stride, dilation=dilation, **kw), x, kernel)
 
 
-@pytest.mark.parametrize(("side", "stride", "dilation"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (5, 2, 2)])
+@pytest.mark.parametrize(
+    ("sides", "stride", "dilation"),
+    [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (5, 2, 2), (1, (2, 1), 1), ((1, 5), (2, 1), 1), ((5, 3), (1, 3), 2)],
+)
 @pytest.mark.parametrize("size", [(8, 8), (7, 6)])
-def test_conv(side, stride, dilation, size):
-    x, kernel = normal(0, (2, *size, 3)), normal(1, (side, side, 3, 4))
+def test_conv(sides, stride, dilation, size):
+    x, kernel = normal(0, (2, *size, 3)), normal(1, (*pair(sides), 3, 4))
     compare(lambda x, k, **kw: conv(x, k, stride=stride, dilation=dilation, **kw), x, kernel)
 
 
 @pytest.mark.parametrize("kind", POOLS)
-@pytest.mark.parametrize(("window", "stride", "size"), [(3, 1, (7, 6)), (3, 2, (8, 8)), (3, 2, (7, 6)), (5, 1, (6, 6))])
+@pytest.mark.parametrize(
+    ("window", "stride", "size"), [(3, 1, (7, 6)), (3, 2, (8, 8)), (3, 2, (7, 6)), (3, (1, 2), (7, 6)), (5, 1, (6, 6))]
+)
 def test_pools(kind, window, stride, size):
     pool = POOLS[kind]
     compare(lambda x, **kw: pool(x, window=window, stride=stride, **kw), normal(0, (2, *size, 3)))
@@ -206,32 +218,49 @@ def test_running_averages():
     np.testing.assert_allclose(judged, x, rtol=1e-4)
 
 
+def swish_gate(ratio, **settings):
+    """Squeeze-and-excitation of the expanded channels, or of the input's, with a plain sigmoid."""
+    return Squeeze(ratio, divisor=1, activation=jax.nn.silu, gate=jax.nn.sigmoid, **settings)
+
+
+BLOCKS = [
+    Zero(4),
+    Zero(4, (1, 2)),
+    Identity(4),
+    BatchNorm(4),
+    Pool(4, (1, 2), kind="max"),
+    Pool(4, 1, kind="avg", normalised=False),
+    ConvNorm(6, 2, kernel=3),
+    ConvNorm(6, (2, 1), kernel=(1, 3)),
+    ConvNorm(6),
+    FactorizedReduce(6),
+    DilConv(6, 2, kernel=5),
+    DilConv(6, (1, 2), kernel=(5, 1)),
+    SepConv(6, 2, kernel=3),
+    SepConv(6, (2, 1), kernel=(1, 3)),
+    PreActConv(6, (2, 1), kernel=(1, 3), groups=2),
+    PreActSepConv(6, (1, 2), kernel=(3, 1)),
+    ConvNormAct(6, (1, 2), kernel=(3, 1)),
+    MBConv(6, 2, kernel=3, expand=3),
+    MBConv(6, 1, kernel=3, expand=1, squeeze=Squeeze()),
+    MBConv(6, (2, 1), kernel=(1, 5), expand=3, squeeze=Squeeze()),
+    MBConv(6, 1, kernel=3, expand=3, squeeze=swish_gate(0.5, of="input")),
+]
+
+
 @pytest.mark.parametrize("affine", [False, True])
-@pytest.mark.parametrize(
-    "block",
-    [
-        Zero(4),
-        Zero(4, 2),
-        Identity(4),
-        BatchNorm(4),
-        Pool(4, 2, kind="max"),
-        Pool(4, 1, kind="avg", normalised=False),
-        ConvNorm(6, 2, kernel=3),
-        ConvNorm(6),
-        FactorizedReduce(6),
-        DilConv(6, 2, kernel=5),
-        SepConv(6, 2, kernel=3),
-    ],
-    ids=lambda block: f"{type(block).__name__}-{block.stride}",
-)
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{type(block).__name__}-{block.stride}")
 def test_blocks_count_their_parameters_and_keep_their_grid(block, affine):
-    op = from_linen(block.clone(style=Style(affine=affine)))
+    block = block.clone(style=Style(affine=affine))
+    op = from_linen(block)
     x = jax.ShapeDtypeStruct((2, 8, 6, 4), jnp.float32)
     params = jax.eval_shape(op.init, jax.random.key(0), x)
     y = jax.eval_shape(op.apply, params, x)
-    assert y.shape == (2, 8 // block.stride, 6 // block.stride, block.features)
+    down, across = pair(block.stride)
+    assert y.shape == (2, 8 // down, 6 // across, block.features)
+    assert jax.eval_shape(block.output, x) == y
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert block.clone(style=Style(affine=affine)).cost(4, 8, 6).parameters == count
+    assert block.cost(4, 8, 6).parameters == count
 
 
 def test_classifier_averages_and_has_a_bias():

@@ -42,8 +42,8 @@ class Row(NamedTuple):
 
 
 # Between them the two cell spaces have every kind of operation, in orders that are not alphabetical.
-DARTS_OPERATIONS = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5")
-SNAS_OPERATIONS = ("skip_connect", "avg_pool_3x3", "dil_conv_3x3")
+DARTS_OPERATIONS = ("none", "skip_connect", "sep_conv_3x3")
+SNAS_OPERATIONS = ("skip_connect", "avg_pool_3x3", "dil_conv_3x3", "max_pool_3x3")
 
 
 SMALL = {"channels": 4, "cells": 3, "num_classes": 3, "nodes": 2, "stem_multiplier": 2}
@@ -65,8 +65,8 @@ def nasbench201(**settings):
 
 
 ROWS = {
-    "darts": Row(darts, {"normal": [3, 2, 0, 4, 0], "reduce": [1, 3, 2, 0, 4]}, {"affine": False, "pool_norm": True}),
-    "snas": Row(snas, {"normal": [0, 2], "reduce": [2, 1]}, {"affine": False}),
+    "darts": Row(darts, {"normal": [2, 1, 0, 2, 0], "reduce": [1, 2, 1, 0, 2]}, {"affine": False, "pool_norm": True}),
+    "snas": Row(snas, {"normal": [0, 3], "reduce": [2, 1]}, {"affine": False}),
     "nasbench201": Row(nasbench201, {"cell": [3, 1, 2, 4, 0, 3]}, {"affine": False}),
     "chain": Row(chain, {"chain": [2, 1, 3]}, {}),
 }

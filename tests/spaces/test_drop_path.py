@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxnas.spaces import darts_space
-from jaxnas.spaces.parts import pieces
+from jaxnas.spaces.parts import cells
 
 SPACE = darts_space(4, 3, 3, nodes=1, operations=("none", "skip_connect", "max_pool_3x3"))
 X = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
@@ -20,7 +20,7 @@ def test_identities_are_exempt(normal, dropped, monkeypatch):
         seen.append(rate)
         return y
 
-    monkeypatch.setattr(pieces, "drop_path", record)
+    monkeypatch.setattr(cells, "drop_path", record)
     network = SPACE.about.network({"normal": [normal] * 2, "reduce": [1, 1]})
     variables = jax.eval_shape(network.init, jax.random.key(0), X)
 

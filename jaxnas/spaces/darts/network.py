@@ -27,9 +27,10 @@ from jaxnas.ops import (
     Zero,
     torch_uniform,
 )
-from jaxnas.spaces.parts.cell import CellGraph, group_of
+from jaxnas.spaces.parts.cells import Cell
 from jaxnas.spaces.parts.checks import at_least_one, known_operations
-from jaxnas.spaces.parts.pieces import Cell, Fixed
+from jaxnas.spaces.parts.graph import CellGraph, group_of
+from jaxnas.spaces.parts.pieces import Fixed
 from jaxnas.spaces.parts.skeleton import StandAlone
 
 __all__ = ["PRIMITIVES", "AuxiliaryHead", "CellPlan", "DartsConfig", "DartsNetwork", "cell_plans", "edges", "operation"]

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from jaxnas.errors import UserError
 from jaxnas.ops import Block, Classifier, ConvNorm, Cost, Identity, Pool, Style, Zero, conv
-from jaxnas.spaces.parts.cell import CellGraph, group_of
+from jaxnas.spaces.parts.cells import Cell, Stack
 from jaxnas.spaces.parts.checks import at_least_one, known_operations
-from jaxnas.spaces.parts.pieces import Cell, Fixed, Stack
+from jaxnas.spaces.parts.graph import CellGraph, group_of
+from jaxnas.spaces.parts.pieces import Fixed
 
 __all__ = [
     "EDGES",

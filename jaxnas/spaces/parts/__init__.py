@@ -3,11 +3,12 @@
 A space of images is a plan made of pieces; `assemble` makes the rest. Below the pieces are choices and their cells.
 """
 
-from jaxnas.spaces.parts.cell import CellGraph, EdgeGroup, apply_cell, edge_params, group_of, init_cell, used_cell
+from jaxnas.spaces.parts.cells import Cell, Stack
 from jaxnas.spaces.parts.checks import at_least_one, known_operations, reference_examples
 from jaxnas.spaces.parts.choice import mixed_op
+from jaxnas.spaces.parts.graph import CellGraph, EdgeGroup, apply_cell, edge_params, group_of, init_cell, used_cell
 from jaxnas.spaces.parts.inherit import fill, linen_network
-from jaxnas.spaces.parts.pieces import Cell, Fixed, Place, Run, Stack, runs
+from jaxnas.spaces.parts.pieces import Fixed, Place, Run, runs
 from jaxnas.spaces.parts.skeleton import Plan, StandAlone, assemble, cost_tables, visit_pieces
 
 __all__ = [

@@ -24,9 +24,10 @@ from jaxnas.ops import (
     channel_shuffle,
     drop_path,
 )
-from jaxnas.spaces.parts.cell import CellGraph, group_of
+from jaxnas.spaces.parts.cells import Cell
 from jaxnas.spaces.parts.checks import at_least_one, known_operations
-from jaxnas.spaces.parts.pieces import Cell, Fixed
+from jaxnas.spaces.parts.graph import CellGraph, group_of
+from jaxnas.spaces.parts.pieces import Fixed
 from jaxnas.spaces.parts.skeleton import StandAlone
 
 __all__ = ["EDGES", "OPERATIONS", "Entry", "Exit", "TreeCell", "TreeConfig", "TreeNetwork", "operation"]
