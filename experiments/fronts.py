@@ -43,14 +43,16 @@ def methods(table: Table, config: Config) -> dict[str, BlackBox]:
 
 
 def searches(run: Run, config: Config, table: Table, cost: str):
-    """Front and share of the hypervolume of every method and seed."""
+    """All points of the table, the front of every method's median seed, and shares of the true hypervolume `[S]`."""
     points = both(table, config.accuracy, cost)
-    scale = points.max(0)  # objectives in units of the worst, so that float32 loses nothing
+    # The truth. Objectives are in units of the worst, so that float32 loses nothing.
+    scale = points.max(0)
     reference = jnp.ones(2)
     front = points[np.asarray(pareto_front(jnp.asarray(points)))]
     whole = hypervolume(jnp.asarray(front / scale), reference)
     error = {"error": 100 - np.asarray(table.metrics[config.accuracy])}
     task = table_task(with_metrics(table, error), ("error", cost))
+    # Every method over all seeds in one call.
     keys = jax.random.split(run.key(cost), config.seeds)
     found, shares = {"true front": front}, {}
     for name, method in methods(table, config).items():
@@ -65,14 +67,14 @@ def searches(run: Run, config: Config, table: Table, cost: str):
 
 
 class Study(NamedTuple):
-    """What is searched."""
+    """What is searched: the configuration of the script, and the benchmark."""
 
     config: Config
     table: Table
 
 
 def prepare(config: Config) -> Study:
-    """The table, after a look at every objective and method."""
+    """Loads the table, after a look at every objective and method."""
     if config.evaluations < config.population_size:
         least = f"at least the {config.population_size} of population_size"
         raise UserError(f"evaluations is {config.evaluations}, expected {least}")
@@ -86,7 +88,7 @@ def prepare(config: Config) -> Study:
 
 
 def main(run: Run, study: Study) -> None:
-    """Every cost by itself."""
+    """Searches the trade-off of the error with every cost by itself, draws the fronts and writes the table."""
     config, table = study
     rows = []
     for cost in config.costs:

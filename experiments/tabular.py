@@ -48,8 +48,8 @@ METHODS = {
         choices, population_size=config.population_size, sample_size=config.sample_size
     ),
 }
-MOST = 100_000_000  # evaluations, or members of a population, in one call
-POINTS = 200  # of the clock, at which the incumbents are looked up
+MOST = 100_000_000  # the largest number of evaluations, or of members of a population, in one call
+POINTS = 200  # moments of the clock at which the incumbents are looked up
 
 
 def make_searcher(name: str, table: Table, config: Config) -> BlackBox:
@@ -63,9 +63,9 @@ class Study(NamedTuple):
     """What is searched.
 
     Attributes:
-      config: of the script.
+      config: the configuration of the script.
       table: the benchmark.
-      searches: by name of the method, a search from `simulate`.
+      searches: the search of each method, from `simulate`.
     """
 
     config: Config
@@ -89,7 +89,7 @@ def prepare(config: Config) -> Study:
 
 
 def refuse_too_many(field: str, count: float, of_what: str, seeds: int) -> None:
-    """Refuses more than one call, which does all seeds, has memory for."""
+    """Raises `UserError` for more than fits into one call, which does all seeds."""
     if count * seeds > MOST:
         wanted = f"{count:.0f} {of_what} for each of {seeds} seeds"
         raise UserError(f"{field} makes {wanted}, expected at most {MOST} in all")
@@ -105,6 +105,7 @@ def search(run: Run, study: Study, name: str):
     one = searches[name]
     times = jnp.linspace(config.budget / POINTS, config.budget, POINTS)
 
+    # One seed: its search, and the metrics of what it had found by each moment.
     def follow(key):
         _, history = one(key)
         places = best_at(history, times)
@@ -113,6 +114,7 @@ def search(run: Run, study: Study, name: str):
         known = {metric: jnp.where(places >= 0, values, missing(values.dtype)) for metric, values in found.items()}
         return known, history.done.sum()
 
+    # All seeds in one call, compilation and run timed apart.
     keys = jax.random.split(run.key(name), config.seeds)
     started = time.perf_counter()
     program = jax.jit(jax.vmap(follow)).lower(keys).compile()
@@ -149,6 +151,7 @@ def main(run: Run, study: Study) -> None:
         rows.append(summary(name, found, evaluations))
         curves[name] = {metric: np.asarray(values) for metric, values in found.items()}
         seconds[name] = {"compile_seconds": round(compiling, 2), "run_seconds": round(running, 3)}
+    # The curves of the last metric, all numbers, and the table.
     times = np.linspace(config.budget / POINTS, config.budget, POINTS)
     drawn = config.report[-1]
     unit = "evaluations" if config.cost is None else "simulated seconds"

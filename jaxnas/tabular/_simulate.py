@@ -15,13 +15,13 @@ __all__ = ["History", "best_at", "incumbents", "simulate"]
 
 
 class History(NamedTuple):
-    """What a search has evaluated, in order.
+    """What a search has evaluated, `T` architectures in order.
 
     Attributes:
-      archs: leaves `[T, E]`.
-      fitness: `[T, M]`, NaN for evaluations that the budget did not cover.
-      clock: `[T]`, the time at which each evaluation was finished, in units of the budget.
-      done: bool `[T]`, whether that was within the budget.
+      archs: the architectures, leaves `[T, E]`.
+      fitness: their objectives, `[T, M]`; NaN for evaluations that the budget did not cover.
+      clock: the time at which each evaluation was finished, `[T]`, in units of the budget.
+      done: whether that was within the budget, bool `[T]`.
     """
 
     archs: Arch
@@ -31,18 +31,28 @@ class History(NamedTuple):
 
 
 def simulate(searcher: BlackBox, task: Task, budget: float) -> Callable[[jax.Array], tuple[Any, History]]:
-    """`(key) -> (state, history)`: a search until its budget is spent, to be jitted, and vmapped over keys.
+    """A search until its budget is spent: a function `(key) -> (state, history)` to be jitted, and vmapped over keys.
 
-    Evaluations follow one another on the clock. One that would end after the budget does not count, and nothing does
-    after it: the searcher is told NaN.
+    Evaluations follow one another on the clock. One that would end after the budget does not count, and nothing after
+    it does: the searcher is told NaN. `jaxnas.run.search` is the same loop on the host, for any evaluation.
 
     Args:
       searcher: a black-box search over `task.choices`.
       task: what is evaluated, and what that costs.
-      budget: in the unit of the task's cost, seconds or a number of evaluations.
+      budget: what may be spent, in the unit of the task's cost: seconds, or a number of evaluations.
 
     Raises:
       UserError: a budget that does not cover one evaluation of any architecture.
+
+    Example:
+      >>> import jax
+      >>> from jaxnas.searchers import random_search
+      >>> from jaxnas.tabular import digits, simulate, table_task
+      >>> table = digits()
+      >>> searches = jax.vmap(simulate(random_search(table.choices), table_task(table, "-valid_16"), budget=30))
+      >>> state, history = jax.jit(searches)(jax.random.split(jax.random.key(0), 100))
+      >>> history.fitness.shape  # 100 searches of 30 evaluations with one objective
+      (100, 30, 1)
     """
     if not budget >= task.most_expensive:
         raise UserError(f"budget must cover one evaluation, which costs up to {task.most_expensive:g}, got {budget:g}")
@@ -58,6 +68,7 @@ def simulate(searcher: BlackBox, task: Task, budget: float) -> Callable[[jax.Arr
             key_ask, key_evaluate, key_tell = jax.random.split(jax.random.fold_in(key_steps, number), 3)
             state, archs = searcher.ask(key_ask, state)
             fitness, cost = task.evaluate(key_evaluate, archs)
+            # The clock: what ends after the budget is not told.
             ends = clock + jnp.cumsum(cost)
             done = ends <= budget
             fitness = jnp.where(done[:, None], fitness, jnp.nan)
@@ -76,13 +87,9 @@ def incumbents(history: History) -> jax.Array:
     """After every evaluation the place of the best one so far, by the first objective: int32 `[T]`, -1 before any."""
     fitness = history.fitness[:, 0]
     value = jnp.where(history.done & jnp.isfinite(fitness), fitness, jnp.inf)
-
-    def later(one, other):
-        better = other[0] < one[0]
-        return jnp.where(better, other[0], one[0]), jnp.where(better, other[1], one[1])
-
-    places = jnp.where(jnp.isfinite(value), jnp.arange(len(value), dtype=jnp.int32), -1)
-    return jax.lax.associative_scan(later, (value, places))[1]
+    before = jnp.concatenate([jnp.full(1, jnp.inf, value.dtype), jax.lax.cummin(value)[:-1]])
+    places = jnp.arange(len(value), dtype=jnp.int32)
+    return jax.lax.cummax(jnp.where(value < before, places, -1))
 
 
 def best_at(history: History, times: jax.Array) -> jax.Array:

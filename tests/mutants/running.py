@@ -10,6 +10,38 @@ GRADIENT = "tests/searchers/test_gradient.py::"
 
 MUTANTS = (
     Mutant(
+        "ids-restart",
+        "children of every ask are counted from zero",
+        "jaxnas/run/_search.py",
+        "ids = np.arange(num_known, num_known + num_new)",
+        "ids = np.arange(num_new)",
+        ("tests/run/test_search.py::test_history_is_what_was_proposed_and_found_in_order",),
+    ),
+    Mutant(
+        "failed-child-wins",
+        "a fitness that is not finite counts as the best of a search",
+        "jaxnas/run/_search.py",
+        "np.min(history.fitness[:, 0], where=history.good, initial=np.inf)",
+        "np.min(history.fitness[:, 0], initial=np.inf)",
+        ("tests/run/test_search.py::test_children_that_fail_never_win_and_are_counted",),
+    ),
+    Mutant(
+        "torn-history",
+        "the file of a search's history goes on behind what a kill has torn",
+        "jaxnas/run/_search.py",
+        "        file.begin(state.history)\n        key_ask",
+        "        key_ask",
+        ("tests/run/test_search.py::test_only_what_came_after_the_last_checkpoint_is_evaluated_again",),
+    ),
+    Mutant(
+        "one-seed-for-all",
+        "an architecture that is proposed twice is trained twice alike",
+        "experiments/evolution.py",
+        'train(name, archs, ids, {"validation"',
+        'train(name, archs, np.zeros_like(ids), {"validation"',
+        ("tests/experiments/test_evolution.py::test_children_get_their_objectives_by_name_and_failed_ones_no_fitness",),
+    ),
+    Mutant(
         "estimator-kept",
         "the estimator's state of a rejected step goes on",
         "jaxnas/searchers/gradient.py",
