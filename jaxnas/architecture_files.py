@@ -40,9 +40,10 @@ class Source(NamedTuple):
     """An architecture as it was written down, not yet compared with a space.
 
     Attributes:
-      name: what a message calls the source.
-      content: integers or a genotype, as plain data.
-      record: everything that was written beside it, such as the settings of the space; empty for a bare architecture.
+      name: name of the source in messages.
+      content: the architecture as plain data, integers or a genotype.
+      record: everything that was written beside the architecture, such as the settings of the space; empty for a bare
+        one.
     """
 
     name: str
@@ -118,11 +119,11 @@ def decode(space: SearchSpace, source: Source) -> Arch:
 
 
 def read_architecture(space: SearchSpace, source: str | Path | Source) -> Arch:
-    """Reads an architecture and checks that the space counts it.
+    """Reads an architecture and checks that it is one of those that the space counts.
 
     Args:
-      space: the space it is of.
-      source: see `read_source`.
+      space: the space of the architecture.
+      source: what `read_source` reads, or gave.
 
     Returns:
       The architecture, leaves `[E]` of int32.
@@ -142,10 +143,10 @@ def build_space(source: Source, name: str | None = None, **settings: Any) -> Sea
     """The space of an architecture.
 
     Args:
-      source: its own space and settings are used where it says them.
-      name: of the space. Without one here or in the source it is the first space of the registry with a stand-alone
-        network that counts the architecture, each with its default settings. DARTS comes before SNAS.
-      **settings: of the space, above those of the source.
+      source: an architecture; the space and the settings that it names are used.
+      name: name of the space. Without one here or in the source it is the first space of the registry with a
+        stand-alone network that counts the architecture, each with its default settings. DARTS comes before SNAS.
+      **settings: settings of the space, which come before those of the source.
 
     Raises:
       UserError: a source of another space; settings that no space can be built with; no space that fits.

@@ -32,14 +32,18 @@ def arch_like(choices: Tree, values: Any) -> Arch:
     """Checks `values` against a space and returns them as an architecture of int32 numpy arrays.
 
     Args:
-      choices: `SearchSpace.choices`.
-      values: pytree of integers structured like `choices`, lists allowed at the leaves.
+      choices: decisions of the space, `SearchSpace.choices`.
+      values: integers in a pytree structured like `choices`, whose leaves may be lists.
 
     Returns:
       The architecture, leaves of shape `[E]`.
 
     Raises:
       UserError: another structure, another number of decisions, or an operation outside `0..K-1`.
+
+    Example:
+      >>> arch_like({"edges": jax.ShapeDtypeStruct((2, 3), jnp.float32)}, {"edges": [0, 2]})
+      {'edges': array([0, 2], dtype=int32)}
     """
     leaves, treedef = jax.tree.flatten(choices)
     try:
@@ -65,7 +69,7 @@ def check_architecture(space: SearchSpace, arch: Any) -> Arch:
         three edges into one node in the space of DARTS.
     """
     arch = arch_like(space.choices, arch)
-    # One-hot scores ask for this architecture as clearly as scores can.
+    # One-hot scores ask for this architecture as clearly as scores can; the rule must agree.
     scores = jax.tree.map(lambda c, leaf: 20.0 * jax.nn.one_hot(leaf, c.shape[-1]), space.choices, arch)
     derived = jax.tree.map(np.asarray, jax.jit(space.derive)(scores))
     if not same(arch, derived):
@@ -83,7 +87,7 @@ def enumerate_architectures(choices: Tree, *, limit: int = 100_000) -> Arch:
     """Every architecture of a space, the last decision of the last leaf counting fastest.
 
     Args:
-      choices: pytree with leaves of shape `[E, K]`.
+      choices: decisions of the space, a pytree with leaves of shape `[E, K]`.
       limit: the largest number of architectures to enumerate.
 
     Returns:
@@ -91,6 +95,10 @@ def enumerate_architectures(choices: Tree, *, limit: int = 100_000) -> Arch:
 
     Raises:
       UserError: more architectures than `limit`.
+
+    Example:
+      >>> enumerate_architectures({"edges": jax.ShapeDtypeStruct((2, 2), jnp.float32)})["edges"].tolist()
+      [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     leaves, treedef = jax.tree.flatten(choices)
     options = [leaf.shape[-1] for leaf in leaves for _ in range(math.prod(leaf.shape[:-1]))]
@@ -108,6 +116,11 @@ def random_archs(key: jax.Array, space: SearchSpace, count: int) -> Arch:
     """Draws `count` architectures with leaves `[count, E]`, as `derive` reads them from scores of `N(0, 1)`.
 
     Where `derive` takes the greatest score of every decision, every architecture is equally likely.
+
+    Example:
+      >>> from jaxnas.spaces import snas_space
+      >>> random_archs(jax.random.key(0), snas_space(), 5)["normal"].shape
+      (5, 14)
     """
 
     def draw(key: jax.Array) -> Arch:
@@ -118,7 +131,12 @@ def random_archs(key: jax.Array, space: SearchSpace, count: int) -> Arch:
 
 
 def greatest(scores: Tree) -> Arch:
-    """The operation with the greatest score at every decision, the first of equal ones: the rule of most spaces."""
+    """The operation with the greatest score at every decision, the first of equal ones: the rule of most spaces.
+
+    Example:
+      >>> greatest({"edges": jnp.array([[0.1, 0.9], [2.0, -1.0]])})["edges"].tolist()
+      [1, 0]
+    """
     return jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), scores)
 
 
@@ -126,9 +144,9 @@ class Decisions(NamedTuple):
     """All decisions of a space in a row of length `D`, in the order of the tree's leaves.
 
     Attributes:
-      counts: `[D]`, the number of operations of each.
-      join: `(arch) -> [..., D]`; leading axes, as of a population, are kept.
-      split: `[..., D] -> arch`.
+      counts: number of operations of each decision, `[D]`.
+      join: `(arch) -> [..., D]`; leading axes, such as that of a population, stay.
+      split: `[..., D] -> arch`, the inverse of `join`.
     """
 
     counts: np.ndarray
@@ -147,16 +165,22 @@ class Decisions(NamedTuple):
 
     def number(self, row: jax.Array) -> jax.Array:
         """The place of `[..., D]` among all architectures in the order of counting, the last decision fastest."""
+        # The place value of a digit is the product of the counts after it.
         strides = np.append(np.cumprod(self.counts[:0:-1])[::-1], 1)
         terms = row * strides.astype(np.int32).reshape((1,) * (row.ndim - 1) + (-1,))
         return terms.sum(-1, dtype=terms.dtype)
 
 
 def decisions(choices: Tree) -> Decisions:
-    """The decisions of `SearchSpace.choices`.
+    """All decisions of `SearchSpace.choices` in one row.
 
     Raises:
       UserError: no decision, or one with fewer than two operations.
+
+    Example:
+      >>> row = decisions({"edges": jax.ShapeDtypeStruct((2, 3), jnp.float32)})
+      >>> row.size, int(row.number(row.join({"edges": [1, 2]})))
+      (9, 5)
     """
     leaves, treedef = jax.tree.flatten(choices)
     shapes = [leaf.shape for leaf in leaves]

@@ -164,7 +164,7 @@ class About(NamedTuple):
       config: plain dictionary that, with `name`, rebuilds the space.
       supernet: the changes to `network` under which a stand-alone network computes what the supernet computes on its
         paths, such as `{"affine": False}`. Networks with inherited weights are built with them.
-      count: `(arch, image_shape, **changes) -> {"parameters": int, "macs": int}` of one stand-alone network, for a
+      counts: `(arch, image_shape, **changes) -> {"parameters": int, "macs": int}` of one stand-alone network, for a
         space whose costs do not add up over decisions and which therefore has no tables of them.
     """
 
@@ -179,7 +179,7 @@ class About(NamedTuple):
     parts: Callable[..., tuple[tuple[Part, ...], dict[str, Any]]] | None = None
     config: dict[str, Any] | None = None
     supernet: Mapping[str, Any] = MappingProxyType({})
-    count: Callable[..., dict[str, int]] | None = None
+    counts: Callable[..., dict[str, int]] | None = None
 
 
 class SearchSpace(NamedTuple):

@@ -33,8 +33,8 @@ def network(space: SearchSpace, params: Params, arch: Arch, **changes: Any) -> t
     the statistics of the batch, and whose variables are `{"params": params}`; its drop path is that of the space.
 
     Args:
-      space: the space.
-      params: weights of its supernet.
+      space: the space of the architecture.
+      params: weights of the space's supernet.
       arch: one integer per decision, leaves `[E]`.
       **changes: further changes to `space.about.network`, beside those of `space.about.supernet`.
 
@@ -102,9 +102,9 @@ def recalibrate(network: Network, variables: Tree, batches: jax.Array | Iterable
 
     Args:
       network: a network; without a Linen module, or without normalisation, nothing is measured.
-      variables: of the network.
-      batches: training images as the network takes them, `[N, B, H, W, C]`, scanned over, or an iterable of
-        `[B, H, W, C]`. A pure function: it can be jitted for arrays, `jax.jit(partial(recalibrate, network))`.
+      variables: weights and running averages of the network.
+      batches: training images as the network takes them: an array `[N, B, H, W, C]`, which is scanned over and under
+        which the function can be jitted, `jax.jit(partial(recalibrate, network))`; or an iterable of `[B, H, W, C]`.
 
     Returns:
       The variables with new `batch_stats`; everything else as it was.
@@ -119,6 +119,7 @@ def recalibrate(network: Network, variables: Tree, batches: jax.Array | Iterable
     if network.module is None or not variables.get("batch_stats"):
         return variables
 
+    # A batch: its moments, pooled with those of the `seen` examples before it.
     def step(variables, carry, x):
         stats, seen = carry
         _, new = network.module.apply(variables, x, train=True, mutable=["batch_stats", "batch_moments"])
@@ -171,6 +172,7 @@ def _moments(sown: Tree, stats: _Stats) -> _Stats:
 
 def _merge(total, new, share):
     """Pools two groups, of which the new one holds `share` of the examples (Chan et al., 1979)."""
+    # mean = (1 - s) m_1 + s m_2; variance = (1 - s) v_1 + s v_2 + s (1 - s) (m_2 - m_1)^2.
     (mean, variance), (new_mean, new_variance) = total, new
     gap = new_mean - mean
     variance = (1 - share) * variance + share * new_variance + share * (1 - share) * jnp.square(gap)

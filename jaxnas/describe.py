@@ -78,8 +78,8 @@ def network_costs(
     arch, about = arch_like(space.choices, arch), space.about
     costs: dict[str, Any] = {"parameters": None, "macs": None}
     with known_form(space, changes):
-        if about.count is not None:
-            return costs | about.count(arch, tuple(image_shape), **changes)
+        if about.counts is not None:
+            return costs | about.counts(arch, tuple(image_shape), **changes)
         if about.costs is not None:
             tables = space_tables(space, image_shape, **changes)
             return costs | {name: cost(table, arch).item() for name, table in tables.items()}

@@ -272,12 +272,12 @@ def two_widths():
 
         return Network(init, lambda variables, x, **_: (x, variables))
 
-    def count(arch, image_shape, *, bias=False):
+    def counts(arch, image_shape, *, bias=False):
         first, second = widths(arch)
         products = math.prod(image_shape) * first + first * second
         return {"parameters": products + (first + second if bias else 0), "macs": products}
 
-    about = About(name="two-widths", network=network, count=count, genotype=widths, size=9)
+    about = About(name="two-widths", network=network, counts=counts, genotype=widths, size=9)
     no_supernet = Op(lambda key, x: {}, lambda params, paths, x, *, key=None: x)
     return SearchSpace(*no_supernet, lambda params, paths: {}, lambda scores: scores, CHOICES, about)
 

@@ -36,7 +36,7 @@ def mixture(blocks: tuple[Block, ...]) -> Callable[..., jax.Array] | None:
     ops = [from_linen(block.clone(normalised=False) if k in ends else block) for k, block in enumerate(blocks)]
 
     def apply(weight, params, x):
-        ys = [op.apply(own, x) for op, own in zip(ops, params, strict=True)]
+        ys = [op.apply(weights, x) for op, weights in zip(ops, params, strict=True)]
         terms = [weight[k].astype(x.dtype) * y for k, y in enumerate(ys) if k not in ends]
         if ends:
             terms.append(mix_normalised(style.eps, weight[np.array(ends)], tuple(ys[k] for k in ends)))
@@ -50,12 +50,12 @@ def mix_normalised(eps: float, weight: jax.Array, xs: tuple[jax.Array, ...]) -> 
     """`sum_k weight[k] * (x_k - mean(x_k)) / sqrt(variance(x_k) + eps)` per channel.
 
     Args:
-      eps: added to the variances.
-      weight: `[K]`.
-      xs: `K` arrays `[B, H, W, C]`.
+      eps: number above zero that is added to the variances.
+      weight: factors `[K]` of the operations.
+      xs: outputs of the operations, `K` arrays `[B, H, W, C]`.
 
     Returns:
-      `[B, H, W, C]`.
+      The sum `[B, H, W, C]`.
     """
     return _mix_forward(eps, weight, xs)[0]
 
@@ -82,6 +82,7 @@ def _mix_backward(eps, residuals, g):
     g = merged(g)
     offset = row_mean(channels, g)
     to_weight, to_xs = [], []
+    # With n_k = (x_k - mean) s_k: dL/dw_k = <g, n_k> and dL/dx_k = w_k s_k (g - mean(g) - n_k mean(g n_k)).
     for w, x, mean, scale in zip(weight, xs, means, scales, strict=True):
         slope = row_slope(channels, x, mean, g)
         to_weight.append(jnp.sum((slope * scale)[0, 0, :channels]) * (g.size // channels))

@@ -62,12 +62,12 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolution, padded by half the side of the kernel.
 
     Args:
-      x: `[C, H, W, B]`; even `H` and `W` when `stride` is 2.
-      kernel: `[k, k, C, D]` with `k` 1 or 3.
-      stride: 1 or 2.
+      x: images `[C, H, W, B]`, with even `H` and `W` when `stride` is 2.
+      kernel: weights `[k, k, C, D]` with `k` 1 or 3.
+      stride: step of the output grid, 1 or 2.
 
     Returns:
-      `[D, H / stride, W / stride, B]`.
+      Images `[D, H / stride, W / stride, B]`.
     """
     side, _, channels, features = kernel.shape
     _, height, width, batch = x.shape
@@ -175,6 +175,7 @@ def norm_pull(
     x: jax.Array, scale: jax.Array, g: jax.Array, reference: int = 0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradients of `norm`'s input, scale and offset from that of its output, `g[C, H, W, B]`."""
+    # dx = s scale (g - mean(g) - n mean(g n)) with s = 1 / sqrt(variance + eps) and the normalised n.
     standard, inverse = standardised(x, reference)
     to_scale, to_bias = jnp.sum(g * standard, (1, 2, 3)), jnp.sum(g, (1, 2, 3))
     count = x[0, ..., : reference or None].size

@@ -7,6 +7,7 @@ do: convolutions and dense layers, padding included, no normalisation in the mul
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -60,7 +61,7 @@ class Block(nn.Module):
         down, across = pair(self.stride)
         return -(-height // down), -(-width // across)
 
-    def output(self, x: jax.Array) -> jax.Array:
+    def output(self, x: Any) -> Any:
         """Zeros with the shape of the output for `x[B, H, W, C]`, found without running the block."""
         return jnp.zeros((x.shape[0], *self.grid(*x.shape[1:3]), self.features), x.dtype)
 
@@ -242,9 +243,10 @@ class SepConv(NormalisedBlock):
     activation: Activation = jax.nn.relu
 
     def _halves(self, in_features: int) -> tuple[DilConv, DilConv]:
-        settings = {"kernel": self.kernel, "activation": self.activation, "dilation": 1, "parent": None}
-        first = DilConv(in_features, self.stride, self.style, **settings)
-        return first, DilConv(self.features, 1, self.style, normalised=self.normalised, **settings)
+        first = DilConv(
+            in_features, self.stride, self.style, True, self.kernel, self.activation, dilation=1, parent=None
+        )
+        return first, first.clone(features=self.features, stride=1, normalised=self.normalised)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ def he_fan_out(fan_out: int) -> Callable[..., jax.Array]:
     """Normal initialiser of standard deviation `sqrt(2 / fan_out)` (He et al., 2015, arXiv 1502.01852).
 
     Args:
-      fan_out: for a convolution `k * k * features`, of a depthwise one too in the code of ProxylessNAS.
+      fan_out: `h * w * features` for a convolution, and in the code of ProxylessNAS for a depthwise one, too.
     """
     return _scaled(math.sqrt(2.0 / fan_out), "normal")
 
@@ -67,16 +67,18 @@ def one_draw(init: Callable[..., Any]) -> Callable[..., Any]:
 
     def drawn(key, x):
         key_noise, key = jax.random.split(key)
+        # Each weight is linear in both noises: three calls give its offset and its two slopes.
         units = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
         base, *tops = (with_noise(tuple(map(jnp.float32, unit)), key, x) for unit in units)
         leaves, treedef = jax.tree.flatten(base)
         ends = [sum(leaf.size for leaf in leaves[: i + 1]) for i in range(len(leaves))]
         uniform = jax.random.uniform(key_noise, (ends[-1] if ends else 0,), jnp.float32, -1.0, 1.0)
+        # The uniform draw serves both kinds; the normal one is its quantile.
         filled = []
         for low, end, *high in zip(leaves, ends, *map(jax.tree.leaves, tops), strict=True):
             if jnp.issubdtype(low.dtype, jnp.floating):
-                own = uniform[end - low.size : end].reshape(low.shape)
-                noises = own, math.sqrt(2) * jax.lax.erf_inv(own)
+                part = uniform[end - low.size : end].reshape(low.shape)
+                noises = part, math.sqrt(2) * jax.lax.erf_inv(part)
                 low = low + sum(((top - low) * noise).astype(low.dtype) for top, noise in zip(high, noises))
             filled.append(low)
         return jax.tree.unflatten(treedef, filled)

@@ -156,11 +156,11 @@ class MBConv(Block):
         """Weights of the convolutions, each used once per pixel of its own output grid, and of the other layers."""
         middle = in_features * self.expand
         last = math.prod(pair(self.kernel)) * middle + middle * self.features
-        norms = (middle, self.features)
+        norms = [middle, self.features]
         total = self._used_once(last, height, width)
         if self.expand != 1:
             total += Cost(in_features * middle, in_features * middle * height * width)
-            norms = (middle, *norms)
+            norms.append(middle)
         if self.squeeze is not None:
             total += self.squeeze.layer(in_features, middle).cost(middle)
         return sum(map(self.style.norm_cost, norms), total)

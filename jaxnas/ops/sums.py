@@ -28,11 +28,11 @@ def partial_sums(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.
     """Sums of the elementwise `function(*arrays)` over parts of the first two axes, still to be added up.
 
     Args:
-      function: of arrays `[..., M]` of rank three.
-      *arrays: of one shape `[B, H, M]`.
+      function: elementwise function of arrays `[..., M]` of rank three.
+      *arrays: arguments of the function, all of one shape `[B, H, M]`.
 
     Returns:
-      `[n, M]` with a small `n`, in float32 or wider.
+      Partial sums `[n, M]` with a small `n`, in float32 or wider.
     """
     if not by_hand("auto"):
         y = function(*arrays)
@@ -40,8 +40,10 @@ def partial_sums(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.
     batch, height, length = arrays[0].shape
     size = max(n for n in range(1, min(batch, _TERMS) + 1) if batch % n == 0)
     split = [array.reshape(batch // size, size, height, length) for array in arrays]
+    # A few terms written out, which fuse with the function.
     terms = [function(*(array[:, i] for array in split)) for i in range(size)]
     terms = [term.astype(wide_dtype(term.dtype)) for term in terms]
+    # What is left, as a product with rows of ones.
     rows = functools.reduce(jnp.add, terms).reshape(-1, length)
     first = np.arange(rows.shape[0]) < rows.shape[0] // 2  # two parts: a product with one row is compiled every time
     return jnp.asarray([first, ~first], rows.dtype) @ rows

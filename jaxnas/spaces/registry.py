@@ -60,9 +60,9 @@ def settings_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:
     """Settings as they stand on a command line, each in the type of its default value.
 
     Args:
-      name: of the space.
-      pairs: `NAME=VALUE` each; the entries of a sequence are separated by commas, with or without brackets around them,
-        a setting without a default value is JSON.
+      name: name of the space.
+      pairs: settings as `NAME=VALUE`; the entries of a sequence are separated by commas, with or without brackets
+        around them, and the value of a setting without a default is JSON.
 
     Raises:
       UserError: an unknown space; a pair in another form, or a value of another type.
@@ -88,8 +88,8 @@ def build(name: str, **settings: Any) -> SearchSpace:
     """Builds a space by name.
 
     Args:
-      name: one of `names()`.
-      **settings: arguments of its factory.
+      name: name of the space, one of `names()`.
+      **settings: arguments of the space's factory.
 
     Raises:
       UserError: an unknown space or setting, with a suggestion; a missing setting; a value that the factory refuses.

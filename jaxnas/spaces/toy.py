@@ -31,12 +31,12 @@ def function_space(
     """A space whose loss is `loss_fn(params, gates[E, K])`.
 
     Args:
-      loss_fn: any differentiable function that returns a scalar.
+      loss_fn: differentiable function of the weights and of gates `[E, K]` that returns a scalar.
       num_edges: number of decisions `E`.
       num_ops: operations `K` of each.
-      params: what `init` returns; no weights when `None`.
-      name: of the space.
-      config: settings that rebuild it, if there are any.
+      params: weights that `init` returns; no weights when `None`.
+      name: name of the space.
+      config: settings that rebuild the space by its name, if there are any.
 
     Returns:
       The space, with `choices = {"edges": [E, K]}`; `derive` takes the greatest score of each row. All weights take
@@ -95,7 +95,7 @@ def gates(paths: Paths, num_ops: int) -> jax.Array:
             "gdas is a form of jaxnas.spaces.parts.mixed_op; for a function of gates use pathwise(st_gumbel)"
         )
     dense = paths.weight if paths.index is None else _scatter(paths.index, paths.weight, num_ops)
-    if paths.probe is not None:
+    if paths.probe is not None:  # zero in value; its cotangent is that of the gates
         probed = gates(paths.probe, num_ops)
         dense = dense + (probed - jax.lax.stop_gradient(probed))
     return dense
@@ -112,7 +112,7 @@ def table_space(values: Any) -> SearchSpace:
     that are probabilities, the expected loss of independent choices.
 
     Args:
-      values: `[K, K, ..., K]`, one axis per decision.
+      values: losses `[K, K, ..., K]`, one axis per decision.
 
     Returns:
       The space, without weights. See `function_space`.
@@ -132,7 +132,7 @@ def table_space(values: Any) -> SearchSpace:
     def loss_fn(params, gates):
         del params
         rest = jnp.asarray(table)
-        for row in gates:
+        for row in gates:  # one decision after the other is averaged out
             rest = jnp.tensordot(row, rest, 1)
         return rest
 
@@ -146,8 +146,8 @@ def quadratic_space(matrix: Any, linear: Any, num_edges: int = 1) -> SearchSpace
     Off the vertices it is not the expected loss, so relaxations of it are biased, as those of a network are.
 
     Args:
-      matrix: `A`, `[E K, E K]`.
-      linear: `b`, `[E K]`.
+      matrix: quadratic coefficients `A`, `[E K, E K]`.
+      linear: linear coefficients `b`, `[E K]`.
       num_edges: number of decisions `E`.
 
     Returns:

@@ -139,4 +139,28 @@ MUTANTS = (
         "shared = shared + 0",
         ("tests/ops/test_batch_last.py",),
     ),
+    Mutant(
+        "squeezed-input",
+        "the width of squeeze-and-excitation from the wrong channels",
+        FOLDER + "mbconv.py",
+        'middle if self.of == "expanded" else in_features',
+        'in_features if self.of == "expanded" else middle',
+        ("tests/ops/test_blocks.py",),
+    ),
+    Mutant(
+        "squeeze-uncounted",
+        "squeeze-and-excitation costs nothing",
+        FOLDER + "mbconv.py",
+        "total += self.squeeze.layer(in_features, middle).cost(middle)",
+        "total += Cost(0, 0)",
+        ("tests/ops/test_ops.py::test_blocks_count_their_parameters_and_keep_their_grid",),
+    ),
+    Mutant(
+        "stride-axes",
+        "the strides of rows and columns exchanged",
+        FOLDER + "depthwise.py",
+        "down, across = plan.stride",
+        "across, down = plan.stride",
+        ("tests/ops/test_ops.py::test_depthwise_conv",),
+    ),
 )

@@ -154,4 +154,28 @@ MUTANTS = (
         "norms = 2 * 768",
         CONFORMANCE,
     ),
+    Mutant(
+        "shared-rows",
+        "blocks of one kind take the decisions of the first run",
+        FOLDER + "parts/pieces.py",
+        "start = ends.get(place.kind, 0)",
+        "start = 0",
+        ("tests/spaces/test_proxyless.py", "tests/spaces/test_extension.py"),
+    ),
+    Mutant(
+        "left-out-block",
+        "blocks that are chosen are left out, and those that are not run",
+        FOLDER + "parts/pieces.py",
+        "if self.shortcut and isinstance(block, Zero):",
+        "if self.shortcut and not isinstance(block, Zero):",
+        ("tests/spaces/test_extension.py",),
+    ),
+    Mutant(
+        "supernet-form",
+        "inherited weights go to a network with learned scales",
+        FOLDER + "nasbench201/space.py",
+        'supernet={"affine": False},',
+        "supernet={},",
+        ("tests/test_derive.py::test_every_space_says_what_its_supernet_does_otherwise",),
+    ),
 )

@@ -1,7 +1,7 @@
 """The resource constraint of SNAS: parameters, operations and memory access of every edge, as a penalty.
 
-The counts differ on purpose from those of `jaxnas.costs.tables`: they are the released code's own, which leave out
-normalisation, preprocessing, stem and classifier and count on output grids.
+The counts are those of the released code and differ on purpose from `jaxnas.costs`: normalisation, preprocessing, stem
+and classifier are left out, and the grid of the output counts.
 """
 
 from collections.abc import Callable
@@ -47,10 +47,10 @@ def operation_resources(name: str, channels: int, side: int, stride: int) -> Res
     """The costs of one operation on one edge, as the authors' code counts them.
 
     Args:
-      name: one of `jaxnas.spaces.darts.PRIMITIVES`.
-      channels: `C`, of input and output.
+      name: name of the operation, one of `jaxnas.spaces.darts.PRIMITIVES`.
+      channels: `C`, channels of input and output.
       side: `y`, side of the square *output* in pixels.
-      stride: 1 or 2.
+      stride: step of the output grid, 1 or 2.
 
     Raises:
       UserError: an unknown operation, a stride other than 1 and 2, a size below one.
@@ -82,7 +82,7 @@ def resource_tables(space: SearchSpace, image_side: int) -> dict[str, np.ndarray
     """The costs of every operation at every edge of every cell.
 
     Args:
-      space: from `jaxnas.spaces.darts.snas_space` or `darts_space`.
+      space: a space of `snas_space` or `darts_space`.
       image_side: side of the square images in pixels.
 
     Returns:
@@ -95,19 +95,16 @@ def resource_tables(space: SearchSpace, image_side: int) -> dict[str, np.ndarray
         raise UserError(f"space: resource counts exist for 'darts' and 'snas', got {space.about.name!r}")
     if image_side < 1:
         raise UserError(f"image_side must be at least 1, got {image_side}")
-    config = _network_config(space.about.config)
+    names = set(DartsConfig.__dataclass_fields__) & set(space.about.config)
+    sizes = {name: space.about.config[name] for name in names}
+    config = DartsConfig(**sizes | {"operations": tuple(sizes["operations"])})
     tables: dict[str, list] = {"normal": [], "reduce": []}
     side = image_side
     for plan in cell_plans(config):
         side = -(-side // 2) if plan.reduction else side
         tables[plan.kind].append(_cell_table(config, plan, side))
-    shape = (0, len(edges(config.nodes)), len(config.operations), 3)
-    return {kind: np.array(cells, np.int64).reshape(-1, *shape[1:]) for kind, cells in tables.items()}
-
-
-def _network_config(settings: dict[str, Any]) -> DartsConfig:
-    names = set(DartsConfig.__dataclass_fields__) & set(settings)
-    return DartsConfig(**{name: settings[name] for name in names} | {"operations": tuple(settings["operations"])})
+    shape = len(edges(config.nodes)), len(config.operations), 3
+    return {kind: np.array(cells, np.int64).reshape(-1, *shape) for kind, cells in tables.items()}
 
 
 def _cell_table(config: DartsConfig, plan: CellPlan, side: int) -> list[list[Resources]]:
@@ -130,7 +127,7 @@ def resource_totals(tables: dict[str, np.ndarray], weights: Tree) -> Resources:
     """The three costs of a whole network: the sum over all cells and edges of the mixed costs.
 
     Args:
-      tables: from `resource_tables`.
+      tables: what `resource_tables` gave.
       weights: `{"normal": [E, K], "reduce": [E, K]}`: one-hot, probabilities or relaxed samples. Numpy arrays are
         summed exactly (in int64 if they are integers), others in float32.
     """
@@ -153,6 +150,7 @@ def combine(costs: Any, kind: Kind = "linear") -> Any:
       UserError: another kind.
     """
     if kind == "linear":
+        # The released code's factors of parameters, multiply-adds and memory access.
         return 0.43 * (2 * costs[..., 0] + costs[..., 1] / 4000 + costs[..., 2] / 100)
     if kind != "log":
         raise UserError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
@@ -176,7 +174,7 @@ def resource_penalty(
     each kind in a network of 8 cells, at every depth; here the cells of the network are counted.
 
     Args:
-      space: from `jaxnas.spaces.darts.snas_space` or `darts_space`.
+      space: a space of `snas_space` or `darts_space`.
       image_side: side of the square images in pixels.
       kind: how an edge's three costs become one, see `combine`.
       ratio: weight of the reduction cells.

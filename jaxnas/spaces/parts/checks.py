@@ -1,4 +1,4 @@
-"""What every space asks of its settings."""
+"""Checks of settings that every space needs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,22 +9,14 @@ __all__ = ["at_least_one", "known_operations", "reference_examples"]
 
 
 def at_least_one(config: Any, names: Iterable[str]) -> None:
-    """Refuses a size below one.
-
-    Raises:
-      UserError: that names the attribute.
-    """
+    """Raises `UserError` that names the attribute if one of the named sizes of `config` is below one."""
     for name in names:
         if getattr(config, name) < 1:
             raise UserError(f"{name} must be at least 1, got {getattr(config, name)}")
 
 
 def known_operations(chosen: Sequence[str], accepted: Sequence[str]) -> None:
-    """Refuses candidates that are no choice, or that the space does not have.
-
-    Raises:
-      UserError: fewer than two, one twice, or an unknown one.
-    """
+    """Raises `UserError` if a choice has fewer than two operations, one of them twice, or an unknown one."""
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):
         raise UserError(f"operations: need two or more different ones, got {list(chosen)}")
     for name in chosen:
@@ -33,10 +25,6 @@ def known_operations(chosen: Sequence[str], accepted: Sequence[str]) -> None:
 
 
 def reference_examples(number: int) -> None:
-    """Refuses a number of reference examples, from which a batch takes its statistics, that is below zero.
-
-    Raises:
-      UserError: that names the number.
-    """
+    """Raises `UserError` if the number of examples that give a batch's statistics is below zero."""
     if number < 0:
         raise UserError(f"reference must be a number of examples, at least 0, got {number}")

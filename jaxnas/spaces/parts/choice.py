@@ -29,11 +29,11 @@ def mixed_op(
 
     Args:
       ops: `K` operations with equal output shapes.
-      params: their parameters, one entry each.
-      paths: one decision: `index` `None` or `[k]`, `weight` `[K]` or `[k]`, `probe` alike. With `index[1]` and
-        `weight[K]` the gates of the operations that do not run are added as they are (GDAS as released).
+      params: parameters of the operations, one entry each.
+      paths: paths of one decision: `index` is `None` or `[k]`, `weight` is `[K]` or `[k]`, and `probe` is alike. With
+        `index[1]` and `weight[K]` the gates of the operations that do not run are added as they are (GDAS as released).
       x: input of the operations.
-      key: for drop path and dropout inside the operations; shared by all of them.
+      key: key for drop path and dropout inside the operations, shared by all of them.
 
     Returns:
       The weighted sum.
@@ -44,20 +44,20 @@ def mixed_op(
     ops, params = tuple(ops), tuple(params)
     if len(ops) < 2 or len(params) != len(ops):
         raise UserError(f"a choice needs at least two operations with one params each, got {len(ops)}, {len(params)}")
-    if paths.index is None:
+    if paths.index is None:  # dense: all operations, eq. 2 of DARTS with any weights
         if paths.weight.shape != (len(ops),):
             raise UserError(f"paths.weight must have shape ({len(ops)},), got {paths.weight.shape}")
         outputs = [op.apply(p, x, key=key) for op, p in zip(ops, params, strict=True)]
         y = functools.reduce(jnp.add, [_scale(w, y) for w, y in zip(paths.weight, outputs, strict=True)])
-    elif paths.weight.shape == paths.index.shape:
+    elif paths.weight.shape == paths.index.shape:  # sparse: those of the index alone
         terms = [_gated(ops, i, w, params, x, key) for i, w in zip(paths.index, paths.weight, strict=True)]
         y = functools.reduce(jnp.add, terms)
-    else:  # one runs, and of the others the gates alone are added: `jaxnas.estimators.gdas`
+    else:  # one operation runs, and of the others the gates alone are added: `jaxnas.estimators.gdas`
         index = paths.index[0]
         others = jnp.sum(jnp.where(jnp.arange(len(ops)) == index, 0.0, paths.weight))
         y = _gated(ops, index, paths.weight[index], params, x, key)
         y = y + others.astype(y.dtype)
-    if paths.probe is not None:
+    if paths.probe is not None:  # nothing forward, and gate gradients backward
         index = paths.probe.index
         index = jnp.arange(len(ops)) if index is None else index
         y = _probed(ops, y, index, paths.probe.weight, params, x, key)
@@ -92,8 +92,8 @@ def _gated_backward(ops, residuals, g):
         def pull(weight, params, x, g):
             y, vjp = jax.vjp(lambda p, x: ops[k].apply(p, x, key=key), params[k], x)
             grads = jax.tree.map(jnp.zeros_like, params)
-            own, dx = vjp(_scale(weight, g))
-            return _inner(g, y, weight.dtype), (*grads[:k], own, *grads[k + 1 :]), dx
+            to_params, dx = vjp(_scale(weight, g))
+            return _inner(g, y, weight.dtype), (*grads[:k], to_params, *grads[k + 1 :]), dx
 
         return pull
 

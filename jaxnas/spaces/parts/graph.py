@@ -200,6 +200,6 @@ def _scan(graph, params, paths, inputs, keys):
 
         weights = tuple(params[name][op_name] for op_name in group.ops)
         chosen = paths.select(lambda leaf, ids=ids: leaf[ids])
-        ends = jnp.asarray(ends[:, 0]), jnp.asarray(ends[:, 1])
-        nodes, _ = jax.lax.scan(body, nodes, (ends, weights, chosen, None if keys is None else keys[ids]))
+        rows = tuple(jnp.asarray(column) for column in ends.T), weights, chosen, None if keys is None else keys[ids]
+        nodes, _ = jax.lax.scan(body, nodes, rows)
     return list(nodes[graph.num_inputs :])

@@ -192,8 +192,8 @@ def runs(places: Iterable[Place]) -> list[Run]:
       [(0,), (0, 1)]
     """
     found: list[Run] = []
-    numbered, ends = list(enumerate(places)), {}
-    for _, members in itertools.groupby(numbered, lambda item: item[1] if item[1].shortcut else item[0]):
+    ends: dict[str, int] = {}  # per kind the rows of the decisions so far
+    for _, members in itertools.groupby(enumerate(places), lambda item: item[1] if item[1].shortcut else item[0]):
         (number, place), *rest = members
         start = ends.get(place.kind, 0)
         ends[place.kind] = start + 1 + len(rest)
