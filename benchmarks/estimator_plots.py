@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 class Result(NamedTuple):
-    """What was measured of one estimator at one case; see `benchmarks.estimator_variance`."""
+    """What was measured of one estimator at one case; `benchmarks.estimator_variance` says what the figures mean."""
 
     case: str
     estimator: str
@@ -102,11 +102,11 @@ def report(results: Sequence[Result], cases: Iterable[Any]) -> str:
     where = environment()
     text = [f"Device {where['device']}, jax {where['jax']}, commit {where['commit']}."]
     for case in cases:
-        own = [result for result in results if result.case == case.name]
-        if own:
+        shown = [result for result in results if result.case == case.name]
+        if shown:
             norm, nats = np.linalg.norm(case.truth), float(categorical(case.logits).entropy(case.logits))
             about = f"expected loss {case.value:.4g}, norm of its gradient {norm:.4g}, entropy {nats:.3g} nats"
-            text += [f"## {case.name}", f"{own[0].draws + own[0].nonfinite:,} draws, {about}.", table(own)]
+            text += [f"## {case.name}", f"{shown[0].draws + shown[0].nonfinite:,} draws, {about}.", table(shown)]
     return "\n\n".join(text)
 
 
@@ -142,9 +142,11 @@ def rows(results: Iterable[Result]) -> str:
 
 def variance_temperature(path: Path, found: dict[str, dict[str, list[tuple[float, float]]]], unbiased: Sequence[str]):
     """Draws what `sweep` found, one panel a case."""
-    panels = {case: {name: tuple(np.array(points).T) for name, points in own.items()} for case, own in found.items()}
+    panels = {
+        case: {name: tuple(np.array(points).T) for name, points in curves.items()} for case, curves in found.items()
+    }
     y_label = "variance of an estimate (trace of the covariance)"
-    ticks = sorted({point[0] for own in found.values() for points in own.values() for point in points})
+    ticks = sorted({point[0] for curves in found.values() for points in curves.values() for point in points})
     return _draw(path, panels, unbiased, "temperature", y_label, ticks, marker="o", ms=4)
 
 

@@ -86,7 +86,7 @@ class Sampler:
         def many(key, state, logits, params):
             keys = jax.random.split(key, self.chunk)
             over = jax.vmap if case.parallel else lambda f: functools.partial(jax.lax.map, f)
-            return over(lambda own: one(own[0], state, own[1], params))((keys, logits))
+            return over(lambda draw: one(draw[0], state, draw[1], params))((keys, logits))
 
         def start(key, logits, params):
             key_init, key_warm = jax.random.split(key)
@@ -223,11 +223,12 @@ def run(problem: Problem, specs: list[Spec], draws: int, seed: int, temperatures
     """Measures, prints the tables and writes everything into the folder."""
     binary = [spec for spec in specs if ESTIMATORS[spec.name].binary]
     others = [spec for spec in specs if spec not in binary]
-    groups = [(own, make(folder)) for own, make in ((others, problem.cases), (binary, problem.binary)) if own and make]
+    pairs = ((others, problem.cases), (binary, problem.binary))
+    groups = [(group, make(folder)) for group, make in pairs if group and make]
     results: list[Result] = []
-    for own, cases in groups:
-        print(f"compiling {len(own)} estimators", file=sys.stderr)
-        for result in measure(own, cases, draws, seed):
+    for group, cases in groups:
+        print(f"compiling {len(group)} estimators", file=sys.stderr)
+        for result in measure(group, cases, draws, seed):
             print(f"{result.case}: {result.estimator} {result.microseconds:.3g} µs a draw", file=sys.stderr)
             results.append(result)
     asked = [spec.label for spec in specs]

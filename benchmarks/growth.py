@@ -44,10 +44,10 @@ def rows(sizes: dict[str, list[int]], found: list[dict]) -> list[list]:
     """The table: one row a point, then the slopes of what grew."""
     table = []
     for name, values in sizes.items():
-        own = [figures for grown, figures in found if grown == name]
-        for value, figures in zip(values, own, strict=True):
+        points_of_name = [figures for grown, figures in found if grown == name]
+        for value, figures in zip(values, points_of_name, strict=True):
             table.append([f"{name} {value}", *(figures[figure] for figure in FIGURES)])
-        exponents = [slope(values, [figures[figure] for figures in own]) for figure in FIGURES]
+        exponents = [slope(values, [figures[figure] for figures in points_of_name]) for figure in FIGURES]
         table.append([f"slope over {name}", *(f"{exponent:.2f}" for exponent in exponents)])
     return table
 

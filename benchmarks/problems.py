@@ -36,9 +36,9 @@ class Problem(NamedTuple):
 
     Attributes:
       cases: `(folder) -> cases` that share one loss; the folder keeps what takes long to compute.
-      binary: the same with two options a decision, for estimators that need it, or None.
-      draws: by default.
-      supernet: whether it chooses between operations, as against a function of gates.
+      binary: `(folder) -> cases` with two options a decision, for estimators that need it, or None.
+      draws: number of draws unless another is asked for.
+      supernet: whether the loss chooses between operations, as against a function of gates.
     """
 
     cases: Callable[[Path | None], list[Case]]
@@ -84,11 +84,11 @@ def three_edge(folder: Path | None = None, num_ops: int = 3, name: str = "three_
 
 
 def three_edge_binary(folder: Path | None = None) -> list[Case]:
-    """The same without the third option of every decision."""
+    """`three_edge` without the third option of every decision."""
     return three_edge(folder, 2, "three_edge_binary")
 
 
-def own(name: str, shape: tuple[int, int], logits_seed: int | None) -> Problem:
+def users_loss(name: str, shape: tuple[int, int], logits_seed: int | None) -> Problem:
     """A user's `loss(gates[E, K]) -> scalar`, given as `module:function`.
 
     Raises:
@@ -129,7 +129,7 @@ def find_problem(name: str, shape: str | None, logits_seed: int | None) -> Probl
     decisions, _, options = (shape or "").partition("x")
     if not (decisions.isdecimal() and options.isdecimal() and int(decisions) >= 1 and int(options) >= 2):
         raise UserError(f"--shape must be DECISIONSxOPTIONS such as 3x4, at least 1x2, got {shape!r}")
-    return own(name, (int(decisions), int(options)), logits_seed)
+    return users_loss(name, (int(decisions), int(options)), logits_seed)
 
 
 def obstacle(estimator: str, name: str, problem: Problem) -> str | None:

@@ -36,8 +36,8 @@ def closed_form(losses: Any, logits: Tree) -> tuple[float, np.ndarray]:
     """The expected loss and its gradient, `p_e[k] (E[loss | a_e = k] - E[loss])`, from the losses of all architectures.
 
     Args:
-      losses: `[P]`, in the order of `enumerate_architectures`.
-      logits: leaves `[E, K]`.
+      losses: loss of every architecture, `[P]`, in the order of `enumerate_architectures`.
+      logits: logits of the policy, leaves `[E, K]`.
 
     Returns:
       The value, and the gradient of all leaves in one row, float64.
@@ -47,10 +47,11 @@ def closed_form(losses: Any, logits: Tree) -> tuple[float, np.ndarray]:
     shares = [share / share.sum() for share in shares]
     table = np.asarray(losses, np.float64).reshape([len(share) for share in shares])
     value, grads = 0.0, []
-    for kept, share in enumerate(shares):
+    for decision, share in enumerate(shares):
+        # E[loss | a_e = k]: the mean over all other decisions.
         given = table
         for axis in reversed(range(len(shares))):
-            given = given if axis == kept else np.tensordot(given, shares[axis], (axis, 0))
+            given = given if axis == decision else np.tensordot(given, shares[axis], (axis, 0))
         value = share @ given
         grads.append(share * (given - value))
     return float(value), np.concatenate(grads)

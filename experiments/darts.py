@@ -20,6 +20,7 @@ from jaxnas.spaces import darts_space
 
 def prepare(config: Config) -> outcome.Search:
     """The data, the space and the search."""
+    # Data, space and schedules.
     search = config.search
     setting = common.prepare(config, darts_space)
     space, judge, images = setting.space, setting.judge, setting.images
@@ -35,6 +36,7 @@ def prepare(config: Config) -> outcome.Search:
         order=search.order,
         temperature=temperature,
     )
+    # What is recorded beside the losses: the supernet as the search runs it, and the network that it would give now.
     parameters = costs.space_tables(space, images.image_shape, affine=False, pool_norm=True)["parameters"]
 
     def evaluate(key, state):

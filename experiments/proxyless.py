@@ -45,8 +45,8 @@ def check(setting: common.Setting) -> None:
     search, form, about = setting.config.search, setting.config.latency.form, setting.space.about
     table = setting.config.latency.table
     if about.parts is None and (form != "none" or table is not None):
-        kept = f"latency.form must be none and latency.table not given for the space {about.name}"
-        raise UserError(f"{kept}, got {form} and {table}")
+        expected = f"latency.form must be none and latency.table not given for the space {about.name}"
+        raise UserError(f"{expected}, got {form} and {table}")
     given_table(setting)
     if search.warmup_epochs + search.rest_epochs >= search.epochs:
         still = f"search.warmup_epochs and search.rest_epochs are {search.warmup_epochs} and {search.rest_epochs}"

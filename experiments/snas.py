@@ -22,6 +22,7 @@ from jaxnas.spaces.darts import resource_penalty
 
 def prepare(config: Config) -> outcome.Search:
     """The data, the space and the search."""
+    # Data, space and schedules.
     search = config.search
     setting = common.prepare(config, snas_space, drop_path=search.drop_path)
     space, judge, images = setting.space, setting.judge, setting.images
@@ -41,6 +42,7 @@ def prepare(config: Config) -> outcome.Search:
         resource_weight=search.resource_weight,
         resource_mode=search.resource_mode,
     )
+    # What is recorded beside the losses: a sampled network, and the network that the search would give now.
     parameters = costs.space_tables(space, images.image_shape, affine=False, pool_norm=True)["parameters"]
 
     def evaluate(key, state):

@@ -28,12 +28,19 @@ def arsm(*, dense: bool = False) -> Estimator:
       An estimator whose policy parameters are logits, leaves `[E, K]`. `Estimate.value` is the loss without a swap;
       `paths` and `aux` are those of the last swap, `weight_grads` the mean over all evaluations.
 
+    Example:
+      >>> logits, loss = {"edges": jnp.zeros((2, 3))}, lambda paths, params: (jnp.float32(3), {})
+      >>> _, found = jax.jit(arsm().estimate, static_argnums=3)(jax.random.key(0), None, logits, loss, {})
+      >>> bool((found.policy_grads["edges"] == 0).all())  # a constant loss teaches nothing
+      True
+
     References:
       Yin, Yue and Zhou, 2019, "ARSM: Augment-REINFORCE-swap-merge estimator for gradient backpropagation through
       categorical variables", arXiv 1905.01413.
     """
 
     def estimate(key, state, policy_params, loss_fn, params):
+        # w ~ Dirichlet(1, ..., 1), as exponential noise before it is divided by its sum.
         logits = wide(policy_params)
         noise = jax.tree.map(exponential, optax.tree.split_key_like(key, logits), logits)
         options = max(leaf.shape[-1] for leaf in jax.tree.leaves(logits))
@@ -48,12 +55,14 @@ def arsm(*, dense: bool = False) -> Estimator:
 
             return jax.tree.map(pick, noise, logits)
 
+        # F_cj for all pairs: every distinct swap is evaluated once.
         archs = jax.vmap(arch_of)(jnp.asarray(orders))
         found = evaluate(loss_fn, params, policy_params, archs, dense=dense)
         table = found.losses[place]
 
         def grad(noise):
             k = noise.shape[-1]
+            # sum_j (F_cj - mean_m F_mj) (1/K - w_j).
             centred = table[:k, :k] - jnp.mean(table[:k, :k], 0, keepdims=True)
             share = noise / jnp.sum(noise, -1, keepdims=True)
             return jnp.einsum("cj,...j->...c", centred, 1 / k - share)

@@ -32,7 +32,7 @@ def exact(policy: Policy, *, dense: bool = True, limit: int = 100_000) -> Estima
     Example:
       >>> from jaxnas.policies import categorical
       >>> logits, loss = {"edges": jnp.zeros((1, 2))}, lambda paths, params: (paths.weight["edges"][0, 1], {})
-      >>> _, found = exact(categorical(logits)).estimate(None, (), logits, loss, {})
+      >>> _, found = jax.jit(exact(categorical(logits)).estimate, static_argnums=3)(None, (), logits, loss, {})
       >>> float(found.value), found.policy_grads["edges"].tolist()  # half of the architectures cost 1
       (0.5, [[-0.25, 0.25]])
     """

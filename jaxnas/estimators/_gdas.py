@@ -21,7 +21,8 @@ def gdas(temperature: Temperature = 1.0) -> Estimator:
     `weight[E, K]`, for which every space built on it has the form above.
 
     Args:
-      temperature: a float, a traced array, or a schedule of the number of estimates; the release falls from 10 to 0.1.
+      temperature: temperature of the samples, above zero: a float, a traced array, or a schedule of the number of
+        estimates; that of the release falls from 10 to 0.1.
 
     Returns:
       An estimator whose policy parameters are logits, leaves `[E, K]`.
@@ -29,6 +30,17 @@ def gdas(temperature: Temperature = 1.0) -> Estimator:
     Raises:
       UserError: a temperature not above zero; from a loss that is a plain function of gates (`jaxnas.spaces.gates`),
         where nothing stands for `h_k` alone and `st_gumbel` is what is meant.
+
+    Example:
+      >>> from jaxnas.spaces import chain_space
+      >>> space, x = chain_space({"tanh": jnp.tanh, "skip": lambda x: x}, 1), jnp.ones((1, 1))
+      >>> key, loss = jax.random.key(0), lambda paths, params: (space.apply(params, paths, x).sum(), {})
+      >>> logits, estimator = {"chain": jnp.zeros((1, 2))}, gdas()
+      >>> _, found = jax.jit(estimator.estimate, static_argnums=3)(
+      ...     key, estimator.init(key, logits), logits, loss, space.init(key, x)
+      ... )
+      >>> found.paths.index["chain"].shape, found.paths.weight["chain"].shape  # one operation runs, all gates are there
+      ((1, 1), (1, 2))
 
     References:
       Dong and Yang, 2019, arXiv 1910.04465, and its released code.

@@ -15,7 +15,11 @@ __all__ = ["PathwiseState", "path_gradient", "pathwise"]
 
 
 class PathwiseState(NamedTuple):
-    """How many estimates were made: what a temperature schedule counts."""
+    """What the pathwise estimator remembers.
+
+    Attributes:
+      step: number of estimates so far, which a schedule of the temperature counts.
+    """
 
     step: jax.Array
 
@@ -30,9 +34,10 @@ def pathwise(
     that of SNAS. One forward and backward pass of the loss per sample.
 
     Args:
-      relaxation: see `jaxnas.relaxations`.
-      temperature: a float, a traced array, or a schedule of the number of estimates.
-      num_samples: `S`; accumulated by `scan`, so memory does not grow with it.
+      relaxation: `(key, logits, temperature) -> weight`, one of `jaxnas.relaxations`.
+      temperature: temperature of the relaxation, above zero: a float, a traced array, or a schedule of the number of
+        estimates.
+      num_samples: number `S` of samples, accumulated by `scan`, so that memory does not grow with it.
 
     Returns:
       An estimator whose policy parameters are logits, leaves `[E, K]`. `Estimate.paths` and `aux` are those of the
@@ -40,6 +45,16 @@ def pathwise(
 
     Raises:
       UserError: a temperature not above zero, or `num_samples` below one.
+
+    Example:
+      >>> from jaxnas.relaxations import softmax
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> loss, estimator = lambda paths, params: (space.apply(params, paths), {}), pathwise(softmax)
+      >>> key = jax.random.key(0)
+      >>> _, found = jax.jit(estimator.estimate, static_argnums=3)(key, estimator.init(key, logits), logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
+      [[-0.75, 0.75]]
 
     References:
       SNAS, arXiv 1812.09926, equation 6; DARTS, arXiv 1806.09055, equation 2.
@@ -50,7 +65,7 @@ def pathwise(
 def path_gradient(
     relaxation: Relaxation, temperature: Temperature, num_samples: int, to_paths: Callable[[Tree], Paths]
 ) -> Estimator:
-    """`pathwise` with a choice of how relaxed samples become paths; the rest as there."""
+    """`pathwise` with one more choice: `to_paths(weight)` makes paths of relaxed samples."""
     check_temperature(temperature)
     if num_samples < 1:
         raise UserError(f"num_samples must be at least 1, got {num_samples}")
@@ -71,13 +86,12 @@ def path_gradient(
 
             return jax.value_and_grad(relaxed_loss, (0, 1), has_aux=True)(policy_params, params)
 
+        # One sample, or the mean over S of them, one after the other.
         if num_samples == 1:
             (value, (paths, aux)), grads = draw(key)
         else:
             keys = jax.random.split(key, num_samples)
-            (value, _), grads = jax.tree.map(
-                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(draw, keys[0])
-            )
+            (value, _), grads = optax.tree.zeros_like(jax.eval_shape(draw, keys[0]))
 
             def body(total, key):
                 (value, out), grads = draw(key)

@@ -30,7 +30,8 @@ def with_objective(estimator: Estimator, objective: Objective) -> Estimator:
       >>> from jaxnas.policies import categorical
       >>> logits, loss = {"edges": jnp.zeros((1, 2))}, lambda paths, params: (jnp.float32(3), {})
       >>> charged = with_objective(exact(categorical(logits)), lambda loss, p, paths: loss + p["edges"][0, 1])
-      >>> charged.estimate(None, (), logits, loss, {})[1].policy_grads["edges"].tolist()
+      >>> _, found = jax.jit(charged.estimate, static_argnums=3)(None, (), logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
       [[0.0, 1.0]]
     """
 

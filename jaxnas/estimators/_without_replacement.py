@@ -27,6 +27,14 @@ def without_replacement(*, dense: bool = False) -> Estimator:
       An estimator whose policy parameters are logits, leaves `[E, K]`. `Estimate.paths` and `aux` are those of `b`.
       `value` is the mean of the two losses, which is not an unbiased estimate of the expected loss.
 
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> key, loss = jax.random.key(0), lambda paths, params: (space.apply(params, paths), {})
+      >>> _, found = jax.jit(without_replacement().estimate, static_argnums=3)(key, None, logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
+      [[-0.75, 0.75]]
+
     References:
       Kool, van Hoof and Welling, 2020, "Estimating gradients for discrete random variables by sampling without
       replacement", arXiv 2002.06043.
@@ -35,9 +43,11 @@ def without_replacement(*, dense: bool = False) -> Estimator:
     def estimate(key, state, policy_params, loss_fn, params):
         key_first, key_second = jax.random.split(key)
         logits, policy = wide(policy_params), categorical(policy_params)
+        # Two different architectures, and their losses.
         first = policy.sample(key_first, logits)
         archs = stacked(first, another(key_second, logits, first))
         found = evaluate(loss_fn, params, policy_params, archs, dense=dense)
+        # w (loss(a) - loss(b)) as a factor of the score of a, and minus that of b.
         rest = -jnp.expm1(jax.vmap(policy.log_prob, (None, 0))(logits, archs))  # 1 - p, exact where p is nearly one
         rest = jnp.maximum(rest, jnp.finfo(rest.dtype).tiny)
         weight = rest[0] * rest[1] / (rest[0] + rest[1]) * (found.losses[0] - found.losses[1])
@@ -53,9 +63,9 @@ def another(key: jax.Array, logits: Tree, arch: Arch) -> Arch:
     The first decision at which it differs is drawn; those before are as in `arch`, those after are free.
 
     Args:
-      key: consumed.
-      logits: leaves `[E, K]`.
-      arch: leaves `[E]`.
+      key: random key.
+      logits: logits of the categoricals, leaves `[E, K]`.
+      arch: the architecture that is not drawn again, leaves `[E]`.
     """
     leaves, treedef = jax.tree.flatten(logits)
     chosen = [
@@ -64,6 +74,7 @@ def another(key: jax.Array, logits: Tree, arch: Arch) -> Arch:
     log_p = [jax.nn.log_softmax(row) for row in leaves]
     same = jnp.concatenate([jnp.sum(jnp.where(c, p, 0.0), -1).ravel() for c, p in zip(chosen, log_p, strict=True)])
     other = [jax.nn.logsumexp(jnp.where(c, -jnp.inf, p), -1).ravel() for c, p in zip(chosen, log_p, strict=True)]
+    # The first decision that differs: all before it are as in `arch`, and it is not.
     before = jnp.cumsum(same) - same
     key_first, key_free, key_other = jax.random.split(key, 3)
     first = jax.random.categorical(key_first, before + jnp.concatenate(other))

@@ -29,6 +29,14 @@ def arm(*, dense: bool = False) -> Estimator:
     Raises:
       UserError: at the first call, a decision with more than two options.
 
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> key, loss = jax.random.key(0), lambda paths, params: (space.apply(params, paths), {})
+      >>> _, found = jax.jit(arm().estimate, static_argnums=3)(key, None, logits, loss, {})
+      >>> bool(found.policy_grads["edges"][0, 1] > 0)  # on average 0.75
+      True
+
     References:
       Yin and Zhou, 2019, "ARM: Augment-REINFORCE-merge gradient for stochastic binary networks", arXiv 1807.11143.
     """
@@ -44,6 +52,14 @@ def disarm(*, dense: bool = False) -> Estimator:
     """`grad_phi = (loss(b) - loss(c)) (-1)^c 1[b != c] s(|phi|) / 2` with `b = 1[1 - u < s(phi)]`, `c = 1[u < s(phi)]`.
 
     ARM with the uniform noise averaged out, so never of more variance. Arguments, result and errors as in `arm`.
+
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> key, loss = jax.random.key(0), lambda paths, params: (space.apply(params, paths), {})
+      >>> _, found = jax.jit(disarm().estimate, static_argnums=3)(key, None, logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
+      [[-0.75, 0.75]]
 
     References:
       Dong, Mnih and Tucker, 2020, "DisARM: an antithetic gradient estimator for binary latent variables", arXiv
@@ -64,10 +80,12 @@ def _antithetic(factor: Callable[..., jax.Array], dense: bool) -> Estimator:
         phi = jax.tree.map(lambda leaf: leaf[..., 1] - leaf[..., 0], wide(policy_params))
         keys = optax.tree.split_key_like(key, phi)
         u = jax.tree.map(lambda k, leaf: jax.random.uniform(k, leaf.shape, leaf.dtype), keys, phi)
+        # The antithetic pair from the same uniforms, mirrored.
         first = jax.tree.map(lambda u, phi: (1 - u < jax.nn.sigmoid(phi)).astype(jnp.int32), u, phi)
         second = jax.tree.map(lambda u, phi: (u < jax.nn.sigmoid(phi)).astype(jnp.int32), u, phi)
         found = evaluate(loss_fn, params, policy_params, stacked(first, second), dense=dense)
         difference = found.losses[0] - found.losses[1]
+        # The gradient in phi, and with it that in both logits.
         slopes = jax.tree.map(lambda *leaves: difference * factor(*leaves), phi, u, first, second)
         grads = jax.tree.map(lambda slope: jnp.stack([-slope, slope], -1), slopes)
         return state, estimate_of(found, grads, policy_params, {})

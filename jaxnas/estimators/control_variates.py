@@ -23,9 +23,9 @@ class ControlParams(NamedTuple):
     """What a control variate learns.
 
     Attributes:
-      log_temperature: of the relaxation.
+      log_temperature: logarithm of the temperature of the relaxation.
       scale: factor of the relaxed loss.
-      network: parameters of what is added to it, None without.
+      network: parameters of the network whose output is added to the relaxed loss, None without one.
     """
 
     log_temperature: jax.Array
@@ -34,7 +34,15 @@ class ControlParams(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """What a control variate is made of; see `rebar` and `relax`."""
+    """The choices that make REBAR, RELAX and their variants.
+
+    Attributes:
+      network: what is added to the relaxed loss, or None.
+      mean_field: whether more of the logits is added to `z`, the warmer the relaxation is.
+      learned: names of the fields of `ControlParams` that the optimiser moves.
+      coupled: whether `z'` has the value of `z`.
+      dense: whether the architecture runs as one-hot dense paths or as sparse ones.
+    """
 
     network: Op | None
     mean_field: bool
@@ -44,7 +52,12 @@ class _Form(NamedTuple):
 
 
 class ControlState(NamedTuple):
-    """The control variate and the state of its optimiser."""
+    """What an estimator with a control variate remembers.
+
+    Attributes:
+      control: parameters of the control variate.
+      opt: state of its optimiser, empty without one.
+    """
 
     control: ControlParams
     opt: optax.OptState
@@ -69,14 +82,14 @@ def rebar(
     relaxed ones, and second derivatives where `tx` is given.
 
     Args:
-      temperature: of the relaxation, at the start where it is learned.
-      scale: of the control variate, likewise; 0 is REINFORCE.
+      temperature: temperature of the relaxation, above zero; where it is learned, the one it starts from.
+      scale: factor of the control variate; where it is learned, the one it starts from. 0 is REINFORCE.
       relaxation: `"concrete"` as above; `"mean_field"` adds `t^2 / (1 + t) logits` to `z` in `c`, `t` the temperature,
         so that `c` tends to `scale loss(softmax(logits))` as `t` grows and is a baseline there. Worth it with `tx`:
         where options differ little in loss beside its size, the variance falls a thousandfold.
-      tx: optax transformation of `log(temperature)` and `scale`; None keeps them.
-      coupled: whether `z'` has the value of `z`, when the two `c` differ in their gradients alone, or is drawn on its
-        own. Both are unbiased.
+      tx: optax transformation of `log(temperature)` and `scale`; None leaves them as they are.
+      coupled: whether `z'` has the value of `z`, when the two `c` differ in their gradients alone, or comes from noise
+        that is independent of it. Both are unbiased.
       dense: whether the architecture runs as one-hot dense paths or as sparse ones.
 
     Returns:
@@ -85,6 +98,14 @@ def rebar(
 
     Raises:
       UserError: a temperature not above zero, another `relaxation`.
+
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> loss, estimator = lambda paths, params: (space.apply(params, paths), {}), rebar(temperature=0.5)
+      >>> estimate = jax.jit(lambda key: estimator.estimate(key, estimator.init(key, logits), logits, loss, {})[1])
+      >>> round(float(estimate(jax.random.key(0)).policy_grads["edges"].sum()), 4)  # on average [[-0.75, 0.75]]
+      0.0
 
     References:
       Tucker et al., 2017, "REBAR: low-variance, unbiased gradient estimates for discrete latent variable models",
@@ -109,12 +130,20 @@ def relax(
     Unbiased whatever `r` is. Cost, arguments, result and errors as in `rebar`.
 
     Args:
-      temperature: of the relaxation, at the start where it is learned.
+      temperature: temperature of the relaxation, above zero; where it is learned, the one it starts from.
       network: `r`, an `Op` on the vector of all perturbed logits `z`, which gives a scalar; None for
         `tanh_network(10)`.
-      tx: optax transformation of `log(temperature)` and the parameters of `network`; None keeps them.
-      coupled: as in `rebar`.
-      dense: as in `rebar`.
+      tx: optax transformation of `log(temperature)` and the parameters of `network`; None leaves them as they are.
+      coupled: whether `z'` has the value of `z`, or comes from noise that is independent of it.
+      dense: whether the architecture runs as one-hot dense paths or as sparse ones.
+
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> loss, estimator = lambda paths, params: (space.apply(params, paths), {}), relax(temperature=0.5)
+      >>> estimate = jax.jit(lambda key: estimator.estimate(key, estimator.init(key, logits), logits, loss, {})[1])
+      >>> round(float(estimate(jax.random.key(0)).policy_grads["edges"].sum()), 4)  # on average [[-0.75, 0.75]]
+      0.0
 
     References:
       Grathwohl et al., 2018, "Backpropagation through the void", arXiv 1711.00123.
@@ -124,7 +153,13 @@ def relax(
 
 
 def tanh_network(width: int = 10) -> Op:
-    """`r(z) = v . tanh(W z + b)`, with `v = 0` at the start, where it adds nothing."""
+    """`r(z) = v . tanh(W z + b)`, with `v = 0` at the start, where it adds nothing.
+
+    Example:
+      >>> network = tanh_network(width=3)
+      >>> float(network.apply(network.init(jax.random.key(0), jnp.ones(4)), jnp.ones(4)))
+      0.0
+    """
 
     def init(key, z):
         weight = jax.random.normal(key, (width, z.size), z.dtype) / math.sqrt(z.size)
@@ -141,14 +176,15 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
     check_temperature(temperature)
 
     def init(key, policy_params):
-        own = None if form.network is None else form.network.init(key, _flat(wide(policy_params)))
+        network = None if form.network is None else form.network.init(key, _flat(wide(policy_params)))
         dtype = wide_dtype_of(policy_params)
-        control = ControlParams(jnp.log(jnp.asarray(temperature, dtype)), jnp.asarray(scale, dtype), own)
+        control = ControlParams(jnp.log(jnp.asarray(temperature, dtype)), jnp.asarray(scale, dtype), network)
         return ControlState(control, () if tx is None else tx.init(control))
 
     def estimate(key, state, policy_params, loss_fn, params):
         key_noise, key_again = jax.random.split(key)
         logits, policy = wide(policy_params), categorical(policy_params)
+        # z = logits + G, the architecture b = argmax z, and the noise of z' given b.
         z = jax.tree.map(perturbed, optax.tree.split_key_like(key_noise, logits), logits)
         arch = jax.tree.map(lambda leaf: jnp.argmax(leaf, -1).astype(jnp.int32), z)
         if form.coupled:
@@ -170,7 +206,8 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
                 return free - tied, tied
 
             slope, tied = jax.grad(both, has_aux=True)(logits)
-            return jax.tree.map(lambda s, own: (loss - tied) * s + own, score, slope)
+            # (loss(b) - c(z')) d log p(b) + d c(z) - d c(z').
+            return jax.tree.map(lambda s, d: (loss - tied) * s + d, score, slope)
 
         info = {"temperature": jnp.exp(state.control.log_temperature), "scale": state.control.scale}
         if tx is None:
@@ -197,7 +234,7 @@ def _flat(z: Tree) -> jax.Array:
 def _variate(control: ControlParams, network: Op | None, z: Tree, like: Tree, loss: Callable[..., Any]) -> jax.Array:
     """`c(z)`, in float32 or wider."""
     temperature = jnp.exp(control.log_temperature)
-    soft = jax.tree.map(lambda leaf, own: jax.nn.softmax(leaf / temperature, -1).astype(own.dtype), z, like)
+    soft = jax.tree.map(lambda leaf, other: jax.nn.softmax(leaf / temperature, -1).astype(other.dtype), z, like)
     relaxed = loss(dense_paths(soft))
     value = control.scale * relaxed.astype(wide_dtype(relaxed.dtype))
     return value if network is None else value + network.apply(control.network, _flat(z))
@@ -214,7 +251,7 @@ def _square(gradient):
 
 
 def _descend(tx, state: ControlState, grads: ControlParams, learned: tuple[str, ...]) -> ControlState:
-    kept = {name: jax.tree.map(jnp.zeros_like, leaf) for name, leaf in grads._asdict().items() if name not in learned}
-    updates, opt = tx.update(grads._replace(**kept), state.opt, state.control)
+    fixed = {name: optax.tree.zeros_like(leaf) for name, leaf in grads._asdict().items() if name not in learned}
+    updates, opt = tx.update(grads._replace(**fixed), state.opt, state.control)
     new, _ = guarded(ControlState(optax.apply_updates(state.control, updates), opt), state)
     return new

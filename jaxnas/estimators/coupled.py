@@ -28,7 +28,7 @@ def disarm_sb(*, order: Order = "descending", dense: bool = False) -> Estimator:
     descending.
 
     Args:
-      order: in which the sticks are broken, by the logits of every decision or as given.
+      order: order in which the sticks are broken: by the logits of every decision, or as the options are given.
       dense: whether architectures run as one-hot dense paths or as sparse ones.
 
     Returns:
@@ -37,6 +37,14 @@ def disarm_sb(*, order: Order = "descending", dense: bool = False) -> Estimator:
 
     Raises:
       UserError: an unknown order.
+
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> key, loss = jax.random.key(0), lambda paths, params: (space.apply(params, paths), {})
+      >>> _, found = jax.jit(disarm_sb().estimate, static_argnums=3)(key, None, logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
+      [[-0.75, 0.75]]
 
     References:
       Dong, Mnih and Tucker, 2021, "Coupled gradient estimators for discrete latent variables", arXiv 2106.08056.
@@ -49,6 +57,7 @@ def disarm_sb(*, order: Order = "descending", dense: bool = False) -> Estimator:
         s = jax.nn.sigmoid(pair.sticks)
         place = _places(pair.sticks)
         reached, mirror_reached = (place <= z[..., None] for z in (pair.first, pair.second))
+        # The gradient in l_k where both chains reach bit k, and where one of them does.
         both = (1 - 2 * mirrored) * jnp.where(bits == mirrored, 0.0, jax.nn.sigmoid(jnp.abs(pair.sticks)))
         one = jnp.where(reached, bits - s, jnp.where(mirror_reached, s - mirrored, 0.0))
         to_sticks = 0.5 * difference * jnp.where(reached & mirror_reached, both, one)
@@ -64,6 +73,14 @@ def disarm_iw(*, dense: bool = False) -> Estimator:
     `m = min(z, y)`, `w = sigmoid(|l_m|) prod_{i<m} (1 - s_i)^2 / (1 - 2 s_i)` turns the probability of the pair into
     that of two independent samples. Unbiased; two evaluations of the loss, no derivative with respect to the paths.
     Arguments and result as in `disarm_sb`.
+
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> key, loss = jax.random.key(0), lambda paths, params: (space.apply(params, paths), {})
+      >>> _, found = jax.jit(disarm_iw().estimate, static_argnums=3)(key, None, logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
+      [[-0.75, 0.75]]
 
     References:
       Dong, Mnih and Tucker, 2021, "Coupled gradient estimators for discrete latent variables", arXiv 2106.08056.
@@ -131,12 +148,13 @@ def _coupled(slope, order: Order, dense: bool) -> Estimator:
         return jax.tree.map(one, logits)
 
     def estimate(key, state, policy_params, loss_fn, params):
+        # Both chains of every decision, with the options in the order of the sticks.
         logits = wide(policy_params)
         order = orders(logits)
         keys = optax.tree.split_key_like(key, logits)
         pairs = jax.tree.map(lambda k, leaf, o: _draw(k, jnp.take_along_axis(leaf, o, -1)), keys, logits, order)
 
-        def option(o, choice):  # back to the option's own number
+        def option(o, choice):  # from the place in the order back to the number of the option
             return jnp.take_along_axis(o, choice[..., None], -1)[..., 0].astype(jnp.int32)
 
         first, second = (
@@ -145,6 +163,7 @@ def _coupled(slope, order: Order, dense: bool) -> Estimator:
         )
         found = evaluate(loss_fn, params, policy_params, stacked(first, second), dense=dense)
         difference = found.losses[0] - found.losses[1]
+        # The gradient in the ordered logits, back in the order in which they are given.
         grads = jax.tree.map(
             lambda o, pair: jnp.take_along_axis(slope(difference, pair), jnp.argsort(o, -1), -1), order, pairs
         )

@@ -25,15 +25,25 @@ def binary_gate() -> Estimator:
       An estimator whose policy parameters are logits, leaves `[E, K]`. `Estimate.paths` is sparse, its `probe` asks
       about all operations.
 
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> key, loss = jax.random.key(0), lambda paths, params: (space.apply(params, paths), {})
+      >>> _, found = jax.jit(binary_gate().estimate, static_argnums=3)(key, None, logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
+      [[-0.75, 0.75]]
+
     References:
       Cai, Zhu and Han, 2019, "ProxylessNAS", arXiv 1812.00332, equations 2 to 4.
     """
 
     def estimate(key, state, policy_params, loss_fn, params):
         logits = wide(policy_params)
+        # One path runs; the gates of all operations are asked for in the backward pass.
         arch = categorical(policy_params).sample(key, logits)
         probe = Paths(None, jax.tree.map(jnp.zeros_like, policy_params))
         value, aux, paths, weight_grads, to_gates = _probed(loss_fn, params, policy_params, arch, probe)
+        # Equation 4.
         grads = jax.tree.map(_to_logits, logits, to_gates)
         return state, Estimate(value, grads, weight_grads, paths, aux, {})
 
@@ -52,6 +62,14 @@ def two_path_gate() -> Estimator:
       An estimator whose policy parameters are logits, leaves `[E, K]`. `Estimate.paths` is sparse; its
       `probe.index[E, 2]` is the pair.
 
+    Example:
+      >>> from jaxnas.spaces import table_space
+      >>> space, logits = table_space([0.0, 3.0]), {"edges": jnp.zeros((1, 2))}
+      >>> key, loss = jax.random.key(0), lambda paths, params: (space.apply(params, paths), {})
+      >>> _, found = jax.jit(two_path_gate().estimate, static_argnums=3)(key, None, logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
+      [[-0.75, 0.75]]
+
     References:
       Cai, Zhu and Han, 2019, "ProxylessNAS", arXiv 1812.00332.
     """
@@ -59,12 +77,14 @@ def two_path_gate() -> Estimator:
     def estimate(key, state, policy_params, loss_fn, params):
         key_pair, key_active = jax.random.split(key)
         logits = wide(policy_params)
+        # The pair by the Gumbel trick: the two greatest perturbed logits.
         pair = jax.tree.map(
             lambda k, leaf: jax.lax.top_k(perturbed(k, leaf), 2)[1].astype(jnp.int32),
             optax.tree.split_key_like(key_pair, logits),
             logits,
         )
         two = jax.tree.map(lambda leaf, i: jnp.take_along_axis(leaf, i, -1), logits, pair)
+        # Which of the pair runs, and with it the numbers of the operations.
         active = categorical(two).sample(key_active, two)
         arch = jax.tree.map(lambda i, a: jnp.take_along_axis(i, a[..., None], -1)[..., 0], pair, active)
         zeros = jax.tree.map(lambda i, leaf: jnp.zeros(i.shape, leaf.dtype), pair, policy_params)
@@ -85,6 +105,13 @@ def two_path_rescale() -> optax.GradientTransformationExtraArgs:
     `logits_i <- logits_i - log[(e^{new_a} + e^{new_b}) / (e^{old_a} + e^{old_b})]` for `i` in the pair, so that the
     probabilities of all other operations stay as they were. `update` takes the pair as `paths`, those of the
     estimate.
+
+    Example:
+      >>> tx, logits = optax.chain(optax.sgd(0.1), two_path_rescale()), jnp.zeros((1, 3))
+      >>> pair = Paths(jnp.array([[0]]), jnp.ones((1, 1)), Paths(jnp.array([[0, 2]]), jnp.zeros((1, 2))))
+      >>> step, _ = tx.update(jnp.array([[1.0, 0.0, 0.0]]), tx.init(logits), logits, paths=pair)
+      >>> round(float(jax.nn.softmax(logits + step)[0, 1]), 4)  # the operation that was not drawn keeps its probability
+      0.3333
 
     References:
       ProxylessNAS, arXiv 1812.00332, where it reads as a factor of `exp(logits)`.
@@ -107,7 +134,7 @@ def two_path_rescale() -> optax.GradientTransformationExtraArgs:
 
 
 def _probed(loss_fn, params, choices: Tree, arch: Arch, probe: Paths):
-    """Runs `arch`; `(loss, aux, paths, gradient of the weights, gradient of the probed gates)`."""
+    """One run of `arch`: `(loss, aux, paths, gradient of the weights, gradient of the probed gates)`."""
     index = jax.tree.map(lambda leaf: leaf[..., None], arch)
     weight = jax.tree.map(lambda i, leaf: jnp.ones(i.shape, leaf.dtype), index, choices)
 

@@ -140,7 +140,8 @@ def build(name: str, policy: Policy, **settings: Any) -> Estimator:
       >>> from jaxnas.policies import categorical
       >>> logits, loss = {"edges": jnp.zeros((1, 2))}, lambda paths, params: (paths.weight["edges"][0, 1], {})
       >>> estimator = build("exact", categorical(logits))
-      >>> estimator.estimate(None, (), logits, loss, {})[1].policy_grads["edges"].tolist()
+      >>> _, found = jax.jit(estimator.estimate, static_argnums=3)(None, (), logits, loss, {})
+      >>> found.policy_grads["edges"].tolist()
       [[-0.25, 0.25]]
     """
     if name not in ESTIMATORS:

@@ -69,7 +69,7 @@ def reinforce(
       >>> logits, loss = {"edges": jnp.zeros((1, 2))}, lambda paths, params: (jnp.float32(3), {})
       >>> estimator = reinforce(categorical(logits), num_samples=4, baseline="leave_one_out")
       >>> key = jax.random.key(0)
-      >>> _, found = estimator.estimate(key, estimator.init(key, logits), logits, loss, {})
+      >>> _, found = jax.jit(estimator.estimate, static_argnums=3)(key, estimator.init(key, logits), logits, loss, {})
       >>> found.policy_grads["edges"].tolist()  # a constant loss teaches nothing
       [[0.0, 0.0]]
 

@@ -15,11 +15,15 @@ def softmax(key: jax.Array | None, logits: jax.Array, temperature: jax.Array | f
 
     Args:
       key: not used.
-      logits: `[E, K]` unnormalised log-probabilities.
-      temperature: above zero.
+      logits: unnormalised log-probabilities `[E, K]`.
+      temperature: temperature, above zero.
 
     Returns:
       Weights `[E, K]` that sum to one over the last axis, in the dtype of `logits`.
+
+    Example:
+      >>> softmax(None, jnp.array([[0.0, 0.0]])).tolist()
+      [[0.5, 0.5]]
 
     References:
       Liu et al., DARTS, 2019, arXiv 1806.09055, equation 2.
@@ -33,7 +37,11 @@ def softmax_jacobian(q: jax.Array, v: jax.Array) -> jax.Array:
 
     Args:
       q: probabilities `[..., K]`.
-      v: `[..., K]`, a tangent of the logits or a cotangent of the outcome.
+      v: tangent of the logits, or cotangent of the outcome, `[..., K]`.
+
+    Example:
+      >>> softmax_jacobian(jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0])).tolist()
+      [-0.25, 0.25]
     """
     return q * (v - jnp.sum(q * v, -1, keepdims=True))
 

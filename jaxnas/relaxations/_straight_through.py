@@ -19,6 +19,12 @@ def straight_through(relaxation: Relaxation) -> Relaxation:
 
     The values are exactly zero and one. Biased for discrete choices.
 
+    Example:
+      >>> from jaxnas.relaxations import softmax
+      >>> hard = straight_through(softmax)
+      >>> hard(None, jnp.array([[0.0, 1.0]])).tolist()
+      [[0.0, 1.0]]
+
     References:
       Bengio et al., 2013, arXiv 1308.3432; Jang et al., 2017, arXiv 1611.01144, section 2.2.
     """
@@ -38,12 +44,17 @@ def st_gumbel(key: jax.Array, logits: jax.Array, temperature: jax.Array | float 
     Biased for discrete choices; the bias falls and the variance rises as the temperature falls.
 
     Args:
-      key: consumed.
-      logits: `[E, K]`.
-      temperature: above zero.
+      key: random key of the sample.
+      logits: unnormalised log-probabilities `[E, K]`.
+      temperature: temperature of the Gumbel-softmax, above zero.
 
     Returns:
       One-hot `[E, K]`, in the dtype of `logits`.
+
+    Example:
+      >>> sample = st_gumbel(jax.random.key(0), jnp.zeros((2, 3)))
+      >>> sorted(sample[0].tolist())
+      [0.0, 0.0, 1.0]
 
     References:
       Jang et al., 2017, arXiv 1611.01144, section 2.2; GDAS, Dong and Yang, 2019, arXiv 1910.04465.
@@ -58,12 +69,17 @@ def st_softmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float
     enters the backward pass but the sample itself. Unbiased where the loss is linear in every decision.
 
     Args:
-      key: consumed.
-      logits: `[E, K]`.
-      temperature: of the backward pass, above zero; ProxylessNAS has 1.
+      key: random key of the sample.
+      logits: unnormalised log-probabilities `[E, K]`.
+      temperature: temperature of the backward pass, above zero; ProxylessNAS has 1.
 
     Returns:
       One-hot `[E, K]`, in the dtype of `logits`.
+
+    Example:
+      >>> sample = st_softmax(jax.random.key(0), jnp.zeros((2, 3)))
+      >>> sorted(sample[0].tolist())
+      [0.0, 0.0, 1.0]
 
     References:
       Bengio et al., 2013, arXiv 1308.3432; ProxylessNAS, Cai et al., 2019, arXiv 1812.00332, equation 4.
@@ -82,18 +98,24 @@ def reinmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float = 
     loss of one decision, where straight-through is so for a linear one.
 
     Args:
-      key: consumed.
-      logits: `[E, K]`.
-      temperature: 1 or more; higher ones trade bias for less variance.
+      key: random key of the sample.
+      logits: unnormalised log-probabilities `[E, K]`.
+      temperature: temperature of the backward pass, 1 or more; higher ones trade bias for less variance.
 
     Returns:
       One-hot `[E, K]`, in the dtype of `logits`.
+
+    Example:
+      >>> sample = reinmax(jax.random.key(0), jnp.zeros((2, 3)))
+      >>> sorted(sample[0].tolist())
+      [0.0, 0.0, 1.0]
 
     References:
       Liu et al., 2023, arXiv 2304.08612.
     """
     logits, dtype = wide(logits), logits.dtype
     hard = _sample(key, logits)
+    # m = (softmax(logits / temperature) + D) / 2, Heun's midpoint.
     between = (jax.nn.softmax(logits / temperature, -1) + hard) / 2
     slope = 2 * _slope(between, logits) - _slope(jax.nn.softmax(logits, -1), logits) / 2
     return (hard + slope).astype(dtype)
@@ -107,13 +129,18 @@ def gumbel_rao(num_samples: int = 10) -> Relaxation:
     not depend on the logits here: a gradient through it would change the mean.
 
     Args:
-      num_samples: 1 is `st_gumbel` in distribution.
+      num_samples: number of draws of the noise; with 1 the distribution is that of `st_gumbel`.
 
     Returns:
       A relaxation.
 
     Raises:
       UserError: `num_samples` below one.
+
+    Example:
+      >>> sample = gumbel_rao(num_samples=4)(jax.random.key(0), jnp.zeros((2, 3)))
+      >>> sorted(sample[0].tolist())
+      [0.0, 0.0, 1.0]
 
     References:
       Paulus, Maddison and Krause, 2021, arXiv 2010.04838.
@@ -127,6 +154,7 @@ def gumbel_rao(num_samples: int = 10) -> Relaxation:
         hard = _sample(key_sample, logits)
         index, given = jnp.argmax(hard, -1), lax.stop_gradient(logits)
 
+        # One Jacobian for each draw of the noise that gives the same sample.
         def slope(key):
             z = conditional_perturbed(exponential(key, given), given, index)
             return _slope(jax.nn.softmax(z / temperature, -1), logits) / temperature

@@ -26,9 +26,9 @@ def temperature_at(temperature: Temperature, step: jax.Array, logits: Tree = Non
     """The temperature at a step, a scalar: float32, or float64 beside logits of that type.
 
     Args:
-      temperature: see `Temperature`.
-      step: what a schedule is asked about.
-      logits: the pytree of logits that it will divide.
+      temperature: a float, a traced array, or a schedule of the step.
+      step: number of steps, which a schedule is asked about.
+      logits: pytree of the logits that the temperature will divide.
     """
     return jnp.asarray(temperature(step) if callable(temperature) else temperature, wide_dtype_of(logits))
 
@@ -40,16 +40,22 @@ def annealed(first: float = 1.0, last: float = 0.03, *, epochs: int = 150, steps
     one at `last`. After the horizon the temperature stays at `last`.
 
     Args:
-      first: temperature before the first epoch.
-      last: temperature in the last epoch.
-      epochs: the horizon. The release fixes 150 whatever the length of the run; pass the run's own epochs.
-      steps_per_epoch: search steps in an epoch.
+      first: temperature before the first epoch, at least `last`.
+      last: temperature in the last epoch, above zero.
+      epochs: number of epochs until `last` is reached. The release fixes 150 whatever the length of a run; pass the
+        number of epochs of the run.
+      steps_per_epoch: number of search steps in an epoch.
 
     Returns:
       A schedule of the step count.
 
     Raises:
       UserError: `0 < last <= first` violated, or a horizon below one.
+
+    Example:
+      >>> schedule = annealed(1.0, 0.2, epochs=4)
+      >>> [round(float(schedule(epoch)), 1) for epoch in range(5)]
+      [0.8, 0.6, 0.4, 0.2, 0.2]
     """
     if not 0 < last <= first:
         raise UserError(f"temperature: need 0 < last <= first, got first={first}, last={last}")

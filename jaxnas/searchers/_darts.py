@@ -54,18 +54,19 @@ def darts(
     Raises:
       UserError: an unknown order, or a temperature not above zero.
 
-    References:
-      Liu et al., DARTS: Differentiable Architecture Search, 2019, arXiv 1806.09055, algorithm 1.
-
     Example:
       >>> from jaxnas.base import Batch
       >>> from jaxnas.spaces import table_space
       >>> space = table_space([3.0, 1.0, 2.0])  # one decision; the losses of its three options
       >>> search = darts(space, loss=lambda paths, params, batch, key: (space.apply(params, paths), {}))
       >>> batch = Batch((None,), (None,))
-      >>> state, info = search.step(jax.random.key(1), search.init(jax.random.key(0), batch), batch)
+      >>> state = jax.jit(search.init)(jax.random.key(0), batch)
+      >>> state, info = jax.jit(search.step)(jax.random.key(1), state, batch)
       >>> round(float(info.loss), 2), int(state.policy_steps)
       (2.0, 1)
+
+    References:
+      Liu et al., DARTS: Differentiable Architecture Search, 2019, arXiv 1806.09055, algorithm 1.
     """
     if order not in ("first", "second", "finite_difference"):
         raise UserError(f"order must be 'first', 'second' or 'finite_difference', got {order!r}")

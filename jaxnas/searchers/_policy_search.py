@@ -60,7 +60,7 @@ def policy_search(
       >>> from jaxnas.policies import categorical
       >>> search = policy_search(categorical({"edges": jax.ShapeDtypeStruct((2, 3), jnp.float32)}), optax.adam(0.1))
       >>> state, archs = search.ask(jax.random.key(1), search.init(jax.random.key(0)))
-      >>> state, info = search.tell(jax.random.key(2), state, archs, jnp.array([[0.5]]))
+      >>> state, info = jax.jit(search.tell)(jax.random.key(2), state, archs, jnp.array([[0.5]]))
       >>> float(info.best), archs["edges"].shape
       (0.5, (1, 2))
     """

@@ -96,9 +96,9 @@ def proxyless(
       >>> from jaxnas.spaces import chain_space
       >>> space = chain_space({"tanh": jnp.tanh, "zero": jnp.zeros_like}, length=2)
       >>> search, half = proxyless(space, policy_every=2), (jnp.ones((4, 3)), jnp.zeros(4, jnp.int32))
-      >>> state = search.init(jax.random.key(0), Batch(half, half))
+      >>> state, step = search.init(jax.random.key(0), Batch(half, half)), jax.jit(search.step)
       >>> for i in range(4):
-      ...     state, info = search.step(jax.random.key(i), state, Batch(half, half))
+      ...     state, info = step(jax.random.key(i), state, Batch(half, half))
       >>> int(state.step), int(state.policy_steps)
       (4, 2)
     """

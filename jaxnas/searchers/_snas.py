@@ -58,18 +58,19 @@ def snas(
     Raises:
       UserError: an unknown resource mode, a weight without a resource, or a temperature not above zero.
 
-    References:
-      Xie et al., SNAS: Stochastic Neural Architecture Search, 2019, arXiv 1812.09926, equations 4, 6 and 11.
-
     Example:
       >>> from jaxnas.base import Batch
       >>> from jaxnas.spaces import table_space
       >>> space = table_space([3.0, 1.0, 2.0])  # one decision; the losses of its three options
       >>> search = snas(space, loss=lambda paths, params, batch, key: (space.apply(params, paths), {}))
       >>> batch = Batch((None,), (None,))
-      >>> state, info = search.step(jax.random.key(1), search.init(jax.random.key(0), batch), batch)
-      >>> 1.0 < info.loss < 3.0, float(info.temperature)  # the loss of a relaxed sample
-      (Array(True, dtype=bool), 1.0)
+      >>> state = jax.jit(search.init)(jax.random.key(0), batch)
+      >>> state, info = jax.jit(search.step)(jax.random.key(1), state, batch)
+      >>> 1.0 < float(info.loss) < 3.0, float(info.temperature)  # the loss of a relaxed sample
+      (True, 1.0)
+
+    References:
+      Xie et al., SNAS: Stochastic Neural Architecture Search, 2019, arXiv 1812.09926, equations 4, 6 and 11.
     """
     if resource_mode not in ("reparametrization", "discrete"):
         raise UserError(f"resource_mode must be 'reparametrization' or 'discrete', got {resource_mode!r}")

@@ -167,8 +167,8 @@ def gradient_search(
       >>> loss = lambda paths, params, batch, key: (space.apply(params, paths), {})
       >>> txs = optax.sgd(0.1), optax.sgd(1.0)
       >>> search = gradient_search(space, policy, estimators.exact(policy), *txs, loss=loss, step=joint)
-      >>> state = search.init(jax.random.key(0), batch)
-      >>> state, info = search.step(jax.random.key(1), state, batch)
+      >>> state = jax.jit(search.init)(jax.random.key(0), batch)
+      >>> state, info = jax.jit(search.step)(jax.random.key(1), state, batch)
       >>> search.decode(state)["edges"].tolist(), round(float(info.loss), 1)
       ([1], 2.0)
     """

@@ -61,14 +61,14 @@ def unrolled(val_fn: Loss, train_fn: Loss, inner: InnerStep) -> Loss:
       train_fn: `(policy_params, params) -> scalar`, the loss on the weights' batch.
       inner: the step of the weights that is differentiated.
 
-    References:
-      Liu et al., DARTS, 2019, arXiv 1806.09055, equation 6.
-
     Example:
       >>> inner = InnerStep(0.5, momentum=0.0, weight_decay=0.0, buffer=jnp.zeros(()))
       >>> loss = unrolled(lambda a, w: w**2, lambda a, w: (w - a) ** 2 / 2, inner)
       >>> float(loss(1.0, jnp.zeros(()))), float(jax.grad(loss)(1.0, jnp.zeros(())))  # w' = a / 2
       (0.25, 0.5)
+
+    References:
+      Liu et al., DARTS, 2019, arXiv 1806.09055, equation 6.
     """
 
     def loss(policy_params, params):

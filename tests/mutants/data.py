@@ -100,10 +100,10 @@ MUTANTS = (
     ),
     Mutant(
         "curve-rest",
-        "the steps in which the policy rests drawn as zeros",
+        "what does not apply to a step drawn as a gap",
         "jaxnas/plot/_curves.py",
-        "rests = name in RESTING and value == 0",
-        "rests = False",
+        'applies = record.get("nonfinite") != 0 or (value != "NaN" and value == value)',
+        "applies = True",
         ("tests/test_plot_series.py",),
     ),
 )

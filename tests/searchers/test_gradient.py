@@ -92,6 +92,16 @@ def test_weights_descend_under_the_new_policy():
         assert np.allclose(new.params, state.params - 0.1 * grads, atol=1e-6) == same
 
 
+def test_both_estimates_of_a_step_start_from_one_state_of_the_estimator_and_that_of_the_policy_goes_on():
+    estimator = reinforce(POLICY, num_samples=2, baseline="moving_average")
+    searcher = gradient_search(SPACE, POLICY, estimator, optax.sgd(0.0), optax.sgd(0.1), loss=loss)
+    start = searcher.init(KEY, batch())
+    state, info = jax.jit(searcher.step)(KEY, start, batch(policy=-2.0))
+    assert state.estimator.step == 1
+    np.testing.assert_allclose(state.estimator.baseline, info.policy_loss, rtol=1e-5)
+    assert info.policy_loss < 0 < info.loss
+
+
 @EVERY
 def test_learning_rates_of_zero_hold_still_and_weight_decay_does_not_leak(factory):
     settings = {"weight_decay": 0.5, "policy_weight_decay": 0.0}
