@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.base import Arch, BlackBox, Tree
@@ -126,46 +127,24 @@ def search(
       >>> history.fitness.shape, history.archs["layer"].shape
       ((20, 1), (20, 3))
     """
-    functions: tuple[Callable[..., Any], ...] = (black_box.init, black_box.ask, black_box.tell)
-    init, ask, tell = (jax.jit(function) if traced else function for function in functions)
+    if traced:
+        programs = {field: jax.jit(getattr(black_box, field)) for field in ("init", "ask", "tell")}
+        black_box = black_box._replace(**programs)
     file = _HistoryFile(run.path / "history" / f"{name}.jsonl")
-
-    def propose(key: jax.Array, box: Tree) -> tuple[Tree, Arch, Tree]:
-        box, archs = ask(key, box)
-        origins = None if black_box.origins is None else black_box.origins(box)
-        return box, *jax.device_get((archs, origins))
-
-    def start(key: jax.Array) -> _State:
-        box = init(key)
-        # One ask, whose state is dropped, shows of what form architectures and origins are.
-        _, *form = propose(key, box)
-        archs, origins = jax.tree.map(lambda leaf: np.asarray(leaf)[:0], form)
-        return _State(box, History(np.zeros(0, np.int64), archs, np.zeros((0, 0)), origins, np.zeros(0)))
 
     def step(key: jax.Array, state: _State) -> tuple[_State, dict[str, Any]]:
         file.begin(state.history)
-        key_ask, _, key_tell = jax.random.split(key, 3)  # the middle one is the evaluator's in `tabular.simulate`
-        box, archs, origins = propose(key_ask, state.box)
-        num_known, num_new = len(state.history.ids), len(jax.tree.leaves(archs)[0])
-        ids = np.arange(num_known, num_known + num_new)
-        started = time.monotonic()
-        fitness = _checked(evaluate(ids, archs, origins), num_new)
-        seconds = np.full(num_new, (time.monotonic() - started) / max(num_new, 1))
-        children = History(ids, archs, fitness, origins, seconds)
-        box, info = tell(key_tell, box, archs, fitness.astype(np.float32))
+        state, children, row = _ask_and_tell(key, state, black_box, evaluate)
         file.append(children)
-        history = _joined(state.history, children) if num_known else children
-        best = np.min(history.fitness[:, 0], where=history.good, initial=np.inf)
-        row = {"evaluations": len(history.ids), "best": best, "bad": int((~children.good).sum())}
-        return _State(box, history), row | getattr(info, "_asdict", dict)()
+        return state, row
 
     def target(shapes: list[list[int]]) -> _State:
-        leaves, treedef = jax.tree.flatten(start(run.key(name)))
+        leaves, treedef = jax.tree.flatten(_start(run.key(name), black_box))
         return jax.tree.unflatten(treedef, map(_of_shape, leaves, shapes))
 
     state = run.steps(
         name,
-        start,
+        lambda key: _start(key, black_box),
         step,
         num_asks,
         watch=watch or Watch(show=("best",)),
@@ -175,6 +154,48 @@ def search(
     )
     file.begin(state.history)
     return state.box, state.history
+
+
+def _start(key: jax.Array, black_box: BlackBox) -> _State:
+    """The state before the first ask."""
+    box = black_box.init(key)
+    # One ask, whose state is dropped, shows what architectures and origins are like.
+    _, *example = _propose(key, box, black_box)
+    archs, origins = jax.tree.map(lambda leaf: np.asarray(leaf)[:0], example)
+    return _State(box, History(np.zeros(0, np.int64), archs, np.zeros((0, 0)), origins, np.zeros(0)))
+
+
+def _propose(key: jax.Array, box: Tree, black_box: BlackBox) -> tuple[Tree, Arch, Tree]:
+    """The state after an ask, and on the host the architectures and where they come from."""
+    box, archs = black_box.ask(key, box)
+    origins = None if black_box.origins is None else black_box.origins(box)
+    return box, *jax.device_get((archs, origins))
+
+
+def _ask_and_tell(
+    key: jax.Array, state: _State, black_box: BlackBox, evaluate: Evaluate
+) -> tuple[_State, History, dict[str, Any]]:
+    """One step of the search: its state, the new children, and what is recorded of them."""
+    # Ask. Of the three keys the middle one is the evaluator's in `jaxnas.tabular.simulate`.
+    key_ask, _, key_tell = jax.random.split(key, 3)
+    box, archs, origins = _propose(key_ask, state.box, black_box)
+    num_known, num_new = len(state.history.ids), len(jax.tree.leaves(archs)[0])
+    ids = np.arange(num_known, num_known + num_new)
+
+    # Evaluate. The history has the numbers as they are, the black box is told them in float32.
+    started = time.monotonic()
+    fitness = np.asarray(evaluate(ids, archs, origins), np.float64)
+    seconds = np.full(num_new, (time.monotonic() - started) / max(num_new, 1))
+    if fitness.ndim != 2 or len(fitness) != num_new or not fitness.shape[1]:
+        raise UserError(f"evaluate must return fitness of shape ({num_new}, objectives), got {fitness.shape}")
+
+    # Tell, in the order of proposal.
+    box, info = black_box.tell(key_tell, box, archs, jnp.asarray(fitness, jnp.float32))
+    children = History(ids, archs, fitness, origins, seconds)
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), state.history, children) if num_known else children
+    best = np.min(joined.fitness[:, 0], where=joined.good, initial=np.inf)
+    row = {"evaluations": len(joined.ids), "best": best, "bad": int((~children.good).sum())}
+    return _State(box, joined), children, getattr(info, "_asdict", dict)() | row
 
 
 def read_history(path: str | Path) -> History:
@@ -226,17 +247,6 @@ def _lines(history: History) -> str:
         row |= {} if child.origins is None else {"origin": child.origins}
         lines.append(json.dumps(plain({**row, "seconds": child.seconds})) + "\n")
     return "".join(lines)
-
-
-def _checked(fitness: Any, num_children: int) -> np.ndarray:
-    found = np.asarray(fitness, np.float64)
-    if found.ndim != 2 or len(found) != num_children or not found.shape[1]:
-        raise UserError(f"evaluate must return fitness of shape ({num_children}, objectives), got {found.shape}")
-    return found
-
-
-def _joined(history: History, children: History) -> History:
-    return jax.tree.map(lambda *parts: np.concatenate(parts), history, children)
 
 
 def _of_shape(leaf: Any, shape: list[int]) -> Any:
