@@ -1,9 +1,11 @@
 """Every estimator by name, with what one asks of it before using it: the table of the README and of the benchmark."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from jaxnas import relaxations
 from jaxnas.base import Estimator, Policy
 from jaxnas.errors import UserError
 from jaxnas.estimators._arsm import arsm
@@ -16,7 +18,7 @@ from jaxnas.estimators.control_variates import rebar, relax
 from jaxnas.estimators.coupled import disarm_iw, disarm_sb
 from jaxnas.estimators.gates import binary_gate, two_path_gate
 from jaxnas.estimators.score import reinforce
-from jaxnas.relaxations import gumbel_rao, gumbel_softmax, reinmax, softmax, st_gumbel, st_softmax
+from jaxnas.relaxations import gumbel_rao
 
 __all__ = ["ESTIMATORS", "Entry", "build", "table"]
 
@@ -47,80 +49,64 @@ class Entry(NamedTuple):
     any_policy: bool = False
 
 
+_EXPECTED, _RELAXED, _MIXTURE = "expected loss", "expected loss of relaxed samples", "loss of the mixture"
+
+
 def _gumbel_rao(*, samples: int = 10, **settings: Any) -> Estimator:
     return pathwise(gumbel_rao(samples), **settings)
 
 
-def _leave_one_out(policy: Policy, *, num_samples: int = 2, **settings: Any) -> Estimator:
-    return reinforce(policy, baseline="leave_one_out", num_samples=num_samples, **settings)
+def _pathwise(name: str, paper: str, unbiased: str = "no", make: Callable[..., Estimator] | None = None) -> Entry:
+    """A row of `pathwise`; straight-through relaxations differentiate the loss at architectures only."""
+    make = partial(pathwise, vars(relaxations)[name]) if make is None else make
+    return Entry(make, f"pathwise({name})", unbiased, "gates" if unbiased == "no" else "relaxed", "1", paper)
 
 
-_EXPECTED, _RELAXED, _MIXTURE = "expected loss", "expected loss of relaxed samples", "loss of the mixture"
+def _reinforce(paper: str, evaluations: str = "S", **settings: Any) -> Entry:
+    """A row of `reinforce` with these settings."""
+    code = ", ".join(["policy", *(f"{name}={json.dumps(value)}" for name, value in settings.items())])
+    make = partial(reinforce, **settings)
+    return Entry(make, f"reinforce({code})", _EXPECTED, "none", evaluations, paper, any_policy=True)
+
+
+def _unbiased(make: Callable[..., Estimator], evaluations: str, paper: str, **only: bool) -> Entry:
+    """A row of another estimator that is unbiased, and needs the loss alone unless it is evaluated between options."""
+    derivatives = "relaxed" if "relaxed" in evaluations else "none"
+    return Entry(make, f"{make.__name__}()", _EXPECTED, derivatives, evaluations, paper, **only)
+
+
+def _gates(make: Callable[..., Estimator], paper: str, **only: bool) -> Entry:
+    """A row of an estimator that asks for the gates of operations that do not run."""
+    return Entry(make, f"{make.__name__}()", "no", "gates", "1", paper, **only)
+
 
 ESTIMATORS: dict[str, Entry] = {
     "exact": Entry(exact, "exact(policy)", _EXPECTED, "none", "all", "enumeration", any_policy=True),
-    "softmax": Entry(
-        partial(pathwise, softmax), "pathwise(softmax)", _MIXTURE, "relaxed", "1", "Liu et al. 2019, 1806.09055"
-    ),
-    "gumbel_softmax": Entry(
-        partial(pathwise, gumbel_softmax),
-        "pathwise(gumbel_softmax)",
-        _RELAXED,
-        "relaxed",
-        "1",
+    "softmax": _pathwise("softmax", "Liu et al. 2019, 1806.09055", _MIXTURE),
+    "gumbel_softmax": _pathwise(
+        "gumbel_softmax",
         "Maddison et al. 2017, 1611.00712; Jang et al. 2017, 1611.01144; Xie et al. 2019, 1812.09926",
+        _RELAXED,
     ),
-    "st_softmax": Entry(
-        partial(pathwise, st_softmax), "pathwise(st_softmax)", "no", "gates", "1", "Bengio et al. 2013, 1308.3432"
-    ),
-    "st_gumbel": Entry(
-        partial(pathwise, st_gumbel), "pathwise(st_gumbel)", "no", "gates", "1", "Jang et al. 2017, 1611.01144"
-    ),
-    "gumbel_rao": Entry(_gumbel_rao, "pathwise(gumbel_rao(10))", "no", "gates", "1", "Paulus et al. 2021, 2010.04838"),
-    "reinmax": Entry(
-        partial(pathwise, reinmax), "pathwise(reinmax)", "no", "gates", "1", "Liu et al. 2023, 2304.08612"
-    ),
-    "binary_gate": Entry(binary_gate, "binary_gate()", "no", "gates", "1", "Cai et al. 2019, 1812.00332"),
-    "two_path_gate": Entry(two_path_gate, "two_path_gate()", "no", "gates", "1", "Cai et al. 2019, 1812.00332"),
-    "gdas": Entry(gdas, "gdas()", "no", "gates", "1", "Dong and Yang 2019, 1910.04465", supernet=True),
-    "reinforce": Entry(reinforce, "reinforce(policy)", _EXPECTED, "none", "S", "Williams 1992", any_policy=True),
-    "reinforce_moving_average": Entry(
-        partial(reinforce, baseline="moving_average"),
-        'reinforce(policy, baseline="moving_average")',
-        _EXPECTED,
-        "none",
-        "S",
-        "Williams 1992",
-        any_policy=True,
-    ),
-    "reinforce_self_critical": Entry(
-        partial(reinforce, baseline="self_critical"),
-        'reinforce(policy, baseline="self_critical")',
-        _EXPECTED,
-        "none",
-        "S + 1",
-        "Rennie et al. 2017, 1612.00563",
-        any_policy=True,
-    ),
-    "reinforce_leave_one_out": Entry(
-        _leave_one_out,
-        'reinforce(policy, baseline="leave_one_out", num_samples=2)',
-        _EXPECTED,
-        "none",
-        "S",
-        "Kool et al. 2019",
-        any_policy=True,
-    ),
-    "without_replacement": Entry(
-        without_replacement, "without_replacement()", _EXPECTED, "none", "2", "Kool et al. 2020, 2002.06043"
-    ),
-    "arsm": Entry(arsm, "arsm()", _EXPECTED, "none", "K(K-1)/2 + 1", "Yin et al. 2019, 1905.01413"),
-    "disarm_sb": Entry(disarm_sb, "disarm_sb()", _EXPECTED, "none", "2", "Dong et al. 2021, 2106.08056"),
-    "disarm_iw": Entry(disarm_iw, "disarm_iw()", _EXPECTED, "none", "2", "Dong et al. 2021, 2106.08056"),
-    "arm": Entry(arm, "arm()", _EXPECTED, "none", "2", "Yin and Zhou 2019, 1807.11143", binary=True),
-    "disarm": Entry(disarm, "disarm()", _EXPECTED, "none", "2", "Dong et al. 2020, 2006.10680", binary=True),
-    "rebar": Entry(rebar, "rebar()", _EXPECTED, "relaxed", "1 + 2 relaxed", "Tucker et al. 2017, 1703.07370"),
-    "relax": Entry(relax, "relax()", _EXPECTED, "relaxed", "1 + 2 relaxed", "Grathwohl et al. 2018, 1711.00123"),
+    "st_softmax": _pathwise("st_softmax", "Bengio et al. 2013, 1308.3432"),
+    "st_gumbel": _pathwise("st_gumbel", "Jang et al. 2017, 1611.01144"),
+    "gumbel_rao": _pathwise("gumbel_rao(10)", "Paulus et al. 2021, 2010.04838", make=_gumbel_rao),
+    "reinmax": _pathwise("reinmax", "Liu et al. 2023, 2304.08612"),
+    "binary_gate": _gates(binary_gate, "Cai et al. 2019, 1812.00332"),
+    "two_path_gate": _gates(two_path_gate, "Cai et al. 2019, 1812.00332"),
+    "gdas": _gates(gdas, "Dong and Yang 2019, 1910.04465", supernet=True),
+    "reinforce": _reinforce("Williams 1992"),
+    "reinforce_moving_average": _reinforce("Williams 1992", baseline="moving_average"),
+    "reinforce_self_critical": _reinforce("Rennie et al. 2017, 1612.00563", "S + 1", baseline="self_critical"),
+    "reinforce_leave_one_out": _reinforce("Kool et al. 2019", baseline="leave_one_out", num_samples=2),
+    "without_replacement": _unbiased(without_replacement, "2", "Kool et al. 2020, 2002.06043"),
+    "arsm": _unbiased(arsm, "K(K-1)/2 + 1", "Yin et al. 2019, 1905.01413"),
+    "disarm_sb": _unbiased(disarm_sb, "2", "Dong et al. 2021, 2106.08056"),
+    "disarm_iw": _unbiased(disarm_iw, "2", "Dong et al. 2021, 2106.08056"),
+    "arm": _unbiased(arm, "2", "Yin and Zhou 2019, 1807.11143", binary=True),
+    "disarm": _unbiased(disarm, "2", "Dong et al. 2020, 2006.10680", binary=True),
+    "rebar": _unbiased(rebar, "1 + 2 relaxed", "Tucker et al. 2017, 1703.07370"),
+    "relax": _unbiased(relax, "1 + 2 relaxed", "Grathwohl et al. 2018, 1711.00123"),
 }
 
 
