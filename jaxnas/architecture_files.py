@@ -202,7 +202,7 @@ def _source(name: str, data: Any) -> Source:
     for entry, kind in TYPES.items():
         if record.get(entry) is not None and not isinstance(record[entry], kind):
             raise UserError(f"{entry} must be a {kind.__name__}, got {record[entry]!r}")
-    shape = record.get("image_shape")
+    shape = record.get("image_shape")  # may come from anywhere, so it is checked
     if shape is not None and not (len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)):
         raise UserError(f"image_shape must be [height, width, channels], each at least 1, got {shape}")
     content = next((record[entry] for entry in NAMES if record.get(entry) is not None), None) if record else data
@@ -210,6 +210,7 @@ def _source(name: str, data: Any) -> Source:
 
 
 def _arch(space: SearchSpace, content: Any) -> Arch:
+    # Integers, or else a genotype.
     leaves = jax.tree.leaves(content)
     if not leaves or not all(isinstance(leaf, int) for leaf in leaves):
         return _parse(space, content)
@@ -222,6 +223,7 @@ def _with_names(space: SearchSpace, integers: list[Any]) -> Any:
     """One list of integers, or one per leaf of the choices, in the structure of the choices."""
     leaves, treedef = jax.tree.flatten(space.choices)
     lengths = [leaf.shape[0] for leaf in leaves]
+    # One list for all decisions is cut where the entries of the choices end.
     if all(isinstance(entry, int) for entry in integers):
         if len(integers) != sum(lengths):
             raise UserError(f"architecture: expected {sum(lengths)} integers, got {len(integers)}")

@@ -78,6 +78,7 @@ def network_costs(
     arch, about = arch_like(space.choices, arch), space.about
     costs: dict[str, Any] = {"parameters": None, "macs": None}
     with known_form(space, changes):
+        # Counted network by network, from tables over decisions, or parameters alone from the shapes of weights.
         if about.counts is not None:
             return costs | about.counts(arch, tuple(image_shape), **changes)
         if about.costs is not None:
@@ -153,6 +154,7 @@ def _describe(options: argparse.Namespace) -> dict[str, Any]:
     shape = None if options.image is None else _image_shape(options.image)
     if options.arch is None:
         return space_summary(registry.build(options.space, **settings), shape or IMAGE_SHAPE)
+    # What the command line does not say, the source does.
     source = read_source(options.arch)
     space = build_space(source, options.space, **settings)
     shape = shape or source.image_shape or IMAGE_SHAPE

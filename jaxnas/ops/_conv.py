@@ -88,6 +88,7 @@ def _forward(stride, dilation, x, kernel):
 
 def _backward(stride, dilation, residuals, g):
     x, kernel = residuals
+    # The input gradient, in a layout that is canonical already.
     (dx,) = jax.linear_transpose(lambda x: _plain(stride, dilation, x, kernel), x)(g)
     # The weight gradient is the convolution of x with g, batch and channels exchanged.
     sizes = x.shape[1:3], g.shape[1:3], kernel.shape[:2], stride, _pads(kernel, dilation)

@@ -122,6 +122,7 @@ def _sum_windows(starts: tuple[tuple[int, ...], ...], rows: int, phases: jax.Arr
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(plan: _Plan, x: jax.Array, kernel: jax.Array) -> jax.Array:
     height, width = plan.out
+    # A tap reads one window of one phase of the padded image.
     starts = tuple((i, j, top, left * x.shape[-1]) for i, j, top, left in plan.taps)
     y = _sum_windows(starts, height, _phases(plan, x), _along_rows(width, kernel))
     return y.reshape(x.shape[0], height, width, x.shape[-1])
@@ -138,6 +139,7 @@ def _input_gradient(plan: _Plan, g: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kernel_gradient(plan: _Plan, x: jax.Array, g: jax.Array) -> jax.Array:
+    # dL/dk[i, j, c] = sum_bhw x[b, h * stride + i * dilation - pad, ..., c] g[b, h, w, c].
     batch, height, width, channels = g.shape
     sums = _tap_sums(plan, _phases(plan, x), g.reshape(batch, height, width * channels))
     return sums.reshape(*plan.sides, -1, channels).sum(2).astype(g.dtype)
@@ -161,6 +163,7 @@ def _with_arguments(function):
     return lambda plan, a, b: (function(plan, a, b), barrier((a, b)))
 
 
+# Each of the three is linear in both arguments: its gradient is made of the other two.
 _conv.defvjp(
     _with_arguments(_conv),
     lambda plan, args, g: (_input_gradient(plan, g, args[1]), _kernel_gradient(plan, args[0], g)),

@@ -141,14 +141,17 @@ class MBConv(Block):
         """Applies the block to `x`."""
         channels, lowering, sides = x.shape[-1], self.style.lowering, pair(self.kernel)
         middle = channels * self.expand
+        # Expansion.
         if self.expand != 1:
             kernel = self.param("expand", he_fan_out(middle), (1, 1, channels, middle))
             x = self.activation(self.style.norm("expand_norm")(conv(x, kernel, lowering=lowering)))
+        # Depthwise convolution, and the channels weighted.
         kernel = self.param("depthwise", he_fan_out(math.prod(sides) * middle), (*sides, middle))
         x = depthwise_conv(x, kernel, stride=self.stride, lowering=lowering)
         x = self.activation(self.style.norm("depthwise_norm")(x))
         if self.squeeze is not None:
             x = self.squeeze.layer(channels, middle).clone(name="squeeze", parent=self)(x)
+        # Linear projection: no activation.
         kernel = self.param("project", he_fan_out(self.features), (1, 1, middle, self.features))
         return self.style.norm("project_norm")(conv(x, kernel, lowering=lowering))
 

@@ -107,6 +107,7 @@ def _standardise_backward(eps, residuals, cotangents):
     g, to_mean, to_variance = cotangents
     shape, channels = g.shape, g.shape[-1]
     g = merged(g)
+    # s = 1 / sqrt(variance + eps); the offset and the slope take up the cotangents of the statistics, too.
     scale, count = lax.rsqrt(variance + eps), x.size // channels
     offset = row_mean(channels, g) - _row(channels, x, to_mean) / (count * scale)
     lean = jnp.square(scale) * row_slope(channels, x, mean, g) - _row(channels, x, to_variance) * 2 / (count * scale)

@@ -102,6 +102,7 @@ _plain_max_of_three = not_inlined(_max_along, static=(0, 1))
 def _max_of_three_gradient(axis: int, apart: int, x: jax.Array, g: jax.Array) -> jax.Array:
     # Gathered from the three windows that see a pixel; the transposed forward pass scatters, which does not vectorise.
     before, centre, after = _windows(x, axis, apart, 3, -jnp.inf)
+    # A pixel gets the cotangent of each window whose first maximum it is.
     first = (before >= centre) & (before >= after)
     last = (after > before) & (after > centre)
     zero = jnp.zeros_like(g)

@@ -64,6 +64,7 @@ class Norm(nn.Module):
         if self.running:
             old_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
             old_variance = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+        # Statistics: running averages, those of the reference examples, or those of the whole batch.
         if self.running and not self.train:
             mean, variance = old_mean.value, old_variance.value
             y = normalise(x, mean, variance, self.eps)
@@ -73,6 +74,7 @@ class Norm(nn.Module):
                 y = normalise(x, mean, variance, self.eps)
             else:
                 y, mean, variance = standardise(x, self.eps)
+            # Running averages move, and the moments of the batch are shown to who pools them.
             if self.running and not self.is_initializing():
                 self.sow("batch_moments", "mean", mean)
                 self.sow("batch_moments", "var", variance)

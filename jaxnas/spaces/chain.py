@@ -114,7 +114,7 @@ def _space(name: str, run: Run, first: Op, last: Op, compute: np.dtype) -> Searc
         key_stem, key_blocks, key_head = jax.random.split(key, 3)
         stem = first.init(key_stem, x)
         x = _output_like(first, stem, x)
-        # The key folded in is that of the first group of a cell, which a chain is.
+        # Blocks, drawn as the first and only group of a cell would be.
         blocks = run.init(jax.random.fold_in(key_blocks, 0), x)
         for op_name, op in run.group.ops.items():
             y = jax.eval_shape(op.apply, jax.tree.map(lambda leaf: leaf[0], blocks[op_name]), x)
@@ -125,7 +125,7 @@ def _space(name: str, run: Run, first: Op, last: Op, compute: np.dtype) -> Searc
     def apply(params, paths, x, *, key=None):
         key_stem, key_head, key_blocks = _split(key)
         stem, blocks, narrow = params["stem"], params["blocks"], compute != jnp.float32
-        if narrow:
+        if narrow:  # weights stay as they are outside
             stem, blocks, x = _cast((stem, blocks, x), compute)
         x = run.apply(blocks, paths, first.apply(stem, x, key=key_stem), key=key_blocks)
         return last.apply(params["head"], _cast(x, wide_dtype(compute)) if narrow else x, key=key_head)

@@ -53,7 +53,7 @@ MUTANTS = (
         FOLDER + "darts/network.py",
         '[cell["pre0"](before), cell["pre1"](last)]',
         '[cell["pre1"](last), cell["pre0"](before)]',
-        ("tests/test_derive.py::test_logits_are_those_of_the_supernet",),
+        ("tests/spaces/test_by_hand.py",),
     ),
     Mutant(
         "probe-index",
@@ -99,8 +99,8 @@ MUTANTS = (
         "table-axes",
         "a table read with its axes in reverse",
         FOLDER + "toy.py",
-        "        for row in gates:\n",
-        "        for row in gates[::-1]:\n",
+        "        for row in gates:  # one",
+        "        for row in gates[::-1]:  # one",
         ("tests/spaces/test_toy.py",),
     ),
     Mutant(
@@ -177,5 +177,13 @@ MUTANTS = (
         'supernet={"affine": False},',
         "supernet={},",
         ("tests/test_derive.py::test_every_space_says_what_its_supernet_does_otherwise",),
+    ),
+    Mutant(
+        "head-activation",
+        "no ReLU before the classifier of NAS-Bench-201, in supernet and network alike",
+        FOLDER + "nasbench201/network.py",
+        'jax.nn.relu(net["head"]["norm"](x))',
+        'net["head"]["norm"](x)',
+        ("tests/spaces/test_by_hand.py",),
     ),
 )

@@ -19,8 +19,8 @@ def genotype(config: DartsConfig, arch: dict[str, np.ndarray], keep_none: bool) 
 
     Args:
       config: size of the network.
-      arch: leaves `[E]`.
-      keep_none: list edges with the operation `none` too.
+      arch: operations of the edges, leaves `[E]`.
+      keep_none: whether edges with the operation `none` are listed, too.
     """
     found: dict[str, Any] = {}
     for kind, choice in arch.items():
@@ -69,11 +69,13 @@ def _by_node(config: DartsConfig, kind: str, cell: Any) -> Sequence[Any]:
     """The incoming edges of every node."""
     if not isinstance(cell, list | tuple):
         raise UserError(f"genotype: expected {config.nodes} nodes under {kind!r}, got {cell!r}")
+    # Per node, or the released form with the edges of all nodes in one list.
     is_flat = any(edge and isinstance(edge[0], str) for edge in cell)
     if not is_flat:
         if len(cell) != config.nodes:
             raise UserError(f"genotype: expected {config.nodes} nodes under {kind!r}, got {cell!r}")
         return cell
+    # A list says how many edges each node has by its length alone: two, or all that there can be.
     two, every = [2] * config.nodes, [2 + i for i in range(config.nodes)]
     counts = {sum(counts): counts for counts in (two, every)}.get(len(cell))
     if counts is None:
@@ -85,7 +87,7 @@ def _by_node(config: DartsConfig, kind: str, cell: Any) -> Sequence[Any]:
 def _cell(config: DartsConfig, kind: str, nodes: Sequence[Any]) -> np.ndarray:
     rows = {ends: row for row, ends in enumerate(edges(config.nodes))}
     found: dict[int, int] = {}
-    for node, incoming in enumerate(nodes):
+    for node, incoming in enumerate(nodes):  # the paper counts intermediate nodes from 0, edges count inputs too
         for name, source in incoming:
             row = rows.get((source, node + 2))
             if name not in config.operations or row is None:

@@ -91,6 +91,7 @@ class DartsConfig:
 
     def _cell(self, i: int, plan: "CellPlan", style: Style) -> dict[str, Any]:
         """What brings both inputs to the width and grid of a cell, and its edges."""
+        # Edges in groups of one stride: those from the inputs of a reduction cell halve the grid.
         groups = {}
         for stride in (2, 1):
             rows = tuple(row for row, (source, _) in enumerate(edges(self.nodes)) if plan.stride(source) == stride)
@@ -113,7 +114,7 @@ class DartsConfig:
         extra = None
         for i, cell in enumerate(net["cells"]):
             nodes = cell["edges"]([cell["pre0"](before), cell["pre1"](last)])
-            before, last = last, jnp.concatenate(nodes, -1)
+            before, last = last, jnp.concatenate(nodes, -1)  # section 2.1: the output joins all intermediate nodes
             if i == 2 * self.cells // 3 and net.get("auxiliary"):
                 extra = net["auxiliary"](last)
         logits = net["classifier"](last)
@@ -205,7 +206,7 @@ class AuxiliaryHead(nn.Module):
     def cost(self, in_features: int, height: int = 8, width: int = 8) -> Cost:
         """Its parameters; it only runs in training, so that an image costs no multiply-adds."""
         del height, width
-        norms = 2 * 128 + 2 * 768
+        norms = 2 * 128 + 2 * 768  # a scale and an offset per channel
         classifier = Classifier(self.num_classes, parent=None).cost(768).parameters
         return Cost(in_features * 128 + 2 * 2 * 128 * 768 + norms + classifier, 0)
 

@@ -64,16 +64,19 @@ def operation_resources(name: str, channels: int, side: int, stride: int) -> Res
     pixels, extra = side**2, 3 * (stride == 2)  # an input of stride 2 has three pixels more for every output pixel
     if name == "none":
         return Resources(0, 0, 0)
+    # Pooling: nine operations per output; memory is read and written once.
     if name in ("max_pool_3x3", "avg_pool_3x3"):
         return Resources(0, 9 * pixels * channels, (2 + extra) * pixels * channels)
     if name == "skip_connect" and stride == 1:
         return Resources(0, 0, 2 * pixels * channels)
+    # A skip that halves the grid: two 1x1 convolutions to half of the channels each.
     if name == "skip_connect":
         size = 2 * channels * (channels // 2)
         return Resources(size, size * pixels, 2 * pixels * (4 * channels + channels // 2) + size)
     repeats = {"sep_conv_3x3": 2, "sep_conv_5x5": 2, "dil_conv_3x3": 1, "dil_conv_5x5": 1}.get(name)
     if repeats is None:
         raise UserError(f"name: no resource counts for operation {name!r}")
+    # Depthwise and pointwise convolution, once or twice.
     size = repeats * channels * (int(name[-1]) ** 2 + channels)
     return Resources(size, size * pixels, pixels * channels * (4 * repeats + extra) + size)
 

@@ -117,10 +117,11 @@ def _two_edges(nodes: int, none: int) -> Callable[[Tree], Arch]:
     incoming = [[row for row, (_, target) in enumerate(edges(nodes)) if target == 2 + i] for i in range(nodes)]
 
     def derive_cell(scores):
+        # Strength of an operation: its softmax weight, in which `none` takes part; it is never chosen itself.
         weights = jax.nn.softmax(scores, -1).at[:, none].set(-1.0)
         best = jnp.max(weights, -1)
         arch = jnp.full(best.shape, none, jnp.int32)
-        for rows in incoming:
+        for rows in incoming:  # two edges per node; of equal ones the first
             strongest = jnp.array(rows)[jnp.argsort(-best[jnp.array(rows)], stable=True)[:2]]
             arch = arch.at[strongest].set(jnp.argmax(weights[strongest], -1).astype(jnp.int32))
         return arch

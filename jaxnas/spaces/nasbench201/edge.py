@@ -106,6 +106,7 @@ _switch.defvjp(_switch_forward, _switch_backward)
 
 def _kernel(reference, index, params, x):
     """Nothing, identity, 1x1, 3x3 and pool are one 3x3 convolution; ReLU and normalisation are selected, too."""
+    # Kernel: zeros, a one in the centre, the 1x1 weights in the centre, the 3x3 weights, ones.
     one, three = params["nor_conv_1x1"], params["nor_conv_3x3"]
     identity = jnp.eye(x.shape[0], dtype=x.dtype)
     centre = jnp.zeros((3, 3, 1, 1), x.dtype).at[1, 1].set(1)
@@ -117,6 +118,7 @@ def _kernel(reference, index, params, x):
         "avg_pool_3x3": jnp.broadcast_to(identity[None, None], three["kernel"].shape),
     }
     kernel = lax.select_n(index, *(kernels[name] for name in OPERATIONS))
+    # ReLU before and normalisation after are for the convolutions; a pool divides by its valid pixels.
     convolves = (index == OPERATIONS.index("nor_conv_1x1")) | (index == OPERATIONS.index("nor_conv_3x3"))
     h = batch_last.conv(jnp.where(convolves, jax.nn.relu(x), x), kernel)
     learned = jax.tree.map(

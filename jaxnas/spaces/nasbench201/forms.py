@@ -32,6 +32,7 @@ def canonical_form(cell: Sequence[int]) -> tuple:
     Args:
       cell: six operations.
     """
+    # Colours tell most convolutions apart; those of one colour are renamed in every order, and the least form wins.
     output, convolutions = _sums(cell)
     live = _live(output, convolutions)
     colours = _colours(live, convolutions)
@@ -61,7 +62,7 @@ def _sums(cell: Sequence[int]) -> tuple[Sum, dict[int, tuple[str, Sum]]]:
     convolutions = {}
     for edge, (source, target) in enumerate(EDGES):
         name, given = OPERATIONS[cell[edge]], nodes[source]
-        if name == "skip_connect":
+        if name == "skip_connect":  # linear: terms pass, and a pool counts one more
             nodes[target].update(given)
         elif name == "avg_pool_3x3":
             nodes[target].update({(term, times + 1): count for (term, times), count in given.items()})

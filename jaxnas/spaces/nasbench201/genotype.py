@@ -32,12 +32,14 @@ def parse(operations: Sequence[str], genotype: Any) -> Arch:
     Raises:
       UserError: another form, or an operation that is not among `operations`.
     """
+    # Nodes: from the string, or from lists of edges.
     if isinstance(genotype, str):
         printed = re.fullmatch(r"\w+\(\d+ nodes with (.*)\)", genotype)
         text = printed.group(1) if printed else genotype
         nodes = [[part.split("~", 1) for part in node.strip("|").split("|")] for node in text.split("+")]
     else:
         nodes = [list(node) for node in genotype]
+    # Edges: each exactly once, whatever their order.
     found = [(edge, target) for target, node in enumerate(nodes, start=1) for edge in node if len(edge) == 2]
     names = {(str(source), target): name for (name, source), target in found}
     wanted = [(str(source), target) for source, target in EDGES]

@@ -97,6 +97,7 @@ def nasbench201_small_space(
     chosen: Choice = choice or ("switch" if by_hand("auto") else "kernel")
     settings = {"channels": channels, "num_classes": num_classes, "choice": chosen, "reference": reference}
     config, style = SmallConfig(channels, num_classes), Style(affine=True)
+    # Operations with the examples innermost; they take the weights of the blocks.
     cell, *_ = config.pieces(style)["cells"]
     blocks = cell.graph.groups["edges"].ops
     graph = CellGraph(EDGES, 1, {"edges": EdgeGroup(operations(blocks, reference), tuple(range(len(EDGES))))})
@@ -127,6 +128,7 @@ def _cell(graph: CellGraph, choice: Choice, reference: int, params: Params, path
     """The last node of one cell."""
     if paths.index is None or paths.probe is not None or paths.weight.shape[-1] > 1:
         return apply_cell(graph, params, paths, [x])[-1]
+    # One operation per edge, and none where nothing of it reaches the output.
     index = live_operations(paths.index[:, 0])
     nodes = {0: x}
     for number, (source, target) in enumerate(EDGES):
@@ -139,6 +141,7 @@ def _cell(graph: CellGraph, choice: Choice, reference: int, params: Params, path
 def live_operations(index: jax.Array) -> jax.Array:
     """The operations `[6]` of a cell, with `none` on edges into nodes from which nothing reaches the output."""
     runs = index != OPERATIONS.index("none")
+    # A node is alive if an edge leads from it to the output, or to a node that is alive.
     second = runs[EDGES.index((2, 3))]
     first = runs[EDGES.index((1, 3))] | (runs[EDGES.index((1, 2))] & second)
     reaches = jnp.stack([{1: first, 2: second, 3: jnp.array(True)}[target] for _, target in EDGES])

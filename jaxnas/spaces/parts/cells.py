@@ -44,6 +44,7 @@ class Cell:
     def init(self, key: jax.Array, inputs: list[jax.Array]) -> Params:
         """Draws weights `{group: {candidate: leaves [edges, ...]}}`."""
         nodes = self._nodes(inputs)
+        # All edges of a group see images of one shape, that of its first edge's source.
         first = {name: self.graph.edges[group.edges[0]][0] for name, group in self.graph.groups.items()}
         return init_cell(key, self.graph, {name: nodes[source] for name, source in first.items()})
 
@@ -51,12 +52,12 @@ class Cell:
         self, params: Params, paths: Paths, inputs: list[jax.Array], *, key: jax.Array | None = None, rate: float = 0.0
     ) -> list[jax.Array]:
         """Runs the cell; with a key the output of an edge is dropped with probability `rate`."""
-        key = None if key is None else jax.random.fold_in(key, self.number)
-        return apply_cell(self.graph._replace(drop_path=rate), params, self._own(paths), inputs, key)
+        key = None if key is None else jax.random.fold_in(key, self.number)  # cells of one network drop differently
+        return apply_cell(self.graph._replace(drop_path=rate), params, self._rows_of(paths), inputs, key)
 
     def used(self, params: Params, paths: Paths) -> Tree:
         """Bools `[edges, 1, ...]` for every weight."""
-        return used_cell(self.graph, params, self._own(paths))
+        return used_cell(self.graph, params, self._rows_of(paths))
 
     def alone(self, module: Any, arch: Mapping[str, Any], rate: Any, inputs: list[jax.Array]) -> list[jax.Array]:
         """Runs the chosen block of every edge as a child of `module`, and drops its output with probability `rate`."""
@@ -87,7 +88,8 @@ class Cell:
             table[edge] += [block.cost(*sizes_of(nodes[source])) for block in self._blocks(edge).values()]
         return Cost(0, 0)
 
-    def _own(self, paths: Paths) -> Paths:
+    def _rows_of(self, paths: Paths) -> Paths:
+        """The paths of this cell's edges."""
         return paths.select(lambda tree: tree[self.kind] if self.rows is None else tree[self.kind][self.rows])
 
     def _blocks(self, edge: int) -> Mapping[str, Block]:
@@ -132,15 +134,16 @@ class Stack:
         self, params: Params, paths: Paths, x: jax.Array, *, key: jax.Array | None = None, rate: float = 0.0
     ) -> jax.Array:
         """Scans over the cells, or writes them out where the edges of a cell are written out, too."""
-        del key, rate
+        rows = params, None if key is None else jax.random.split(key, self.length)
 
-        def body(x, weights):
-            return self.cell.apply(weights, paths, [x])[-1], None
+        def body(x, row):
+            weights, key = row
+            return self.cell.apply(weights, paths, [x], key=key, rate=rate)[-1], None
 
         if self.cell.graph.scanned:
-            return lax.scan(body, x, params, length=self.length)[0]
+            return lax.scan(body, x, rows, length=self.length)[0]
         for i in range(self.length):
-            x, _ = body(x, jax.tree.map(lambda leaf, i=i: leaf[i], params))
+            x, _ = body(x, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
         return x
 
     def used(self, params: Params, paths: Paths) -> Tree:

@@ -120,7 +120,7 @@ def apply_cell(
       inputs: `num_inputs` arrays `[B, H, W, C]`.
       key: key that turns drop path on.
     """
-    keys = None if key is None or not graph.drop_path else jax.random.split(key, len(graph.edges))
+    keys = None if key is None or not graph.drop_path else jax.random.split(key, len(graph.edges))  # one an edge
     if not graph.scanned:
         return _edge_by_edge(graph, params, paths, inputs, keys)
     return _scan(graph, params, paths, inputs, keys)
@@ -135,7 +135,7 @@ def used_group(group: EdgeGroup, params: Params, paths: Paths) -> Any:
     """Which weights of one group took part; `paths` has the rows of the whole choice array."""
     ids, used = np.array(group.edges), {}
     for k, name in enumerate(group.ops):
-        runs = paths.weight[ids] != 0
+        runs = paths.weight[ids] != 0  # an operation with weight zero has no gradient either
         runs = runs[:, k] if paths.index is None else jnp.any(runs & (paths.index[ids] == k), -1)
         used[name] = jax.tree.map(
             lambda leaf, runs=runs: runs.reshape(runs.shape + (1,) * (leaf.ndim - 1)), params[name]

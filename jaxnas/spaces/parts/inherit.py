@@ -18,7 +18,7 @@ def fill(shapes: Any, inherited: dict[str, Any]) -> dict[str, Any]:
 
     Args:
       shapes: variables of a Linen module as instances of `jax.ShapeDtypeStruct`.
-      inherited: nested dictionary of parameters, a part of `shapes["params"]`.
+      inherited: weights in a nested dictionary whose names are some of those in `shapes["params"]`.
 
     Returns:
       The full variables: running means 0 and variances 1; learned scales 1 and offsets 0 where none are inherited.
@@ -30,11 +30,11 @@ def fill(shapes: Any, inherited: dict[str, Any]) -> dict[str, Any]:
     filled = {}
     for path, leaf in traverse.flatten_dict(shapes, sep="/").items():
         collection, _, name = path.partition("/")
-        if collection == "params" and name in given:
+        if collection == "params" and name in given:  # a weight of the supernet
             filled[path] = given.pop(name)
             if filled[path].shape != leaf.shape:
                 raise UserError(f"{name}: cannot inherit shape {filled[path].shape} for {leaf.shape}")
-        elif path.endswith(("/scale", "/var")):
+        elif path.endswith(("/scale", "/var")):  # normalisation that the supernet has without weights
             filled[path] = jnp.ones(leaf.shape, leaf.dtype)
         elif path.endswith(("norm/bias", "/mean")):
             filled[path] = jnp.zeros(leaf.shape, leaf.dtype)
@@ -50,8 +50,8 @@ def linen_network(module: nn.Module, inherit=None) -> Network:
 
     Args:
       module: the network.
-      inherit: `(params) -> (inherited, example)`: parameters by the module's names, and an example input as a
-        `jax.ShapeDtypeStruct`.
+      inherit: `(params) -> (inherited, example)`: the weights of a supernet by the module's names, and an example of
+        the input as a `jax.ShapeDtypeStruct`; None if the network cannot inherit.
     """
 
     def init(key, x):

@@ -37,7 +37,7 @@ def read_literal(text: str) -> Any:
 
 
 def _data(node: ast.expr) -> Any:
-    match node:
+    match node:  # everything that can stand in a released genotype, and nothing that runs
         case ast.Constant(value=str() | int() | float() | None as value):
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):

@@ -113,7 +113,7 @@ class Run:
     def apply(
         self, params: Params, paths: Paths, x: jax.Array, *, key: jax.Array | None = None, rate: float = 0.0
     ) -> jax.Array:
-        """Runs all places; a single one is no scan."""
+        """Runs all places; with a key every operation gets one of its own. Drop path is for cells alone."""
         del rate
         ops, rows = self.group.ops, np.array(self.group.edges)
         chosen = paths.select(lambda tree: tree[self.kind][rows])
@@ -125,6 +125,7 @@ class Run:
             y = mixed_op(tuple(ops.values()), weights, chosen, x, key=key)
             return (x + y if self.shortcut else y), None
 
+        # One program for all places; a scan over a single one would only keep its arguments twice.
         if self.scanned and len(rows) > 1:
             return lax.scan(body, x, scanned)[0]
         for i in range(len(rows)):
@@ -141,7 +142,7 @@ class Run:
         for name, place in self.chosen(arch):
             block = self.group.blocks[name]
             if self.shortcut and isinstance(block, Zero):
-                continue
+                continue  # the place is left out
             y = block.clone(name=place, parent=module)(x)
             x = x + y if self.shortcut else y
         return x
@@ -194,7 +195,7 @@ def runs(places: Iterable[Place]) -> list[Run]:
     found: list[Run] = []
     ends: dict[str, int] = {}  # per kind the rows of the decisions so far
     for _, members in itertools.groupby(enumerate(places), lambda item: item[1] if item[1].shortcut else item[0]):
-        (number, place), *rest = members
+        (number, place), *rest = members  # equal places with a shortcut, or one without
         start = ends.get(place.kind, 0)
         ends[place.kind] = start + 1 + len(rest)
         group = group_of(dict(place.blocks), tuple(range(start, ends[place.kind])))

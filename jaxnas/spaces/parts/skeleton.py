@@ -91,8 +91,8 @@ def assemble(
       plan: pieces and forward pass.
       style: how the blocks of the supernet normalise and are lowered.
       form: `(**changes) -> StandAlone` without an architecture: what `about.network` and `about.costs` accept.
-      settings: all arguments of the space's factory, for `about.config`. `dtype`, `drop_path` and `reference` are
-        checked and used here, where there are any.
+      settings: all arguments of the space's factory, for `about.config`. `dtype`, `reference` and `drop_path`, the
+        probability of dropping the output of an edge of a cell, are checked and used here, where there are any.
       decisions: decisions that `choices` has even where no piece leaves them open, as in a network too short for them.
 
     Returns:
@@ -101,6 +101,7 @@ def assemble(
     Raises:
       UserError: a setting that is out of range.
     """
+    # Settings: what every space checks in the same way.
     compute, rate = compute_dtype(settings.get("dtype", "float32")), settings.get("drop_path", 0.0)
     if not 0.0 <= rate < 1.0:
         raise UserError(f"drop_path must lie in [0, 1), got {rate}")
@@ -108,13 +109,14 @@ def assemble(
     by_hand(style.lowering)  # refuses an unknown one
     pieces = plan.pieces(style)
 
+    # Supernet: placeholders run through the plan while weights are drawn, images run through it afterwards.
     def init(key, x):
         keys, found = iter(jax.random.split(key, len(jax.tree.leaves(pieces)))), {}
         visit_pieces(plan, pieces, x, lambda piece, x: found.update({id(piece): piece.init(next(keys), x)}))
         return jax.tree.map(lambda piece: found[id(piece)], pieces)
 
     def apply(params, paths, x, *, key=None):
-        key = key if rate else None
+        key = key if rate else None  # nothing else is random
 
         def running(piece, weights):
             return functools.partial(piece.apply, weights, paths, key=key, rate=rate)
@@ -124,6 +126,7 @@ def assemble(
     def used(params, paths):
         return jax.tree.map(lambda piece, weights: piece.used(weights, paths), pieces, params)
 
+    # Decisions: each kind as long as its last row, whichever piece that belongs to.
     operations = _operations([*decisions, *(piece.decisions for piece in jax.tree.leaves(pieces))])
     choices = {
         kind: jax.ShapeDtypeStruct((rows, len(names)), wide_dtype(compute))
@@ -136,7 +139,7 @@ def assemble(
 def _operations(decisions: Iterable[Decisions | None]) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Per kind the number of decisions and the names of their operations."""
     found: dict[str, tuple[int, tuple[str, ...]]] = {}
-    for one in decisions:
+    for one in decisions:  # fixed blocks leave none open
         if one is not None:
             end, _ = found.get(one.kind, (0, ()))
             found[one.kind] = max(end, one.end), one.operations

@@ -59,6 +59,7 @@ def _names(planned: Sequence[BackbonePlace], convolutions: list[dict[str, Any]])
         wanted = (place.features_in, place.features, place.stride)
         first = rest[0] if rest else None
         sizes = None if first is None else (first["in_channels"], first["out_channels"], first["stride"])
+        # The next block of the network, if it fits; otherwise this place was left out.
         if first is not None and sizes == wanted:
             yield f"{first['kernel_size']}x{first['kernel_size']}_e{first['expand_ratio']}"
             rest.pop(0)

@@ -29,6 +29,7 @@ def parts(
         if isinstance(piece, Fixed):
             fixed.append(Part(_key(piece, shape), piece.block, shape))
             return
+        # Every candidate of every place; a block that is left out takes no time.
         blocks = piece.group.blocks.values()
         row = [None if isinstance(block, Zero) else _bottleneck(block, shape, piece.shortcut) for block in blocks]
         rows.setdefault(piece.kind, []).extend([row] * len(piece.group.edges))

@@ -135,6 +135,7 @@ def places(config: ProxylessConfig) -> Iterator[BackbonePlace]:
     for features, count, first in zip(map(config.scaled, config.widths), config.blocks, config.strides, strict=True):
         for number in range(count):
             stride = first if number == 0 else 1
+            # A block may be left out where its shortcut can stand for it.
             kind = "inner" if stride == 1 and width == features else "entry"
             yield BackbonePlace(kind, rows[kind], width, features, stride)
             rows[kind] += 1

@@ -106,6 +106,7 @@ class TreeConfig:
         """Logits of `x[B, H, W, C]`."""
         x = net["stem"](x)
         for cell, parts in zip(self.cells, net["cells"], strict=True):
+            # The tree: two branches, each split in two twice; all that comes back to a branch is added to it.
             branches = parts["entry"](x)
             *_, left, right = parts["edges"](branches)
             x = cell.shortcut(x) + parts["exit"]((branches, (left, right)))
@@ -153,7 +154,7 @@ class TreeCell(NamedTuple):
 def _cells(config: TreeConfig) -> Iterator[TreeCell]:
     width, features = float(config.stem), config.stem
     for number in range(config.blocks * config.stages):
-        width += config.alpha / (config.blocks * config.stages)
+        width += config.alpha / (config.blocks * config.stages)  # PyramidNet's additive widening
         inner = round(width) // config.groups * config.groups
         stride = 2 if number and number % config.blocks == 0 else 1
         yield TreeCell(number, features, inner, config.bottleneck * inner, stride, config.groups)
