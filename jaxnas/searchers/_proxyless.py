@@ -112,30 +112,27 @@ def proxyless(
     if reward is not None and mode != "reinforce":
         raise UserError(f"a reward needs mode='reinforce', got {mode!r}")
     policy = categorical(space.choices)
-    estimators: dict[str, Callable[[], Estimator]] = {
-        "full_v2": binary_gate,
-        "two": two_path_gate,
-        "full": lambda: pathwise(st_softmax),
-        "reinforce": lambda: reinforce(policy, num_samples=num_samples, baseline=baseline, decay=0.01),
-    }
-    estimator = estimators[mode]()
-    links = [optax.scale_by_adam(b1=0.0, b2=0.999, eps=1e-8), optax.scale_by_learning_rate(policy_learning_rate)]
-    policy_tx: optax.GradientTransformation = optax.chain(*links, *([two_path_rescale()] if mode == "two" else []))
+    if mode == "reinforce":
+        estimator = reinforce(policy, num_samples=num_samples, baseline=baseline, decay=0.01)
+    else:
+        estimator = {"full_v2": binary_gate(), "two": two_path_gate(), "full": pathwise(st_softmax)}[mode]
+    policy_tx = _policy_adam(policy_learning_rate, rescale=mode == "two")
+    # What the policy's gradient is of, and which rows of the logits it may move.
     if objective is not None:
         estimator = with_objective(estimator, objective)
     if skip_zero_sampled and mode != "reinforce":
         moves = _without_sampled_zero(space)
         estimator, policy_tx = _masked(estimator, moves), skip_unused(policy_tx, moves)
+    weight_tx = sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=None, nesterov=True)
+    policy_loss = classification_loss(space) if reward is None else reward
     return gradient_search(
         space,
         policy,
         estimator,
-        skip_unused(
-            sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=None, nesterov=True), space.used
-        ),
+        skip_unused(weight_tx, space.used),
         policy_tx,
         loss=classification_loss(space, label_smoothing=label_smoothing),
-        step=_in_turn(classification_loss(space) if reward is None else reward, warmup_steps, rest_steps, policy_every),
+        step=_in_turn(policy_loss, warmup_steps, rest_steps, policy_every),
     )
 
 
@@ -185,6 +182,12 @@ def reward_loss(space: SearchSpace, table: CostTable, target: float, *, exponent
         return -aux["accuracy"] * (target / latency) ** exponent, aux
 
     return loss
+
+
+def _policy_adam(learning_rate: float, *, rescale: bool) -> optax.GradientTransformation:
+    """Adam without a first moment; with `rescale` a pair of logits keeps its total probability."""
+    links = [optax.scale_by_adam(b1=0.0, b2=0.999, eps=1e-8), optax.scale_by_learning_rate(learning_rate)]
+    return optax.chain(*links, two_path_rescale()) if rescale else optax.chain(*links)
 
 
 def _masked(estimator: Estimator, moves: Callable[[Params, Paths], Tree]) -> Estimator:

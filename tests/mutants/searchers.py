@@ -83,8 +83,8 @@ MUTANTS = (
         "policy-smoothing",
         "labels of the policy's batch smoothed too",
         FOLDER + "_proxyless.py",
-        "_in_turn(classification_loss(space) if reward",
-        "_in_turn(classification_loss(space, label_smoothing=label_smoothing) if reward",
+        "policy_loss = classification_loss(space) if reward",
+        "policy_loss = classification_loss(space, label_smoothing=label_smoothing) if reward",
         PROXYLESS,
     ),
     Mutant(
