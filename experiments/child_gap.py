@@ -68,6 +68,7 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
 
         return float(measure(variables))
 
+    # The supernet as the search used it: samples of SNAS at its last temperature, or the mixture of DARTS.
     logits = state.policy_params
     if method == "snas":
         keys = jax.random.split(jax.random.key(0), config.samples)
@@ -76,13 +77,14 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
             for k in keys
         ]
     else:
-        level = 0.03 if method == "darts_annealed" else 1.0
-        draws = [jax.tree.map(lambda leaf: jax.nn.softmax(leaf / level), logits)]
+        temperature = 0.03 if method == "darts_annealed" else 1.0
+        draws = [jax.tree.map(lambda leaf: jax.nn.softmax(leaf / temperature), logits)]
     search = statistics.mean(by_batch(dense_paths(draw)) for draw in draws)
-    own = jax.device_get(searcher.decode(state))
+    derived = jax.device_get(searcher.decode(state))
+    # The children, with the weights of the search: by the method's rule, and the argmax of every edge.
     argmax = jax.device_get(greatest(logits))
     values = [search]
-    for arch in (own, argmax):
+    for arch in (derived, argmax):
         values += [by_batch(sparse_paths(arch)), re_estimated(arch)]
     entropy = float(searcher.policy.entropy(logits))
     return {**{name: 100 * value for name, value in zip(COLUMNS, values)}, "entropy": entropy}

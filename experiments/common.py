@@ -60,14 +60,14 @@ def make_judge(build: Callable[..., SearchSpace], images: data.SearchData, batch
 
 
 class Setting(NamedTuple):
-    """What the steps of a script share.
+    """What the parts of a script share.
 
     Attributes:
-      config: has `data`, `network` and `seed`, and most have `search` and `retrain`.
-      loaded: the data set with its test examples, for the end.
-      images: the two parts that a search may see.
+      config: the configuration, with `data`, `network` and `seed`, and mostly with `search` and `retrain`.
+      loaded: the data set with its test examples, which are used after the search.
+      images: the two parts of the data that a search may see.
       space: the search space.
-      judge: from `make_judge`.
+      judge: the function that `make_judge` returns.
     """
 
     config: Any
@@ -78,10 +78,16 @@ class Setting(NamedTuple):
 
 
 def prepare(config: Any, build: Callable[..., SearchSpace], *, loaded: data.Data | None = None, **changes) -> Setting:
-    """Loads and splits the data and builds the space, `changes` being of the search alone and not of the judge.
+    """Loads and splits the data, builds the space and traces the training of what will be found.
+
+    Args:
+      config: the configuration of the script.
+      build: `(num_classes=..., **network settings) -> space`.
+      loaded: the data set, if it has been loaded already.
+      changes: settings of the space that is searched, which the judge's space does not have.
 
     Raises:
-      UserError: settings that one of the later parts could not use.
+      UserError: settings that a later part of the script could not use.
     """
     loaded = batches.load_data(config.data) if loaded is None else loaded
     images = batches.split_data(loaded, config.data, config.seed)
@@ -101,12 +107,12 @@ class Study(NamedTuple):
 
 
 def rehearse_search(setting: Setting, searcher: Searcher, recipe: Any) -> None:
-    """`rehearse` for a gradient search of `recipe.batch_size`."""
+    """Traces the first state of a gradient search in batches of `recipe.batch_size`; see `rehearse`."""
     rehearse(setting, lambda key, batch: searcher.init(key, Batch(batch, batch)), recipe)
 
 
 def rehearse_children(setting: Setting, recipe: Any, count: int) -> None:
-    """`rehearse` for `count` networks that train side by side, with momentum."""
+    """Traces the first weights of `count` networks that train together, with momentum; see `rehearse`."""
     rehearse(setting, lambda key, batch: setting.space.init(key, batch[0]), recipe, copies=2 * count)
 
 
@@ -114,10 +120,10 @@ def rehearse(setting: Setting, init: Callable[..., Any], recipe: Any, *, copies:
     """Traces the first state of a search or training without computing it.
 
     Args:
-      setting: of the script.
+      setting: what the parts of the script share.
       init: `(key, (x, y)) -> state`.
-      recipe: has `batch_size`.
-      copies: how many such states there will be at a time.
+      recipe: any object with `batch_size`.
+      copies: the number of such states that memory has to hold at a time.
 
     Raises:
       UserError: a space that does not fit the images, or a state that does not fit into memory.
@@ -222,12 +228,12 @@ def train_children(
 
     Args:
       run: the run in whose work directory it happens.
-      setting: what the steps of the script share.
+      setting: what the parts of the script share.
       name: the name of the population, under which `metrics.jsonl` has a row for each epoch: means over the children.
       archs: the architectures.
       examples: the examples to train on.
-      recipe: has `epochs` and `batch_size`.
-      tx: the optimiser for a number of steps.
+      recipe: any object with `epochs` and `batch_size`.
+      tx: `(steps) -> optimiser`.
 
     Returns:
       The population with its weights; it is judged on nothing.

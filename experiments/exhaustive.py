@@ -30,14 +30,14 @@ from jaxnas.tabular.benchmarks import MISSING
 
 
 class Plan(NamedTuple):
-    """Who is trained.
+    """Which networks are trained, each a class of cells and a seed.
 
     Attributes:
-      cells: `[15625, 6]`.
-      class_of: `[15625]`, the class of each cell.
-      first: `[C]`, the first cell of each class, which stands for it.
-      member_class: `[P]`, dear networks first, so that those of one chunk cost about the same.
-      member_seed: `[P]`.
+      cells: all cells, `[15625, 6]`.
+      class_of: the class of each cell, `[15625]`.
+      first: the first cell of each class, which stands for it, `[C]`.
+      member_class: the class of each network, `[P]`; costly ones first, so that those of one call take about the same.
+      member_seed: the seed of each network, `[P]`.
     """
 
     cells: np.ndarray
@@ -141,10 +141,11 @@ def fitted_seconds(plan: Plan, measured: np.ndarray) -> np.ndarray:
     The measurements are means over chunks of alike networks. Other work on the machine can only add to them, so what
     lies above the fit counts a ninth of what lies below (asymmetric least squares, Newey and Powell 1987).
     """
+    # Columns: a constant, and how often each operation runs.
     counts = operation_counts(plan.cells[plan.first])[:, 1:]
     columns = np.concatenate([np.ones((len(counts), 1)), counts], 1)
     rows, weight = columns[plan.member_class], np.ones(len(measured))
-    for _ in range(50):
+    for _ in range(50):  # weighted least squares, weights from the signs of the last residuals
         root = np.sqrt(weight)
         found, _ = nnls(rows * root[:, None], measured * root)
         weight = np.where(measured > rows @ found, 0.1, 0.9)

@@ -28,10 +28,9 @@ Results = dict[str, list[dict[str, Any]]]
 
 
 def setting_of(config: Config, loaded: data.Data, weight: float, seed: int) -> common.Setting:
-    """The setting of one weight and seed."""
+    """The setting of one weight of the latency and one seed; a weight of zero leaves latency out."""
     form = dataclasses.replace(config.latency, weight=weight, form=config.latency.form if weight else "none")
-    own = dataclasses.replace(config, latency=form, seed=seed)
-    return common.prepare(own, proxyless_space, loaded=loaded)
+    return common.prepare(dataclasses.replace(config, latency=form, seed=seed), proxyless_space, loaded=loaded)
 
 
 def prepare(config: Config) -> common.Study:
@@ -42,22 +41,22 @@ def prepare(config: Config) -> common.Study:
 
 
 def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -> dict[str, Any]:
-    """One search and what it found."""
+    """Searches with one weight and seed, trains and tests what was found; the row of the table."""
     setting = setting_of(config, loaded, weight, seed)
-    own = setting.config
+    search, retrain = setting.config.search, setting.config.retrain
     table = proxyless.latency_table(run, setting)
     searcher = proxyless.make_searcher(setting, table, proxyless.target_of(setting, table))
     name = f"{weight:g}/{seed}"
     watch = Watch(show=("loss", "accuracy"))
-    state = common.run_search(run, setting, f"search/{name}", searcher, own.search, watch)
+    state = common.run_search(run, setting, f"search/{name}", searcher, search, watch)
     arch = jax.device_get(searcher.decode(state))
 
     def tx(steps):
-        return sgd_l2(optax.cosine_decay_schedule(own.retrain.learning_rate, steps))
+        return sgd_l2(optax.cosine_decay_schedule(retrain.learning_rate, steps))
 
     archs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], arch)
     everything = batches.all_training(setting.images)
-    trained = common.train_children(run, setting, f"retrain/{name}", archs, everything, own.retrain, tx)
+    trained = common.train_children(run, setting, f"retrain/{name}", archs, everything, retrain, tx)
     test = data.Examples(*map(jnp.asarray, loaded.test))
     macs = costs.space_tables(setting.space, loaded.image_shape)["macs"]
     return {
@@ -86,7 +85,7 @@ def write(run: Run, results: Results, columns: tuple[str, ...]) -> str:
 
 
 def main(run: Run, study: common.Study) -> None:
-    """All weights and seeds, seeds outside, so that a part of the study is a study; then the measurement."""
+    """Runs all weights for one seed after the other, so that a part of the study is a study; then measures."""
     config, loaded = study
     results: Results = {}
     for seed in config.seeds:

@@ -31,10 +31,10 @@ def compare(run: Run, setting: common.Setting, arch: Arch) -> tuple[dict[str, An
     """Trains the found network beside random ones and tests them all.
 
     Returns:
-      The parts `child` and `baseline` of the result, and the found network's weights.
+      The entries `child` and `baseline` of `result.json`, and the weights of the found network.
 
     Raises:
-      UserError: the found network has no accuracy, because its logits or all of its steps are not finite.
+      UserError: the found network has no accuracy, because its logits or one of its steps are not finite.
     """
     space, recipe = setting.space, setting.config.retrain
     others = random_archs(run.key("random"), space, recipe.random_children)
@@ -44,14 +44,16 @@ def compare(run: Run, setting: common.Setting, arch: Arch) -> tuple[dict[str, An
         rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
         return sgd_l2(rate, weight_decay=recipe.weight_decay, clip=recipe.clip)
 
+    # Training from scratch, on the examples of both parts, then the first look at the test examples.
     trained = common.train_children(run, setting, "retrain", archs, batches.all_training(setting.images), recipe, tx)
     test = data.Examples(*map(jnp.asarray, setting.loaded.test))
-
     tested = run.once("test", lambda: common.judge_children(setting, trained, archs, test))
     accuracy = [float(value) for value in tested]
     refuse_nan("the found network after retraining", accuracy[0])
     found = jax.device_get(arch)
     counts = network_costs(space, found, setting.loaded.image_shape, **space.about.supernet)
+
+    # The comparator: architectures drawn at random and trained in the same way.
     random_accuracy = accuracy[1:] or [math.nan]
     baseline = {
         "random_test_accuracy_mean": float(np.mean(random_accuracy)),
@@ -68,11 +70,11 @@ def write_network(
     """Writes the architecture, its picture and its weights with measured normalisation, ready to export.
 
     Args:
-      run: in whose work directory.
-      setting: of the script.
+      run: the run in whose work directory the files lie.
+      setting: what the parts of the script share.
       arch: the architecture.
       params: its weights, in the form of the supernet's.
-      expected_latency: of its latency table, in milliseconds.
+      expected_latency: what the latency table of the search says of it, in milliseconds.
     """
     space, images = setting.space, setting.images
     arch = jax.device_get(arch)
@@ -111,17 +113,18 @@ def conclude(
     inherited: float | None,
     describe: Callable[[Arch], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """What follows every search: trains what it found beside random networks, writes all files, ends the run.
+    """Runs after every search: retrains what it found beside random networks, writes all files and ends the run.
 
     Args:
-      run: in whose work directory.
-      setting: of the script.
+      run: the run in whose work directory the files lie.
+      setting: what the parts of the script share.
       system: the name of the script.
-      arch: what the search found.
-      steps: training steps that the search took.
-      search: the part `search` of the result.
-      inherited: validation accuracy of `arch` with the weights of the search, where there are such.
-      describe: `(arch) -> JSON data`, the part `latency` of the result; its `table_ms` goes into `architecture.json`.
+      arch: the architecture that the search found.
+      steps: the number of training steps that the search took.
+      search: the entry `search` of `result.json`.
+      inherited: the validation accuracy of `arch` with the weights of the search, or None without such weights.
+      describe: `(arch) -> JSON data`, the entry `latency` of `result.json`; its `table_ms` goes into
+        `architecture.json` too.
     """
     child, baseline, params = compare(run, setting, arch)
     latency = None if describe is None else run.once("latency", lambda: describe(jax.device_get(arch)))
@@ -136,7 +139,7 @@ class Search(NamedTuple):
     """A gradient search that is ready to run.
 
     Attributes:
-      setting: of the script; its configuration has `search` with `epochs`, `batch_size` and `evaluate_epochs`.
+      setting: what the parts of the script share; its configuration has a `search` with `evaluate_epochs`.
       searcher: the searcher, with the `policy` whose parameters are in its state.
       evaluate: `(key, state) -> metrics`, among them `val_accuracy_sampled` and `val_accuracy_argmax`.
     """
@@ -152,10 +155,10 @@ def search_and_conclude(
     """A whole gradient search, from its first step to the end of the run.
 
     Args:
-      run: in whose work directory.
+      run: the run in whose work directory the files lie.
       system: the name of the script.
-      search: what is searched.
-      describe: see `conclude`.
+      search: the search that is to run.
+      describe: `(arch) -> JSON data`, passed on to `conclude`.
     """
     setting, searcher, evaluate = search
     recipe, key = setting.config.search, run.key("sampled")
@@ -187,11 +190,11 @@ def spread_table(
     """Mean and standard deviation over the rows of each result, as Markdown.
 
     Args:
-      head: of the first column.
-      results: by name one row per seed.
-      columns: which entries of the rows.
-      mean: format of a mean.
-      spread: format of a standard deviation.
+      head: the title of the first column.
+      results: for each name a list with one row of values per seed.
+      columns: the entries of the rows that become columns.
+      mean: the format of a mean, such as `.2f`.
+      spread: the format of a standard deviation.
     """
     lines = [f"| {head} | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
     for name, rows in results.items():

@@ -45,13 +45,13 @@ class Plan(NamedTuple):
     """What is trained and how.
 
     Attributes:
-      space: of the architecture.
+      space: the space that the architecture belongs to.
       arch: the architecture.
-      form: changes to `space.about.network` that the weights on disk have.
-      recipe: every field with a value.
-      steps: of the whole training.
+      form: keyword arguments of `space.about.network` that give the network whose weights are written.
+      recipe: the recipe, every field with a value.
+      steps: the number of steps of the whole training.
       network: the network in training, which may have an auxiliary head or dropout besides.
-      trainer: its training.
+      trainer: the training loop.
     """
 
     space: SearchSpace
@@ -98,7 +98,7 @@ def read(config: Config, num_classes: int) -> tuple[SearchSpace, Arch]:
 
 
 def recipe_of(name: str, given: RecipeConfig) -> RecipeConfig:
-    """The recipe of a space's paper with the given values in place of its own.
+    """The recipe of a space's paper, with the given values in place of the published ones.
 
     Raises:
       UserError: a part that the networks of the space do not have.
@@ -114,9 +114,9 @@ def make_plan(config: Config, num_classes: int, examples: data.Examples) -> Plan
     """The network and its training.
 
     Args:
-      config: of the script.
-      num_classes: of the data.
-      examples: those to train on.
+      config: the configuration of the script.
+      num_classes: the number of classes in the data.
+      examples: the examples to train on.
 
     Raises:
       UserError: what `read` and `recipe_of` refuse, or a schedule that does not fit the examples.
@@ -245,10 +245,10 @@ def write(run: Run, plan: Plan, variables, loaded: data.Data, images: data.Searc
     Returns:
       The content of `architecture.json`.
     """
-    kept = {
+    without_head = {
         name: {part: leaf for part, leaf in tree.items() if part != "auxiliary"} for name, tree in variables.items()
     }
-    export.save_variables(run.path / "network.safetensors", kept)
+    export.save_variables(run.path / "network.safetensors", without_head)
     record = export.architecture_record(
         plan.space,
         plan.arch,

@@ -34,10 +34,10 @@ class NetworkState(NamedTuple):
     """A stand-alone network in training.
 
     Attributes:
-      step: steps done, rejected ones included.
-      bad: steps that were rejected because something about them was not finite.
-      variables: parameters and running statistics.
-      opt: optimiser state.
+      step: the number of steps done, rejected ones included.
+      bad: the number of steps that were rejected because something about them was not finite.
+      variables: the parameters and running statistics of the network.
+      opt: the state of the optimiser.
     """
 
     step: jax.Array
@@ -50,9 +50,15 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     """Mean cross-entropy in nats of `logits[B, C]` against `labels[B]`; NaN if a label lies outside of `0..C-1`.
 
     Args:
-      logits: `[B, C]`.
-      labels: `[B]` integers.
-      label_smoothing: share of a target that is spread evenly over all classes.
+      logits: one row of `C` logits for each example, `[B, C]`.
+      labels: the right classes, `[B]` integers.
+      label_smoothing: the share of a target that is spread evenly over all classes, from 0 to 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxnas.train import cross_entropy
+      >>> round(float(cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))), 4)
+      1.3863
 
     Raises:
       UserError: labels that are no integers, or that are not one for each row of logits.
@@ -71,11 +77,17 @@ def hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
     infinite. A single logit of minus infinity only rules its class out.
 
     Args:
-      logits: `[B, C]`.
-      labels: `[B]` integers.
+      logits: one row of `C` logits for each example, `[B, C]`.
+      labels: the right classes, `[B]` integers.
 
     Raises:
-      UserError: as in `cross_entropy`.
+      UserError: labels that are no integers, or that are not one for each row of logits.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxnas.train import hits
+      >>> hits(jnp.eye(3), jnp.array([0, 1, 0])).tolist()
+      [1.0, 1.0, 0.0]
     """
     labels = _checked(labels, logits)
     greatest = jnp.argmax(logits, -1)
@@ -105,14 +117,14 @@ def stand_alone(
     """Trains one stand-alone network, with running averages in its normalisation.
 
     Args:
-      network: the network; with an auxiliary head its loss is added.
-      tx: optax transformation of the parameters.
-      drop_path: probability of drop path, a float or a schedule of the step.
-      auxiliary_weight: factor of the auxiliary loss.
-      label_smoothing: of both losses.
+      network: the network; where it has an auxiliary head, the loss of that head is added.
+      tx: the optax transformation that turns gradients of the parameters into updates.
+      drop_path: the probability of drop path, a float or a schedule of the step.
+      auxiliary_weight: the factor of the auxiliary head's loss.
+      label_smoothing: the label smoothing of both losses; see `cross_entropy`.
 
     Returns:
-      A trainer with `init(key, x) -> NetworkState`; `step` returns `{"loss", "accuracy", "nonfinite"}`, each a scalar.
+      A trainer with `init(key, x) -> NetworkState`, whose `step` returns scalars `loss`, `accuracy` and `nonfinite`.
       A step whose loss, gradient or new state is not finite is rejected: `nonfinite` is 1, and nothing but the two
       counts of steps moves (`jaxnas.guard`).
     """
@@ -138,11 +150,12 @@ def stand_alone(
                 loss = loss + auxiliary_weight * cross_entropy(extra, labels, label_smoothing)
             return loss, (variables, jnp.mean(hits(logits, labels)))
 
+        # Step: the running statistics move with the parameters, and stay with them if anything is not finite.
         (loss, (variables, correct)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
         updates, opt = tx.update(grads, state.opt, state.variables["params"])
         new = {**variables, "params": optax.apply_updates(state.variables["params"], updates)}, opt
-        kept, good = guarded(new, (state.variables, state.opt), loss, optax.tree.norm(grads))
+        after, good = guarded(new, (state.variables, state.opt), loss, optax.tree.norm(grads))
         info = {"loss": loss, "accuracy": correct, "nonfinite": (~good).astype(jnp.float32)}
-        return NetworkState(state.step + 1, state.bad + (~good).astype(jnp.int32), *kept), info
+        return NetworkState(state.step + 1, state.bad + (~good).astype(jnp.int32), *after), info
 
     return Trainer(init, step)
