@@ -9,7 +9,9 @@ from jaxnas import (
     architectures,
     costs,
     derive,
+    errors,
     estimators,
+    judge,
     ops,
     policies,
     population,
@@ -36,22 +38,28 @@ from jaxnas.base import (
     one_hot_paths,
     sparse_paths,
 )
-from jaxnas.estimators import binary_gate, exact, pathwise, reinforce
+from jaxnas.errors import UserError
+from jaxnas.estimators import binary_gate, exact, pathwise, reinforce, with_objective
 from jaxnas.policies import categorical
-from jaxnas.population import train_population
+from jaxnas.population import Farm, train_population
 from jaxnas.relaxations import annealed, gumbel_softmax, softmax
-from jaxnas.run import Run
+from jaxnas.run import Run, search
 from jaxnas.searchers import (
+    alternating,
     darts,
     gradient_search,
     hypervolume,
+    joint,
     local_search,
     nsga2,
+    pareto_front,
     policy_search,
+    policy_step,
     proxyless,
     random_search,
     regularized_evolution,
     snas,
+    weight_step,
 )
 from jaxnas.spaces import (
     chain_space,
@@ -70,6 +78,7 @@ __all__ = [
     "BlackBox",
     "Estimate",
     "Estimator",
+    "Farm",
     "Network",
     "Op",
     "Paths",
@@ -77,7 +86,9 @@ __all__ = [
     "Run",
     "SearchSpace",
     "Searcher",
+    "UserError",
     "__version__",
+    "alternating",
     "annealed",
     "architectures",
     "binary_gate",
@@ -88,19 +99,24 @@ __all__ = [
     "darts_space",
     "dense_paths",
     "derive",
+    "errors",
     "estimators",
     "exact",
     "gradient_search",
     "gumbel_softmax",
     "hypervolume",
+    "joint",
+    "judge",
     "local_search",
     "nasbench201_space",
     "nsga2",
     "one_hot_paths",
     "ops",
+    "pareto_front",
     "pathwise",
     "policies",
     "policy_search",
+    "policy_step",
     "population",
     "proxyless",
     "proxyless_space",
@@ -110,6 +126,7 @@ __all__ = [
     "reinforce",
     "relaxations",
     "run",
+    "search",
     "searchers",
     "snas",
     "snas_space",
@@ -119,4 +136,6 @@ __all__ = [
     "tabular",
     "train",
     "train_population",
+    "weight_step",
+    "with_objective",
 ]
