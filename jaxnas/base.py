@@ -8,8 +8,7 @@ Letters for shapes: `P` population, `E` edges or decisions, `K` operations, `B` 
 """
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,10 +90,8 @@ def sparse_paths(arch: Arch, weight: Tree | None = None) -> Paths:
     """Exactly the operations of `arch` run, each with weight one, or with `weight[E]`."""
     index = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.int32)[..., None], arch)
     if weight is None:
-        weight = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, jnp.float32), index)
-    else:
-        weight = jax.tree.map(lambda leaf: leaf[..., None], weight)
-    return Paths(index, weight)
+        return Paths(index, jax.tree.map(lambda leaf: jnp.ones(leaf.shape, jnp.float32), index))
+    return Paths(index, jax.tree.map(lambda leaf: leaf[..., None], weight))
 
 
 def one_hot_paths(choices: Tree, arch: Arch) -> Paths:
@@ -106,8 +103,8 @@ class CostTable(NamedTuple):
     """A cost that adds up over decisions: `fixed + sum_e table[e, arch[e]]`.
 
     Attributes:
-      fixed: the part that no decision changes.
-      table: pytree of numpy arrays like `SearchSpace.choices`: the cost of operation `k` at decision `e`.
+      fixed: part of the cost that no decision changes.
+      table: numpy arrays `[E, K]` like `SearchSpace.choices`: the cost of operation `k` at decision `e`.
     """
 
     fixed: float | int
@@ -120,9 +117,8 @@ class Network(NamedTuple):
     Attributes:
       init: `(key, x) -> variables`.
       apply: `(variables, x, *, key=None, train=False, drop_path=0.0) -> (y, variables)`. With `train=True`
-        normalisation uses the statistics of the batch and the returned variables hold the updated running averages;
-        otherwise the running averages are used and `variables` come back as they are. A network with an auxiliary
-        head returns the pair `(logits, auxiliary_logits)` as `y` while training.
+        normalisation uses the statistics of the batch and returns updated running averages, otherwise it uses those
+        of `variables`. With an auxiliary head `y` is the pair `(logits, auxiliary_logits)` while training.
       inherit: `(params) -> variables`: the weights of a supernet of the same shape, given to this network.
       module: the Linen module behind it, if there is one.
     """
@@ -159,13 +155,10 @@ class About(NamedTuple):
       parse: the inverse of `genotype`.
       network: `(arch, **changes) -> Network`, the stand-alone network.
       edges: pytree like `choices` of `(source, target)` pairs, for drawing.
-      parts: `(image_shape) -> (fixed, choices)`: the blocks that every network has, and a dictionary like `choices` of
-        rows `[E][K]` of the candidates' blocks, None for one that takes no time.
+      parts: `(image_shape) -> (fixed, rows)`: blocks of every network, and like `choices` those of candidates `[E][K]`.
       config: plain dictionary that, with `name`, rebuilds the space.
-      supernet: the changes to `network` under which a stand-alone network computes what the supernet computes on its
-        paths, such as `{"affine": False}`. Networks with inherited weights are built with them.
-      counts: `(arch, image_shape, **changes) -> {"parameters": int, "macs": int}` of one stand-alone network, for a
-        space whose costs do not add up over decisions and which therefore has no tables of them.
+      supernet: changes to `network` under which it computes what the supernet does on its paths: `{"affine": False}`.
+      counts: `(arch, image_shape, **changes) -> {"parameters": int, "macs": int}`, if costs are no sums over decisions.
     """
 
     name: str = "custom"
@@ -178,7 +171,7 @@ class About(NamedTuple):
     edges: Any = None
     parts: Callable[..., tuple[tuple[Part, ...], dict[str, Any]]] | None = None
     config: dict[str, Any] | None = None
-    supernet: Mapping[str, Any] = MappingProxyType({})
+    supernet: Mapping[str, Any] = {}  # nobody writes into it
     counts: Callable[..., dict[str, int]] | None = None
 
 
@@ -304,9 +297,4 @@ class BlackBox(NamedTuple):
     origins: Callable[[Tree], Tree] | None = None
 
 
-class Relaxation(Protocol):
-    """A differentiable stand-in for a categorical sample: `(key, logits[E, K], temperature) -> weight[E, K]`."""
-
-    def __call__(self, key: Key, logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
-        """Returns weights that sum to one over the last axis."""
-        ...
+Relaxation = Callable[[Key, jax.Array, Any], jax.Array]  # `(key, logits[E, K], temperature) -> weight[E, K]`

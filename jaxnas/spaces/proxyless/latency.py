@@ -20,7 +20,10 @@ Shape = tuple[int, ...]
 def parts(
     config: ProxylessConfig, style: Style, image_shape: tuple[int, int, int]
 ) -> tuple[tuple[Part, ...], dict[str, Any]]:
-    """See `About.parts`; keys as in the tables that were published for this space."""
+    """The blocks of every network, and by kind of decision rows `[E][K]` of the candidates' blocks, None for `zero`.
+
+    Keys are those of the tables that were published for this space.
+    """
     fixed: list[Part] = []
     rows: dict[str, list[list[Part | None]]] = {}
 
