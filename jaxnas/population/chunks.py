@@ -148,7 +148,7 @@ class _Cuts(NamedTuple):
     steps: int
     turns: bool
 
-    def next(self, done: int, begin: int, allowed: float) -> tuple[int, int]:
+    def next(self, done: int, begin: int, allowed: int) -> tuple[int, int]:
         """The next call: how many members on each device, and up to which step.
 
         Args:
@@ -157,11 +157,11 @@ class _Cuts(NamedTuple):
           allowed: how many steps the call may do on each device, one after the other.
         """
         if not self.turns:
-            return self.most, int(min(begin + allowed, self.steps))
+            return self.most, min(begin + allowed, self.steps)
         if begin or allowed < 2 * self.steps:
-            return 1, int(min(begin + allowed, self.steps))
+            return 1, min(begin + allowed, self.steps)
         left = -(-(self.size - done) // self.devices)
-        return int(min(allowed // self.steps, self.most, left)), self.steps
+        return min(allowed // self.steps, self.most, left), self.steps
 
 
 @dataclasses.dataclass
@@ -227,7 +227,7 @@ def _train(
 ) -> None:
     """Call after call until all is done; saves every so many seconds, at the end, and when `on_chunk` raises."""
     saved = time.monotonic()
-    allowed, longest = (np.inf if aim is None else 1), 0
+    allowed, longest = (cuts.size * cuts.steps if aim is None else 1), 0
     while work.done < cuts.size:
         # The next call: members `done .. done + count - 1`, the steps `begin .. end - 1`.
         each, end = cuts.next(work.done, work.begin, allowed)
