@@ -69,7 +69,7 @@ def simulate(searcher: BlackBox, task: Task, budget: float) -> Callable[[jax.Arr
             state, archs = searcher.ask(key_ask, state)
             fitness, cost = task.evaluate(key_evaluate, archs)
             # The clock: what ends after the budget is not told.
-            ends = clock + jnp.cumsum(jnp.asarray(cost, clock.dtype))
+            ends = clock + jnp.cumsum(cost, dtype=clock.dtype)
             done = ends <= budget
             fitness = jnp.where(done[:, None], fitness, jnp.nan)
             state, _ = searcher.tell(key_tell, state, archs, fitness)

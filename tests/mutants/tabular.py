@@ -26,7 +26,7 @@ MUTANTS = (
         "batch-clock",
         "evaluations of a batch at the same time",
         "jaxnas/tabular/_simulate.py",
-        "ends = clock + jnp.cumsum(cost)",
+        "ends = clock + jnp.cumsum(cost, dtype=clock.dtype)",
         "ends = clock + cost",
         ("tests/tabular/test_table.py::test_batches_and_several_objectives",),
     ),
