@@ -41,7 +41,7 @@ from jaxnas.base import (
 from jaxnas.errors import UserError
 from jaxnas.estimators import binary_gate, exact, pathwise, reinforce, with_objective
 from jaxnas.policies import categorical
-from jaxnas.population import Farm, train_population
+from jaxnas.population import Farm, PopulationData, Recipe, family_of, train_population
 from jaxnas.relaxations import annealed, gumbel_softmax, softmax
 from jaxnas.run import Run, search
 from jaxnas.searchers import (
@@ -83,6 +83,8 @@ __all__ = [
     "Op",
     "Paths",
     "Policy",
+    "PopulationData",
+    "Recipe",
     "Run",
     "SearchSpace",
     "Searcher",
@@ -102,6 +104,7 @@ __all__ = [
     "errors",
     "estimators",
     "exact",
+    "family_of",
     "gradient_search",
     "gumbel_softmax",
     "hypervolume",
