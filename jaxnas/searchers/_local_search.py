@@ -86,12 +86,14 @@ def local_search(choices: Tree, *, rule: Literal["best", "first"] = "best") -> B
         rows, (values, bad) = flat.join(archs), scalar_fitness(fitness)
         if len(values) != 1:
             raise UserError(f"fitness: local search asks for one architecture at a time, got {len(values)}")
+        # The best neighbour so far, and whether the search leaves the centre: all are tried, or the first is better.
         told, none = Incumbent(rows[0], values[0]), no_incumbent(size)
         nearby, tried = better(state.nearby, rows, values), state.tried + 1
         improved = nearby.fitness < state.centre.fitness
         over = (tried == len(places)) | (improved if rule == "first" else False)
         # A new centre: what was told where a start was asked for, the neighbour that won, or none, which asks for one.
         centre = where(starting(state), told, where(over, where(improved, nearby, none), state.centre))
+        # A new centre brings a new random order of its neighbours.
         fresh = starting(state) | over
         order = jnp.where(fresh, jax.random.permutation(key, len(places)).astype(jnp.int32), state.order)
         nearby, tried = where(fresh, none, nearby), jnp.where(fresh, 0, tried)

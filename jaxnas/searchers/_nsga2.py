@@ -1,4 +1,4 @@
-"""NSGA-II: evolution towards a whole front of trade-offs."""
+"""NSGA-II: a black-box search that evolves a whole front of trade-offs between objectives."""
 
 from typing import Literal
 
@@ -37,9 +37,9 @@ def nsga2(
       num_objectives: the number `M` of objectives, all of them minimised.
       population_size: the number `P` of members, and of children per `ask`.
       crossover_rate: share of the children that have two parents, in 0..1.
-      mutation: `(key, row) -> row`, what changes a child; by default `reset_mutation(choices)`.
-      tournament: what decides between two members: `"rank"`, the front (Deb et al.), or `"dominance"` (NSGA-Net,
-        1810.03522); then crowding, then chance.
+      mutation: `(key, row) -> row`, applied to every child after crossover; by default `reset_mutation(choices)`.
+      tournament: which of two members wins: with `"rank"` the one in the better front (Deb et al.), with `"dominance"`
+        the one that dominates the other (NSGA-Net, 1810.03522). Ties go to the less crowded member, then to chance.
       attempts: how many children are made for each one that is needed.
 
     Returns:
@@ -82,6 +82,7 @@ def nsga2(
         key_random, key_child = jax.random.split(key)
         ranks = pareto_ranks(state.fitness)
         crowding = crowding_distance(state.fitness, ranks)
+        # P times `attempts` children of the survivors, of which the first P new ones are asked for.
         keys = jax.random.split(key_child, attempts * population_size)
         made = jax.vmap(child, (0, None, None, None))(keys, state, ranks, crowding)
         fresh = flat.random(key_random, population_size)

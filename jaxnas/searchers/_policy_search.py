@@ -1,4 +1,4 @@
-"""REINFORCE on any policy, as a black-box search: it asks for samples and is told what became of them."""
+"""REINFORCE on any policy, as a black-box search: it asks for samples and is told their fitness."""
 
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ def policy_search(
 
     Args:
       policy: the distribution that is learned, for example `categorical(space.choices)`.
-      tx: optimiser of its parameters. NATS-Bench uses Adam with a learning rate of 0.01.
+      tx: optimiser of the policy's parameters. NATS-Bench uses Adam with a learning rate of 0.01.
       batch_size: number of architectures per `ask`.
       baseline_decay: factor of the moving average's past, in [0, 1).
 
@@ -94,6 +94,7 @@ def policy_search(
             log_prob = jax.vmap(policy.log_prob, (None, 0))(policy_params, archs)
             return jnp.sum(advantage * log_prob) / number
 
+        # The step of the optimiser, taken back unless all of it is finite.
         updates, opt = tx.update(jax.grad(surrogate)(state.policy_params), state.opt, state.policy_params)
         moved = optax.apply_updates(state.policy_params, updates), opt, total, weight
         before = state.policy_params, state.opt, state.total, state.weight

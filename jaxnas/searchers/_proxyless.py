@@ -73,15 +73,16 @@ def proxyless(
       objective: `(loss, logits, paths) -> scalar`, for example `jaxnas.costs.latency.latency_objective(...)`.
       warmup_steps: number of first steps in which the architecture does not move, so that paths are drawn almost
         uniformly.
-      rest_steps: number of steps after the warm-up in which it does not move either; one epoch in the released code.
+      rest_steps: number of steps after the warm-up in which the architecture rests, too; in the released code one
+        epoch.
       policy_every: number of steps of the weights for each step of the architecture.
       skip_zero_sampled: whether a block whose sampled operation is `zero` learns nothing from that batch, neither from
         the loss nor from the latency, as in the released code; False follows equation 4. It holds for the three modes
-        with gates. `reinforce`, whose samples all count, skips nothing, in the released code neither.
+        with gates. `reinforce`, whose samples all count, skips nothing, as in the released code.
       num_samples: number of networks in a step of `reinforce`, at least 2.
-      baseline: baseline of `reinforce`. That of the released code is an average of all rewards so far, nearly all of it
-        the mean of the samples themselves: with ten samples the gradient is a tenth too small. `leave_one_out` is
-        unbiased.
+      baseline: baseline of `reinforce`. `"inclusive_average"` is that of the released code: an average of all rewards
+        so far, in which the samples of the step weigh most, so that with ten samples the gradient is a tenth too small.
+        `"leave_one_out"` is unbiased.
       reward: the loss of `reinforce`, for example `reward_loss(...)`; by default the cross-entropy.
 
     Returns:
@@ -112,12 +113,13 @@ def proxyless(
     if reward is not None and mode != "reinforce":
         raise UserError(f"a reward needs mode='reinforce', got {mode!r}")
     policy = categorical(space.choices)
+    # The estimator of the policy's gradient, and Adam on the logits.
     if mode == "reinforce":
         estimator = reinforce(policy, num_samples=num_samples, baseline=baseline, decay=0.01)
     else:
         estimator = {"full_v2": binary_gate(), "two": two_path_gate(), "full": pathwise(st_softmax)}[mode]
     policy_tx = _policy_adam(policy_learning_rate, rescale=mode == "two")
-    # What the policy's gradient is of, and which rows of the logits it may move.
+    # The objective whose gradient the policy follows, and the rows of the logits that a step may move.
     if objective is not None:
         estimator = with_objective(estimator, objective)
     if skip_zero_sampled and mode != "reinforce":
@@ -191,7 +193,7 @@ def _policy_adam(learning_rate: float, *, rescale: bool) -> optax.GradientTransf
 
 
 def _masked(estimator: Estimator, moves: Callable[[Params, Paths], Tree]) -> Estimator:
-    """The estimator without the policy's gradient where a step may not move it."""
+    """The estimator with a policy gradient of zero in the rows of the logits that a step may not move."""
 
     def estimate(key, state, policy_params, loss_fn, params):
         state, found = estimator.estimate(key, state, policy_params, loss_fn, params)

@@ -80,9 +80,11 @@ def front_search(choices: Tree, ask: Callable[..., Any], size: int, num_objectiv
         told = jnp.asarray(fitness, jnp.float32)
         if told.ndim != 2 or told.shape[1] != num_objectives:
             raise UserError(f"fitness must have shape (population, {num_objectives}), got {told.shape}")
+        # Fitness that is not finite counts as the worst.
         good = jnp.all(jnp.isfinite(told), -1)
         values = jnp.concatenate([state.fitness, jnp.where(good[:, None], told, jnp.inf)])
         rows = jnp.concatenate([state.rows, flat.join(archs)])
+        # The best of what was kept and what is told, by front and then by crowding.
         best = survivors(values, size)
         state = FrontState(rows[best], values[best], state.told + len(told))
         return state, BlackBoxInfo(jnp.min(state.fitness[:, 0]), jnp.sum(~good, dtype=jnp.int32))

@@ -1,4 +1,4 @@
-"""Optimisers that leave alone what did not take part, moments and all."""
+"""An optax wrapper for single-path training: weights that a step did not use keep their values and moments."""
 
 from collections.abc import Callable
 from typing import Any

@@ -76,6 +76,7 @@ def snas(
         raise UserError(f"resource_mode must be 'reparametrization' or 'discrete', got {resource_mode!r}")
     if resource_weight and resource is None:
         raise UserError(f"resource_weight={resource_weight} needs a resource")
+    # The charge for resources: on the sampled weights, or its expectation under softmax(logits).
     loss_fn = classification_loss(space) if loss is None else loss
     estimator = pathwise(gumbel_softmax, temperature)
     if resource is not None and resource_weight and resource_mode == "reparametrization":

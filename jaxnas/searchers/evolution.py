@@ -84,6 +84,7 @@ def regularized_evolution(
     def ask(key, state):
         key_random, key_child = jax.random.split(key)
         children = jax.vmap(child, (0, None))(jax.random.split(key_child, batch_size), state)
+        # Random architectures until the population is full, children from then on.
         fresh = flat.random(key_random, batch_size)
         return state, flat.split(jnp.where(state.told < population_size, fresh, children))
 

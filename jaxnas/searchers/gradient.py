@@ -67,7 +67,7 @@ def estimate_on(parts: SearchParts, key: jax.Array, state: SearchState, data: An
 
 
 def move_policy(parts: SearchParts, state: SearchState, found: Estimate) -> tuple[SearchState, Seen]:
-    """One step of the policy's optimiser, which is told the paths of the estimate, and what there is to show of it."""
+    """Returns the state after a step of the policy's optimiser, which is told `found.paths`, and what `info` shows."""
     tx = optax.with_extra_args_support(parts.policy_tx)
     updates, opt = tx.update(found.policy_grads, state.policy_opt, state.policy_params, paths=found.paths)
     moved = optax.apply_updates(state.policy_params, updates)
@@ -81,7 +81,7 @@ def move_policy(parts: SearchParts, state: SearchState, found: Estimate) -> tupl
 
 
 def move_weights(parts: SearchParts, state: SearchState, found: Estimate) -> tuple[SearchState, Seen]:
-    """One step of the weights' optimiser, which is told the paths of the estimate, and what there is to show of it."""
+    """Returns the state after a step of the weights' optimiser, which is told `found.paths`, and what `info` shows."""
     tx = optax.with_extra_args_support(parts.weight_tx)
     updates, opt = tx.update(found.weight_grads, state.weight_opt, state.params, paths=found.paths)
     seen = {
@@ -188,8 +188,10 @@ def gradient_search(
         new, seen = step(parts, key, state, batch)
         rests = new.policy_steps == state.policy_steps
         signals = [seen[name] for name in ("loss", "weight_norm", *OF_THE_POLICY)]
+        # A step that is not finite is taken back; the counts of steps and of rejected ones go on.
         new, good = guarded(new, state, *signals)
         new = new._replace(step=state.step + 1, bad=state.bad + (~good).astype(jnp.int32))
+        # The policy's entries mean nothing in a step in which the policy rests.
         seen |= {name: jnp.where(rests, jnp.nan, seen[name]) for name in OF_THE_POLICY}
         info = SearchInfo(**seen, entropy=policy.entropy(new.policy_params), nonfinite=~good)
         return new, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), info)

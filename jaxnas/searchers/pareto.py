@@ -29,7 +29,7 @@ def dominates(one: jax.Array, other: jax.Array) -> jax.Array:
 
 @jax.jit
 def pareto_front(fitness: jax.Array) -> jax.Array:
-    """Which of `[P, M]` no other row dominates: bool `[P]`. Equal rows are all in it; rows that are not finite never.
+    """Which rows of `[P, M]` no other row dominates: bool `[P]`. Equal rows share that; non-finite rows never do.
 
     Takes `P^2` comparisons, a block of rows at a time.
 
@@ -72,12 +72,12 @@ def pareto_ranks(fitness: jax.Array) -> jax.Array:
 
 @jax.jit
 def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
-    """How far the neighbours of every row in its own front are (Deb et al. 2002, section III-B): `[P]`.
+    """How far away the neighbours of every row in its front are (Deb et al. 2002, section III-B): `[P]`.
 
-    The sum over objectives of the gap between the next row on either side, in units of the front's range. In every
-    objective the first and the last row of a front are infinite, whether or not they differ from the others: of three
-    equal rows two are infinite and one is 0. Between them, an objective in which a front does not vary adds nothing.
-    Rows that are not finite get 0.
+    The distance is the sum over objectives of the gap between the next row on either side, in units of the front's
+    range. In every objective the first and the last row of a front are infinite, whether or not they differ from the
+    others: of three equal rows two are infinite and one is 0. For the rows between, an objective in which a front does
+    not vary adds nothing. Rows that are not finite get 0.
 
     Args:
       fitness: the objectives, `[P, M]`, all of them minimised.

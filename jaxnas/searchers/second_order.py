@@ -1,6 +1,6 @@
 """The second-order gradient of DARTS, exactly and by the paper's finite difference.
 
-`min_a L_val(w*(a), a)` with `w*` approximated by one step of SGD with momentum from the current weights.
+DARTS solves `min_a L_val(w*(a), a)` with `w*` approximated by one step of SGD with momentum from the current weights.
 """
 
 from collections.abc import Callable
@@ -92,13 +92,13 @@ def unrolled_gradient(
     `finite_difference` is the paper's: with `v = grad_w L_val(a, w')` and `R = radius / ||v||`,
     `grad_a L_val(a, w') - lr (grad_a L_train(a, w + R v) - grad_a L_train(a, w - R v)) / (2 R)`.
 
-    The default radius is that of the released code. Within it the loss of a network with ReLUs is not smooth: every
-    kink that lies between the two shifted weights adds an error that grows as `1 / R` until the radius is so small that
+    The default radius is that of the released code. At that distance the loss of a network with ReLUs is not smooth:
+    every kink between the two shifted weights adds an error that grows as `1 / R`, until the radius is so small that
     the kink lies outside. In one DARTS supernet on digits (8 channels, 3 cells, 2 nodes, batch 32, float64) the finite
     difference was off by 36 per cent of the length of the gradient at the start and by 10 per cent after 20 steps,
-    where the second-order term is 5 and 3 per cent of it; at a radius of 1e-4 by 308 and 74 per cent; at 1e-6 it was
-    the exact gradient to three digits at the start. In float32 rounding sets in before that. Use `exact` unless the
-    released code is to be repeated.
+    where the second-order term is 5 and 3 per cent of the gradient. At a radius of 1e-4 it was off by 308 and 74 per
+    cent; at 1e-6 it was the exact gradient to three digits at the start, but in float32 rounding spoils the difference
+    before the radius is that small. Use `exact` unless the released code is to be repeated.
 
     Args:
       val_fn: `(policy_params, params) -> scalar`, the loss `L_val` on the policy's batch.

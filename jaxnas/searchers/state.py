@@ -20,8 +20,8 @@ class SearchState(NamedTuple):
 
     Attributes:
       step: number of steps done, rejected ones included.
-      bad: number of steps that were rejected because something about them was not finite. They left all that follows
-        as it was.
+      bad: number of steps that were rejected because something about them was not finite. A rejected step leaves
+        the fields below as they were.
       policy_steps: number of accepted steps in which the policy descended.
       params: weights of the supernet.
       policy_params: logits, or the parameters of another policy. The weights' optimiser never sees them.

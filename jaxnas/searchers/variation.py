@@ -20,12 +20,12 @@ Mutation = Callable[[jax.Array, jax.Array], jax.Array]  # (key, row[D]) -> row[D
 
 
 def point_mutation(choices: Tree, *, weights: Tree | None = None, identity: float = 0.0) -> Mutation:
-    """Gives exactly one decision another operation, each other one equally likely (Real et al. 2019, 1802.01548).
+    """Gives exactly one decision another operation, all others equally likely (Real et al. 2019, 1802.01548).
 
     Args:
       choices: the decisions of the rows, `SearchSpace.choices`.
-      weights: how likely each decision is to be the one, leaves `[E]`; equally likely if not given. The released code
-        of NAS-Bench-201 draws a node first and then one of its edges, which is `[1/3, 1/6, 1/6, 1/9, 1/9, 1/9]`.
+      weights: relative probability of each decision to be changed, leaves `[E]`; uniform if not given. The released
+        code of NAS-Bench-201 draws a node first and then one of its edges, which is `[1/3, 1/6, 1/6, 1/9, 1/9, 1/9]`.
       identity: probability of changing nothing, in 0..1.
 
     Raises:
@@ -45,6 +45,7 @@ def point_mutation(choices: Tree, *, weights: Tree | None = None, identity: floa
 
     def mutate(key: jax.Array, row: jax.Array) -> jax.Array:
         key_place, key_shift, key_whether = jax.random.split(key, 3)
+        # Which decision changes, and by how many options: 1 to K - 1, cyclically.
         place = jax.random.choice(key_place, len(flat.counts), p=chances)
         counts = jnp.asarray(flat.counts)
         shift = jax.random.randint(key_shift, (), 1, counts[place], jnp.int32)
@@ -78,6 +79,7 @@ def reset_mutation(choices: Tree, *, rate: float | None = None) -> Mutation:
 
     def mutate(key: jax.Array, row: jax.Array) -> jax.Array:
         key_where, key_shift = jax.random.split(key)
+        # Which decisions change, each by 1 to K - 1 options, cyclically.
         where = jax.random.bernoulli(key_where, chance, row.shape)
         return jnp.where(where, (row + jax.random.randint(key_shift, row.shape, 1, counts, jnp.int32)) % counts, row)
 
