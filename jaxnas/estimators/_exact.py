@@ -55,6 +55,7 @@ def exact(policy: Policy, *, dense: bool = True, limit: int = 100_000) -> Estima
                 lambda leaf: p * leaf.astype(wide_dtype(leaf.dtype)), (loss, policy_grads, weight_grads, aux)
             )
 
+        # The sum over all architectures, one term at a time.
         def body(total, arch):
             return jax.tree.map(jnp.add, total, term(arch)), None
 

@@ -15,10 +15,10 @@ def gdas(temperature: Temperature = 1.0) -> Estimator:
 
     Only the sampled operation runs. In place of `<dL/dy, o_k(x)>` the gate of another operation gets `sum(dL/dy)`, so
     the gradient is not that of the paper, which is `pathwise(st_gumbel)` and runs all operations; `binary_gate` has
-    the memory of one path and the right gate gradients. It is here to reproduce the release.
+    the memory of one path and the right gate gradients. This estimator is here to reproduce the release.
 
-    It is a property of the choice between operations, `jaxnas.spaces.parts.mixed_op`: the paths have `index[E, 1]` and
-    `weight[E, K]`, for which every space built on it has the form above.
+    The form above is computed by the choice between operations, `jaxnas.spaces.parts.mixed_op`, when paths have
+    `index[E, 1]` and `weight[E, K]`; spaces that do not choose through it have another gradient.
 
     Args:
       temperature: temperature of the samples, above zero: a float, a traced array, or a schedule of the number of

@@ -1,4 +1,4 @@
-"""An estimator of something else than the loss: terms in the policy's probabilities, such as an expected latency."""
+"""Estimators of objectives beyond the loss: terms in the policy's probabilities, such as an expected latency."""
 
 from collections.abc import Callable
 

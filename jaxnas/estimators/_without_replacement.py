@@ -67,6 +67,7 @@ def another(key: jax.Array, logits: Tree, arch: Arch) -> Arch:
       logits: logits of the categoricals, leaves `[E, K]`.
       arch: the architecture that is not drawn again, leaves `[E]`.
     """
+    # Log-probability of every decision to be as in `arch`, and to be another.
     leaves, treedef = jax.tree.flatten(logits)
     chosen = [
         jax.nn.one_hot(leaf, row.shape[-1], dtype=bool) for leaf, row in zip(jax.tree.leaves(arch), leaves, strict=True)
@@ -78,6 +79,7 @@ def another(key: jax.Array, logits: Tree, arch: Arch) -> Arch:
     before = jnp.cumsum(same) - same
     key_first, key_free, key_other = jax.random.split(key, 3)
     first = jax.random.categorical(key_first, before + jnp.concatenate(other))
+    # Before it the decisions of `arch`, in its place another option, after it free draws.
     drawn, start = [], 0
     for k, (row, c, old) in enumerate(zip(leaves, chosen, jax.tree.leaves(arch), strict=True)):
         place = start + jnp.arange(math.prod(old.shape)).reshape(old.shape)

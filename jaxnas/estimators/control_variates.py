@@ -88,8 +88,8 @@ def rebar(
         so that `c` tends to `scale loss(softmax(logits))` as `t` grows and is a baseline there. Worth it with `tx`:
         where options differ little in loss beside its size, the variance falls a thousandfold.
       tx: optax transformation of `log(temperature)` and `scale`; None leaves them as they are.
-      coupled: whether `z'` has the value of `z`, when the two `c` differ in their gradients alone, or comes from noise
-        that is independent of it. Both are unbiased.
+      coupled: True gives `z'` the value of `z`, so that the two `c` differ in their gradients alone; False draws `z'`
+        from independent noise. Both are unbiased.
       dense: whether the architecture runs as one-hot dense paths or as sparse ones.
 
     Returns:
@@ -134,7 +134,7 @@ def relax(
       network: `r`, an `Op` on the vector of all perturbed logits `z`, which gives a scalar; None for
         `tanh_network(10)`.
       tx: optax transformation of `log(temperature)` and the parameters of `network`; None leaves them as they are.
-      coupled: whether `z'` has the value of `z`, or comes from noise that is independent of it.
+      coupled: True gives `z'` the value of `z`, False draws it from independent noise.
       dense: whether the architecture runs as one-hot dense paths or as sparse ones.
 
     Example:
@@ -200,6 +200,7 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
                 z = _leaning(control, z, logits) if form.mean_field else z
                 return _variate(control, form.network, z, policy_params, lambda paths: loss_fn(paths, params)[0])
 
+            # c(z) - c(z') for the pathwise part, and c(z') for the factor of the score.
             def both(logits):
                 free = variate(jax.tree.map(jnp.add, logits, gumbel), logits)
                 tied = variate(jax.tree.map(conditional_perturbed, noise, logits, arch), logits)
@@ -209,6 +210,7 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
             # (loss(b) - c(z')) d log p(b) + d c(z) - d c(z').
             return jax.tree.map(lambda s, d: (loss - tied) * s + d, score, slope)
 
+        # The gradient; with `tx` the control variate descends on its squared norm, the variance up to a constant.
         info = {"temperature": jnp.exp(state.control.log_temperature), "scale": state.control.scale}
         if tx is None:
             grads = gradient(state.control)
@@ -221,7 +223,7 @@ def _control_variate(temperature, scale, form: _Form, tx) -> Estimator:
 
 
 def _leaning(control: ControlParams, z: Tree, logits: Tree) -> Tree:
-    """`z` with more of the logits the warmer it is, so that `z / temperature` tends to the logits."""
+    """`z + t^2 / (1 + t) logits`, so that `z / t` tends to the logits as the temperature `t` grows."""
     temperature = jnp.exp(control.log_temperature)
     more = jnp.square(temperature) / (1 + temperature)
     return jax.tree.map(lambda z, leaf: z + more * leaf, z, logits)
@@ -241,7 +243,7 @@ def _variate(control: ControlParams, network: Op | None, z: Tree, like: Tree, lo
 
 
 def _square(gradient):
-    """The squared norm of a gradient and the gradient; its expectation moves as the variance does."""
+    """The squared norm of a gradient, and the gradient. The mean of the norm is the variance plus a constant."""
 
     def squared(control):
         grads = gradient(control)

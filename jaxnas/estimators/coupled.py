@@ -89,6 +89,7 @@ def disarm_iw(*, dense: bool = False) -> Estimator:
     def slope(difference, pair):
         # log1p forms: sticks near one half would lose all digits in 1 - 2 s
         log_ratio = 2 * jax.nn.log_sigmoid(-pair.sticks) - jnp.log(_one_minus_twice(pair.sticks))
+        # w = sigmoid(|l_m|) prod_{i<m} (1 - s_i)^2 / (1 - 2 s_i) with m = min(z, y), in logarithms.
         ended = jnp.minimum(pair.first, pair.second)[..., None]
         place = _places(pair.sticks)
         log_w = jnp.sum(jnp.where(place < ended, log_ratio, 0.0), -1)
@@ -132,6 +133,7 @@ def _one_minus_twice(sticks: jax.Array) -> jax.Array:
 def _draw(key: jax.Array, logits: jax.Array) -> _Pair:
     sticks = _sticks(logits)
     s, u = jax.nn.sigmoid(sticks), jax.random.uniform(key, sticks.shape, sticks.dtype)
+    # Bits from the same uniforms, mirrored; a chain ends at its first bit that is set, or at the last option.
     bits, mirrored = 1 - u < s, u < s
     last = jnp.ones((*sticks.shape[:-1], 1), bool)
     first, second = (jnp.argmax(jnp.concatenate([b, last], -1), -1).astype(jnp.int32) for b in (bits, mirrored))

@@ -70,7 +70,7 @@ def evaluate(loss_fn: LossFn, params: Params, choices: Tree, archs: Arch, *, den
     Args:
       loss_fn: `(paths, params) -> (loss, aux)`.
       params: weights of the loss.
-      choices: pytree with leaves of shape `[E, K]`, in whose dtypes the weights of dense paths are.
+      choices: pytree with leaves of shape `[E, K]`, whose dtypes the weights of dense paths take.
       archs: the architectures, leaves `[S, E]`.
       dense: whether an architecture runs as one-hot dense paths or as sparse ones.
     """
@@ -80,11 +80,13 @@ def evaluate(loss_fn: LossFn, params: Params, choices: Tree, archs: Arch, *, den
         (loss, aux), grads = jax.value_and_grad(lambda p: loss_fn(paths, p), has_aux=True)(params)
         return grads, (loss.astype(wide_dtype(loss.dtype)), paths, aux)
 
+    # One architecture needs no loop.
     count = jax.tree.leaves(archs)[0].shape[0]
     if count == 1:
         grads, outs = one(jax.tree.map(lambda leaf: leaf[0], archs))
         return Evaluations(outs[0][None], grads, *outs[1:])
 
+    # The mean of the gradients is accumulated; of paths and aux the last are kept.
     def body(total, arch):
         grads, outs = one(arch)
         return jax.tree.map(lambda t, g: t + g / count, total, grads), outs

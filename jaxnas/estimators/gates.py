@@ -1,4 +1,4 @@
-"""Binary gates: one or two paths run, and the gradient of the logits comes from the gates of what was not run, too."""
+"""Binary gates: one or two paths run, and the gates of operations that did not run give gradients, too."""
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,7 @@ def two_path_gate() -> Estimator:
         zeros = jax.tree.map(lambda i, leaf: jnp.zeros(i.shape, leaf.dtype), pair, policy_params)
         value, aux, paths, weight_grads, to_gates = _probed(loss_fn, params, policy_params, arch, Paths(pair, zeros))
 
+        # Only the logits of the pair get a gradient.
         def grad(two, g, i, leaf):
             return jnp.put_along_axis(jnp.zeros_like(leaf), i, _to_logits(two, g), -1, inplace=False)
 
@@ -123,6 +124,7 @@ def two_path_rescale() -> optax.GradientTransformationExtraArgs:
             raise UserError("two_path_rescale needs the logits as params and the paths of two_path_gate as paths")
 
         def rescale(step, leaf, i):
+            # log[(e^{new_a} + e^{new_b}) / (e^{old_a} + e^{old_b})], taken off both logits of the pair.
             old = jnp.take_along_axis(leaf, i, -1)
             moved = jnp.take_along_axis(step, i, -1)
             shift = jax.nn.logsumexp(old + moved, -1, keepdims=True) - jax.nn.logsumexp(old, -1, keepdims=True)

@@ -106,6 +106,7 @@ def reinforce(
             levels = jax.lax.stop_gradient(evaluate(loss_fn, params, policy.choices, mode, dense=dense).losses)
         else:
             levels = (average if baseline == "inclusive_average" else state.baseline)[None]  # zero where there is none
+        # (1/S) sum_s (loss(a_s) - b_s) d log p(a_s).
         grads = score_gradient(policy, theta, archs, (losses - levels) / num_samples)
         info = {"baseline": jnp.mean(levels)}
         # A loss that is not finite would stay in the average for good.
