@@ -92,6 +92,7 @@ def _backward(stride, dilation, residuals, g):
     (dx,) = jax.linear_transpose(lambda x: _plain(stride, dilation, x, kernel), x)(g)
     # The weight gradient is the convolution of x with g, batch and channels exchanged.
     sizes = x.shape[1:3], g.shape[1:3], kernel.shape[:2], stride, _pads(kernel, dilation)
+    # Padded behind by as much as gives one output per tap of the kernel.
     pads = []
     for size, out, k, step, (low, _) in zip(*sizes, strict=True):
         reach = (out - 1) * step + 1

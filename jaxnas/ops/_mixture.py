@@ -36,6 +36,7 @@ def mixture(blocks: tuple[Block, ...]) -> Callable[..., jax.Array] | None:
     ops = [from_linen(block.clone(normalised=False) if k in ends else block) for k, block in enumerate(blocks)]
 
     def apply(weight, params, x):
+        # Operations that end in a normalisation are normalised, weighted and summed together, the others one by one.
         ys = [op.apply(weights, x) for op, weights in zip(ops, params, strict=True)]
         terms = [weight[k].astype(x.dtype) * y for k, y in enumerate(ys) if k not in ends]
         if ends:

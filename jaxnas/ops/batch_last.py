@@ -86,6 +86,7 @@ def conv_to_input(g: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array
     """The gradient `[C, H, W, B]` of the input from that of the output, `g[D, H', W', B]`."""
     if stride == 1:
         return conv(g, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+    # Stride 2: what every tap sends back, laid onto the larger grid along the rows and then along the columns.
     side, _, channels, features = kernel.shape
     taps = kernel.reshape(side * side * channels, features) @ g.reshape(features, -1)
     taps = taps.reshape(side, side, channels, *g.shape[1:])
@@ -95,6 +96,7 @@ def conv_to_input(g: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array
 
 def _spread(taps: list[jax.Array], axis: int) -> jax.Array:
     """Adds what the taps of a window of stride two put along one axis, onto a grid twice as long."""
+    # Output o reads the places 2o - 1, 2o and 2o + 1, or 2o alone.
     if len(taps) == 1:
         even, odd = taps[0], jnp.zeros_like(taps[0])
     else:

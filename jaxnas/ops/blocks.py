@@ -100,7 +100,7 @@ class Zero(Block):
         return jnp.zeros_like(x[:, ::down, ::across])
 
     def cost(self, in_features, height, width):
-        """Nothing."""
+        """No parameters and no multiply-adds."""
         return Cost(0, 0)
 
 
@@ -113,7 +113,7 @@ class Identity(Block):
         return x
 
     def cost(self, in_features, height, width):
-        """Nothing."""
+        """No parameters and no multiply-adds."""
         return Cost(0, 0)
 
 
@@ -194,6 +194,7 @@ class FactorizedReduce(NormalisedBlock):
         even, odd = (self._kernel(name, 1, channels, self.features // 2) for name in ("even", "odd"))
         x = jax.nn.relu(x)
         lowering = self.style.lowering
+        # The second convolution sees the pixels one row and one column further.
         halves = [conv(x, even, stride=2, lowering=lowering), conv(x[:, 1:, 1:], odd, stride=2, lowering=lowering)]
         return self._normalise(jnp.concatenate(halves, -1))
 

@@ -55,7 +55,7 @@ def _scaled(factor: float, kind: str) -> Callable[..., jax.Array]:
 
 
 def one_draw(init: Callable[..., Any]) -> Callable[..., Any]:
-    """The same `init(key, x) -> params`, with the noise of every initialiser of this module from a single draw.
+    """Returns `init(key, x) -> params` in which the noise of every initialiser of this module comes from one draw.
 
     The distribution is that of `init`, the numbers are others. Weights with other initialisers stay as they are.
     """

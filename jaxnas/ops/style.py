@@ -1,7 +1,7 @@
 """How the blocks of one network normalise and are lowered, what they cost, and how a supernet uses them.
 
-`Norm` is stateless inside a supernet and keeps running averages in a stand-alone network; a `Style` makes all of one
-network's.
+`Norm` is stateless inside a supernet and keeps running averages in a stand-alone network; a `Style` makes all the
+normalisation layers of one network.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ class Norm(nn.Module):
                 y = normalise(x, mean, variance, self.eps)
             else:
                 y, mean, variance = standardise(x, self.eps)
-            # Running averages move, and the moments of the batch are shown to who pools them.
+            # Running averages move, and the moments of the batch are sown for `recalibrate` to pool.
             if self.running and not self.is_initializing():
                 self.sow("batch_moments", "mean", mean)
                 self.sow("batch_moments", "var", variance)
