@@ -41,8 +41,8 @@ def chain_space(
       ops: two or more candidates by name, or in a sequence, which names them `op0`, `op1` and so on. Each is whatever
         `as_op` takes, and keeps the shape and dtype of its input.
       length: number of choices.
-      stem: what comes before the chain, as one candidate; nothing when `None`.
-      head: what comes after it, for example a classifier; nothing when `None`.
+      stem: operation before the chain, anything that `as_op` takes; none when `None`.
+      head: operation after the chain, for example a classifier; none when `None`.
       name: name of the space.
       scanned: `False` writes the places out one by one, the plain form of the same function.
       dtype: type of the computation. With `"bfloat16"` inputs and weights are cast on their way into the stem and the
@@ -154,6 +154,7 @@ def _about(name, run, init, choices, first, last) -> About:
 
     def costs(example_shape, *, batch=4):
         shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((batch, *example_shape)))
+        # Weights are stacked over the places, which all count the same.
         row = [_count(shapes["blocks"][op_name]) // length for op_name in operations]
         fixed = _count((shapes["stem"], shapes["head"]))
         return {"parameters": CostTable(fixed, {"chain": np.tile(np.array(row, np.int64), (length, 1))})}

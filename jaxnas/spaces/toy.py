@@ -143,7 +143,7 @@ def table_space(values: Any) -> SearchSpace:
 def quadratic_space(matrix: Any, linear: Any, num_edges: int = 1) -> SearchSpace:
     """A space whose loss is a quadratic form, `f(g) = g'Ag + b'g` with the gates `g` written out in one row.
 
-    Off the vertices it is not the expected loss, so relaxations of it are biased, as those of a network are.
+    Between architectures the form is not the expected loss, so relaxations of it are biased, as those of a network are.
 
     Args:
       matrix: quadratic coefficients `A`, `[E K, E K]`.

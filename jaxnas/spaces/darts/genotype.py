@@ -59,7 +59,7 @@ def parse(config: DartsConfig, genotype: dict[str, Any]) -> dict[str, np.ndarray
 
 
 def _check_concat(config: DartsConfig, kind: str, concat: Any) -> None:
-    """Refuses a cell that leaves a node out of its output, or takes an input into it."""
+    """Raises `UserError` if a cell leaves a node out of its output, or takes one of its inputs into it."""
     nodes = list(range(2, 2 + config.nodes))
     if concat is not None and sorted(concat) != nodes:
         raise UserError(f"genotype: {kind}_concat must be {nodes}, all nodes of the space, got {list(concat)}")

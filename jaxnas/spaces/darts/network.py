@@ -190,6 +190,7 @@ class AuxiliaryHead(nn.Module):
         """Returns logits `[B, num_classes]`."""
         if x.shape[1:3] != (8, 8):
             raise UserError(f"auxiliary head: needs 8x8 inputs (32x32 images), got {x.shape[1]}x{x.shape[2]}")
+        # Pooled to 2x2, a 1x1 convolution to 128 channels, a 2x2 convolution to 768.
         x = nn.avg_pool(jax.nn.relu(x), window_shape=(5, 5), strides=(3, 3), padding="VALID")
         x = ConvNorm(128, 1, dataclasses.replace(self.style, affine=True), activation=None, name="reduce")(x)
         kernel = self.param("kernel", torch_uniform(2 * 2 * 128), (2, 2, 128, 768))

@@ -1,7 +1,7 @@
 """Cells that the authors of DARTS and SNAS found and released, as genotypes: facts to retrain and to test against.
 
-Per kind and node the incoming edges as `[operation, source]`; `space.about.parse(PUBLISHED[name])` gives the
-architecture.
+A genotype lists, per kind of cell and per node, the incoming edges as `[operation, source]`;
+`space.about.parse(PUBLISHED[name])` gives the architecture.
 """
 
 from typing import Any

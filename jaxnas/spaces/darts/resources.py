@@ -98,9 +98,11 @@ def resource_tables(space: SearchSpace, image_side: int) -> dict[str, np.ndarray
         raise UserError(f"space: resource counts exist for 'darts' and 'snas', got {space.about.name!r}")
     if image_side < 1:
         raise UserError(f"image_side must be at least 1, got {image_side}")
+    # The size of the network, from the settings that the space records.
     names = set(DartsConfig.__dataclass_fields__) & set(space.about.config)
     sizes = {name: space.about.config[name] for name in names}
     config = DartsConfig(**sizes | {"operations": tuple(sizes["operations"])})
+    # A table for each cell; reduction cells halve the grid, and the grid of the output counts.
     tables: dict[str, list] = {"normal": [], "reduce": []}
     side = image_side
     for plan in cell_plans(config):

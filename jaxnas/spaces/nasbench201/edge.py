@@ -40,7 +40,7 @@ def _apply(name: str, reference: int):
 
 
 def _forward(name: str, reference: int, params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output and what the backward pass wants to see again, an image in the shape of `x`."""
+    """The output, and the image that the backward pass needs again, in the shape of `x`."""
     if name == "none":
         return jnp.zeros_like(x), x
     if name == "skip_connect":
@@ -59,6 +59,7 @@ def _backward(name: str, reference: int, params: Params, x: jax.Array, seen: jax
         return params, g
     if name == "avg_pool_3x3":
         return params, batch_last.avg_pool_pull(g)
+    # Back through normalisation, convolution and ReLU, whose output is computed again.
     to_h, to_scale, to_bias = batch_last.norm_pull(seen, params["norm"]["scale"], g, reference)
     kernel = batch_last.conv_to_kernel(jax.nn.relu(x), to_h, params["kernel"].shape[0])
     to_x = jnp.where(x > 0, batch_last.conv_to_input(to_h, params["kernel"]), 0)
@@ -90,6 +91,7 @@ def _switch_forward(reference, index, params, x):
 
 
 def _switch_backward(reference, residuals, g):
+    # A branch has gradients for all weights, which are zero for operations that did not run.
     def branch(name):
         def pull(params, x, seen, g):
             to_weights, to_x = _backward(name, reference, params[name], x, seen, g)

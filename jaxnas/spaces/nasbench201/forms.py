@@ -58,6 +58,7 @@ def representatives() -> np.ndarray:
 
 def _sums(cell: Sequence[int]) -> tuple[Sum, dict[int, tuple[str, Sum]]]:
     """The output, and of every convolution its kind and its input."""
+    # Terms of every node; in the order of EDGES a source is complete before it is read.
     nodes = [collections.Counter({(INPUT, 0): 1}), *(collections.Counter() for _ in range(3))]
     convolutions = {}
     for edge, (source, target) in enumerate(EDGES):

@@ -1,4 +1,4 @@
-"""Cells of choices as pieces of a network: one of its own kind, or equal ones in a row."""
+"""Cells of choices as pieces of a network: a single cell, or equal cells in a row."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ class Cell:
     Attributes:
       kind: the entry of `SearchSpace.choices` that holds the decisions.
       graph: nodes, edges and their candidates.
-      number: which cell of the network it is, from 0; its edges are `cell{number}_edge{i}` there.
+      number: place of the cell in the network, from 0; its edges have the names `cell{number}_edge{i}`.
       rows: which rows of the entry are those of its edges; None for all of them, shared with cells of the same kind.
       spared: classes of blocks that drop path leaves alone in a stand-alone network.
     """
@@ -37,7 +37,7 @@ class Cell:
 
     @property
     def decisions(self) -> Decisions:
-        """One for each edge."""
+        """The decisions of the cell, one for each edge."""
         end = len(self.graph.edges) if self.rows is None else self.rows.stop
         return Decisions(self.kind, end, tuple(next(iter(self.graph.groups.values())).ops))
 
@@ -61,6 +61,7 @@ class Cell:
 
     def alone(self, module: Any, arch: Mapping[str, Any], rate: Any, inputs: list[jax.Array]) -> list[jax.Array]:
         """Runs the chosen block of every edge as a child of `module`, and drops its output with probability `rate`."""
+        # A node is the sum of its incoming edges.
         nodes: dict[int, jax.Array] = dict(enumerate(inputs))
         for edge, (source, target) in enumerate(self.graph.edges):
             name, place = self._chosen(arch, edge)
@@ -81,7 +82,7 @@ class Cell:
         return self._nodes(inputs)[self.graph.num_inputs :]
 
     def count(self, inputs: list[jax.Array], tables: dict[str, np.ndarray]) -> Cost:
-        """Adds what every candidate costs on every edge; nothing here is fixed."""
+        """Adds what every candidate costs on every edge to the tables; a cell has no fixed costs."""
         nodes, rows = self._nodes(inputs), self.rows or slice(None)
         table = tables[self.kind][rows]
         for edge, (source, _) in enumerate(self.graph.edges):
@@ -114,8 +115,8 @@ class Stack:
     """Equal cells of one input in a row; each passes its last node on. Their weights lie stacked on a leading axis.
 
     Attributes:
-      cell: the first of them.
-      length: how many there are.
+      cell: the first cell.
+      length: number of cells.
     """
 
     cell: Cell
@@ -123,7 +124,7 @@ class Stack:
 
     @property
     def decisions(self) -> Decisions:
-        """Those of one cell, which all of them share."""
+        """The decisions of one cell, which all cells share."""
         return self.cell.decisions
 
     def init(self, key: jax.Array, x: jax.Array) -> Params:
@@ -167,7 +168,7 @@ class Stack:
         return self.cell.output([x])[-1]
 
     def count(self, x: jax.Array, tables: dict[str, np.ndarray]) -> Cost:
-        """Adds what every candidate costs on every edge of every cell."""
+        """Adds what every candidate costs on every edge of every cell to the tables."""
         for cell in self._cells():
             cell.count([x], tables)
         return Cost(0, 0)

@@ -88,6 +88,7 @@ def _gated_forward(ops, index, weight, params, x, key):
 def _gated_backward(ops, residuals, g):
     index, weight, params, x, key = residuals
 
+    # A branch runs its operation again; the weights of the others get zeros.
     def branch(k):
         def pull(weight, params, x, g):
             y, vjp = jax.vjp(lambda p, x: ops[k].apply(p, x, key=key), params[k], x)

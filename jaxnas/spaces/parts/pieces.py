@@ -103,7 +103,7 @@ class Run:
 
     @property
     def decisions(self) -> Decisions:
-        """One for each place."""
+        """The decisions of the run, one for each place."""
         return Decisions(self.kind, max(self.group.edges) + 1, tuple(self.group.ops))
 
     def init(self, key: jax.Array, x: jax.Array) -> Params:
@@ -113,7 +113,7 @@ class Run:
     def apply(
         self, params: Params, paths: Paths, x: jax.Array, *, key: jax.Array | None = None, rate: float = 0.0
     ) -> jax.Array:
-        """Runs all places; with a key every operation gets one of its own. Drop path is for cells alone."""
+        """Runs all places; with a key every place gets a key derived from it. Drop path is for cells alone."""
         del rate
         ops, rows = self.group.ops, np.array(self.group.edges)
         chosen = paths.select(lambda tree: tree[self.kind][rows])
@@ -157,7 +157,7 @@ class Run:
         return next(iter(self.group.blocks.values())).output(x)
 
     def count(self, x: jax.Array, tables: dict[str, np.ndarray]) -> Cost:
-        """Enters what every candidate costs at every place; nothing here is fixed."""
+        """Adds what every candidate costs at every place to the tables; a run has no fixed costs."""
         costs = [block.cost(*sizes_of(x)) for block in self.group.blocks.values()]
         tables[self.kind][np.array(self.group.edges)] += np.array(costs)
         return Cost(0, 0)

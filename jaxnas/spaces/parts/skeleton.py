@@ -96,7 +96,7 @@ def assemble(
       decisions: decisions that `choices` has even where no piece leaves them open, as in a network too short for them.
 
     Returns:
-      The space. A rule, a notation or a picture of its own is put in with `_replace`.
+      The space. One with another rule, notation or picture puts it in with `_replace`.
 
     Raises:
       UserError: a setting that is out of range.
@@ -106,7 +106,7 @@ def assemble(
     if not 0.0 <= rate < 1.0:
         raise UserError(f"drop_path must lie in [0, 1), got {rate}")
     reference_examples(settings.get("reference", 0))
-    by_hand(style.lowering)  # refuses an unknown one
+    by_hand(style.lowering)  # raises `UserError` for an unknown one
     pieces = plan.pieces(style)
 
     # Supernet: placeholders run through the plan while weights are drawn, images run through it afterwards.

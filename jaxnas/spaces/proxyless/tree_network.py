@@ -249,6 +249,7 @@ class TreeNetwork(StandAlone):
         if drop_rate is None or not self.cell_drop:
             return net
 
+        # The l-th of L cells is left out with probability 2 l cell_drop / (L + 1), at its exit.
         def dropping(number, leave):
             rate = 2 * (number + 1) * self.cell_drop / (len(net["cells"]) + 1)
             return lambda x: drop_path(self.make_rng("dropout"), leave(x), rate)
