@@ -1,4 +1,4 @@
-"""Training many architectures at once, each with its own weights."""
+"""The training of many architectures, each from first weights: side by side in one program, or on a farm."""
 
 from jaxnas.population.chunks import Population, train_population
 from jaxnas.population.farm import Farm

@@ -64,7 +64,7 @@ def train_population(
     seconds: float = 5.0,
     compile_fn: Callable[[Any], Any] = lambda lowered: lowered.compile(),
 ) -> Population:
-    """Trains every architecture from its own first weights, each with its own key and, if wanted, rates.
+    """Trains every architecture from first weights, with a key and, if wanted, rates for each.
 
     A member's key is made from `key`, its architecture and its seed. So its result is one and the same in whatever
     slot, chunk or process it is trained: bit for bit within one strategy and chunk size, to rounding across strategies.
@@ -119,10 +119,12 @@ def train_population(
     chunk = min(32 * devices, -(-size // devices) * devices) if chunk is None else chunk
     if chunk < 1 or chunk % devices:
         raise UserError(f"chunk must be a multiple of {devices}, the number of devices, got {chunk}")
+    # The program, and how the members are cut into its calls.
     program = make_program(key, family, entries, data, recipe, strategy, mesh, chunk, keep_params)
     cuts = _Cuts(size, devices, chunk // devices, recipe.steps, in_turn(strategy))
     meta = {"population": _fingerprint(key, entries, data, recipe)}
     alone = jax.process_count() == 1
+    # Goes on from a checkpoint, and compiles only where something is left to do.
     with Checkpoints(directory) if directory is not None else contextlib.nullcontext() as checkpoints:
         work = _restored(checkpoints, program, cuts, meta)
 
@@ -140,7 +142,7 @@ def train_population(
 
 
 class _Cuts(NamedTuple):
-    """How `size` members are cut into calls; `most` of them on each device, `turns` if one after the other there."""
+    """How `size` members are cut into calls of at most `most` on each device, one after the other if `turns`."""
 
     size: int
     devices: int
@@ -156,10 +158,13 @@ class _Cuts(NamedTuple):
           begin: steps that the members in work have done.
           allowed: how many steps the call may do on each device, one after the other.
         """
+        # Side by side all members of the call take every step together.
         if not self.turns:
             return self.most, min(begin + allowed, self.steps)
+        # A long training is cut: one member on each device does a part of its steps.
         if begin or allowed < 2 * self.steps:
             return 1, min(begin + allowed, self.steps)
+        # Short trainings: as many whole members as the allowed steps cover.
         left = -(-(self.size - done) // self.devices)
         return min(allowed // self.steps, self.most, left), self.steps
 
@@ -174,7 +179,7 @@ class _Work:
       carry: states of the members in work, on the devices.
       done: number of members that are finished.
       begin: steps that the members in work have done.
-      spent: seconds that these have taken.
+      spent: seconds that the members in work have taken so far.
     """
 
     found: Trained

@@ -27,7 +27,7 @@ from jaxnas.population.workers import Ended, Workers, call, in_process
 
 __all__ = ["Farm"]
 
-POLL_SECONDS = 0.5  # the longest time in which nobody asks whether to stop
+POLL_SECONDS = 0.5  # the longest wait for children between two calls of `on_progress`
 
 
 class Farm:
@@ -151,6 +151,7 @@ class Farm:
         running: dict[Future, tuple[Child, Executor]] = {}
         losses: Counter[int] = Counter()
         try:
+            # Start what may start, wait until something ends, and record it or queue it again.
             while waiting or running:
                 for child in self._startable(list(waiting.values()), len(running), losses):
                     future, executor = self._submit(waiting.pop(child.id))
@@ -216,7 +217,7 @@ class Farm:
 
 
 def _error(future: Future) -> BaseException | None:
-    """What an executor says against a call that has ended; None if it was made."""
+    """The error with which an executor gave up a call that has ended; None if the call was made."""
     return CancelledError() if future.cancelled() else future.exception()
 
 
@@ -236,7 +237,7 @@ def _number(record: Record, name: str) -> float:
 
 
 def _check(child_fn: Callable[..., Any], objectives: Sequence[str], config: Any, *, sent: bool) -> None:
-    """Refuses what could not be sent to a worker or recorded."""
+    """Raises `UserError` for arguments that could not be sent to a worker or recorded."""
     if not objectives or isinstance(objectives, str):
         raise UserError(f"objectives must be a sequence of names, at least one, got {objectives!r}")
     try:

@@ -38,7 +38,7 @@ class Family(NamedTuple):
       apply: `(params, arch, x[B, ...]) -> outputs[B, ...]`, while training.
       judge: the same function while judging; None where `apply` serves for both. With `reference=R` the first `R`
         inputs of a batch come from the training data, the same for all members and batches, and their outputs are
-        dropped: a network that normalises with the statistics of those gives each input a verdict of its own.
+        dropped: a network that normalises with their statistics judges each input independently of the others.
       reference: the number `R` of such inputs.
     """
 
@@ -206,6 +206,7 @@ def member_training(family: Family, recipe: Recipe) -> MemberTraining:
         x = _prepared(recipe, None, data.train[0][: recipe.batch_size])
         params = family.init(key_init, member.arch, x)
         total = jnp.zeros((), wide_dtype_of(params))
+        # Scores and losses of all judgements, NaN until they are reached.
         like = jax.eval_shape(verdicts, member, params, data), total
         score, loss = jax.tree.map(lambda leaf: jnp.full((len(stops), *leaf.shape), jnp.nan, leaf.dtype), like)
         trained = Trained(score, loss, jnp.array(True), params)
@@ -216,6 +217,7 @@ def member_training(family: Family, recipe: Recipe) -> MemberTraining:
 
         def judged(state: MemberState, number: jax.Array, steps: jax.Array) -> MemberState:
             score, loss, good, params = state.trained
+            # This judgement, NaN after a step that was not finite; the sum of losses starts anew.
             now = verdicts(member, params, data), state.total / steps.astype(state.total.dtype)
             now = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), now)
             score, loss = jax.tree.map(lambda rows, row: rows.at[number].set(row), (score, loss), now)
@@ -261,7 +263,7 @@ def _step(family: Family, recipe: Recipe, member: Member, data: PopulationData) 
     tx = _tx(recipe, member)
 
     def step(number: jax.Array, state: MemberState) -> MemberState:
-        # Batch: every epoch in an order of its own. `number` is the same for all members, so that under `vmap` this
+        # Batch: every epoch in a new order. `number` is the same for all members, so that under `vmap` this
         # stays a condition.
         epoch, place = jnp.divmod(number, per_epoch)
         order = jax.lax.cond(

@@ -43,6 +43,7 @@ def make_program(
     recipe = recipe._replace(judge_at=tuple(recipe.judge_at))  # a key of the cache
     training, jitted = member_training(family, recipe), _jitted(family, recipe, strategy, mesh, keep_params)
     shared = placed((jax.random.key_data(key), data), mesh, split=False)
+    # Shapes of the states of members in work: one for each device in turn, or one for each member of a call.
     first = jax.tree.map(lambda leaf: leaf[0], entries)
     state = jax.eval_shape(lambda entry, shared: training.init(_as_member(entry, shared[0]), shared[1]), first, shared)
     rows = (1 if mesh is None else mesh.size) if in_turn(strategy) else chunk
@@ -58,6 +59,7 @@ def _jitted(family: Family, recipe: Recipe, strategy: Strategy, mesh: Mesh | Non
     def one(entry: Entry, state: MemberState, shared: Tree) -> tuple[MemberState, Trained]:
         (key_data, data), (begin, end) = shared
         member = _as_member(entry, key_data)
+        # Step 0 draws first weights; a later one goes on where the call before stopped.
         state = jax.lax.cond(begin == 0, lambda: training.init(member, data), lambda: state)
         state = training.advance(member, state, data, begin, end)
         return state, state.trained if keep_params else state.trained._replace(params=None)
@@ -113,11 +115,11 @@ class Program:
         """Does the steps `begin .. end - 1` of members.
 
         Args:
-          members: their numbers, `[chunk]`; on each device `each` of them count where members run in turn.
+          members: numbers of the members, `[chunk]`; on each device `each` of them count where members run in turn.
           carry: states of the members in work; it is used up.
           each: number of members on each device.
-          begin: steps that they have done; 0 starts from first weights.
-          end: steps that they are to have done afterwards.
+          begin: steps that the members have done; 0 starts from first weights.
+          end: steps that the members are to have done afterwards.
 
         Returns:
           The states of the members in work, and the results, both still on the devices.
@@ -133,14 +135,14 @@ class Program:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(result)]
 
     def _arguments(self, members: np.ndarray, carry: Tree, each: int, begin: int, end: int) -> tuple[Any, ...]:
-        """A number beyond the last member stands for the first."""
+        """The arguments of the compiled function; a number beyond the last member stands for the first."""
         there = np.where(members < len(self._entries.name), members, 0)
         entries = placed(jax.tree.map(lambda leaf: leaf[there], self._entries), self._mesh, split=True)
         return entries, carry, (self._shared, (begin, end)), each
 
 
 def _check_memory(compiled: Any, chunk: int, devices: int) -> None:
-    """Refuses a chunk that needs more than a device has, and says which would fit."""
+    """Raises `UserError` for a chunk that needs more memory than a device has, and says which chunk would fit."""
     sizes, available = compiled.memory_analysis(), free_memory()
     if sizes is None or available is None:
         return

@@ -80,8 +80,8 @@ class _InProcess(Executor):
 class _LocalProcesses(ProcessPoolExecutor):
     """A pool whose processes end when this one does.
 
-    Those of an ordinary pool outlive a process that is killed, and keep one from leaving that has been asked to. Here
-    each watches the other end of a pipe that only this process holds open.
+    The processes of an ordinary pool outlive their parent when it is killed, and keep it from leaving when it is asked
+    to. Here each process watches a pipe whose other end only the parent holds open.
     """
 
     def __init__(self, count: int):
