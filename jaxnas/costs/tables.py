@@ -49,6 +49,7 @@ def cost(table: CostTable, arch: Arch) -> Any:
       >>> int(cost(table, {"cell": np.array([2, 1])}))
       15
     """
+    # Each leaf of costs beside the choices that are made there, refused where the two do not fit.
     try:
         pairs = jax.tree.leaves(jax.tree.map(_Pair, table.table, arch), is_leaf=lambda node: isinstance(node, _Pair))
     except ValueError as error:
@@ -124,7 +125,7 @@ def expected_cost(table: CostTable, probabilities: Tree) -> jax.Array:
 def count_parameters(params: Any) -> int:
     """How many numbers a pytree of arrays or of shapes holds.
 
-    Of the variables of a stand-alone network count `variables["params"]`, to leave out running averages. Papers quote
+    For a stand-alone network, count `variables["params"]`, which leaves out running averages. Papers quote
     the networks of DARTS and SNAS without their auxiliary head.
 
     Args:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _done(options: argparse.Namespace) -> str:
-    """Does what the command line asks for, and returns what there is to say of it."""
+    """Does what the command line asks for, and returns the text to print."""
     if options.command == "describe":
         return _described(load(options.benchmark))
     check_out(options.out)

@@ -59,6 +59,7 @@ def simulate(searcher: BlackBox, task: Task, budget: float) -> Callable[[jax.Arr
 
     def run(key: jax.Array) -> tuple[Any, History]:
         key_init, key_steps = jax.random.split(key)
+        # As many calls of `ask` as spend the budget if all evaluations are the cheapest.
         state = searcher.init(key_init)
         batch = len(jax.tree.leaves(jax.eval_shape(searcher.ask, key, state)[1])[0])
         steps = math.ceil(math.floor(budget / task.cheapest) / batch)
@@ -87,6 +88,7 @@ def incumbents(history: History) -> jax.Array:
     """After every evaluation the place of the best one so far, by the first objective: int32 `[T]`, -1 before any."""
     fitness = history.fitness[:, 0]
     value = jnp.where(history.done & jnp.isfinite(fitness), fitness, jnp.inf)
+    # Places where the running minimum falls, each kept until the next.
     before = jnp.concatenate([jnp.full(1, jnp.inf, value.dtype), jax.lax.cummin(value)[:-1]])
     places = jnp.arange(len(value), dtype=jnp.int32)
     return jax.lax.cummax(jnp.where(value < before, places, -1))

@@ -15,8 +15,8 @@ from jaxnas.tabular.table import Table, from_arrays
 
 __all__ = ["add_hw_nas_bench", "nats_topology"]
 
-# Our name of an accuracy: the data set and the evaluation in the file. CIFAR-10 is validated on half of its training
-# images.
+# By name of an accuracy in the table, the data set and the evaluation that the file has it under. CIFAR-10 is validated
+# on half of its training images.
 SOURCES = {
     "cifar10_valid": ("cifar10-valid", "x-valid"),
     "cifar10_test": ("cifar10", "ori-test"),
@@ -80,6 +80,7 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
     part = _plain_entry(_plain_entry(read_pickle(path), "nasbench201", path), dataset, path)
     configs = _plain_entry(part, "config", path)
     archs = np.array([parse(OPERATIONS, _plain_entry(config, "arch_str", path))["cell"] for config in configs])
+    # Columns of the file whose names end in a kind of measurement; others describe the configurations.
     metrics = {}
     for name, values in part.items():
         device, _, kind = name.rpartition("_")

@@ -41,7 +41,8 @@ def table_task(
         `("-valid_200", "latency/raspi4")`.
       cost: the metric that the clock is charged with for an evaluation, for example seconds of training; by default
         every evaluation costs 1, so that a budget is a number of evaluations.
-      single_runs: see one stored run, drawn anew at every evaluation, where the table has `<objective>_runs`.
+      single_runs: whether an evaluation gives one stored run, drawn anew every time, where the table has
+        `<objective>_runs`.
 
     Raises:
       UserError: a metric that the table does not have; no objective; a metric of single runs; costs that are not
@@ -52,6 +53,7 @@ def table_task(
       >>> table_task(digits(), ("-valid_16", "macs")).most_expensive  # every evaluation costs one
       1.0
     """
+    # A sign for each objective, which makes those to be maximised ones to be minimised.
     wanted = (objectives,) if isinstance(objectives, str) else tuple(objectives)
     names = [(name.removeprefix("-"), -1.0 if name.startswith("-") else 1.0) for name in wanted]
     if not names:
@@ -82,8 +84,8 @@ def task_evaluator(key: jax.Array, task: Task) -> Callable[[np.ndarray, Arch, Tr
     Costs are left out: the clock of `search` is that of the wall.
 
     Args:
-      key: from which every child gets the key `fold_in(key, id)`. It decides which stored run a child sees where the
-        task has single runs; otherwise it is without effect.
+      key: random key, from which every child gets the key `fold_in(key, id)`. It decides which stored run a child sees
+        where the task has single runs; otherwise it is without effect.
       task: what is evaluated.
 
     Example:
@@ -96,7 +98,7 @@ def task_evaluator(key: jax.Array, task: Task) -> Callable[[np.ndarray, Arch, Tr
 
     @jax.jit
     def evaluate(ids: np.ndarray, archs: Arch, origins: Tree) -> jax.Array:
-        del origins  # a table does not care
+        del origins  # the fitness in a table does not depend on parents
 
         def one(number: Any, arch: Arch) -> jax.Array:
             alone = jax.tree.map(lambda leaf: leaf[None], arch)

@@ -101,6 +101,7 @@ def measure_space(
     fixed, choices = space_parts(space, image_shape)
     rows = itertools.chain.from_iterable(choices.values())
     parts = {part.key: part for part in (*fixed, *itertools.chain.from_iterable(rows)) if part is not None}
+    # All programs are compiled before the first one is timed.
     programs = []
     for number, part in enumerate(parts.values(), start=1):
         programs += _pair(part, batch_size, compute)
