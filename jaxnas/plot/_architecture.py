@@ -84,6 +84,7 @@ class _Graph:
     def draw(self, axes: Any, x: float, y: float) -> None:
         from matplotlib.transforms import Affine2D
 
+        # From the coordinates of the layout to those of the picture; then band, edges and nodes.
         self._to = Affine2D().translate(x - self._layout.box[0], y - self._layout.box[1]) + axes.transData
         if self._panel.concatenates:
             self._band(axes)
@@ -151,6 +152,7 @@ class _Table:
 
     def draw(self, axes: Any, x: float, y: float) -> None:
         side, rows = self._side, len(self._panel.operations)
+        # A faint dot for every option, a line through the chosen ones, a square on each of them.
         heights = {name: y + side * (rows - i + 0.5) for i, name in enumerate(self._panel.operations)}
         columns = [x + self._names + side * (i + 0.5) for i in range(len(self._panel.decisions))]
         chosen = [heights[name] for name in self._panel.decisions]

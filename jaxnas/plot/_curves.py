@@ -19,7 +19,7 @@ class Quantity(NamedTuple):
     """A kind of panel.
 
     Attributes:
-      title: for people, with the unit.
+      title: heading of the panel, with the unit.
       takes: whether a metric of this name belongs here.
       log: whether the axis is logarithmic.
       needs_change: whether a curve that is zero throughout says nothing, such as the penalty of a search without one.
@@ -72,6 +72,7 @@ def curves(path: str | Path, records: Iterable[Mapping[str, Any]]) -> Path:
     """
     from matplotlib.figure import Figure
 
+    # A panel for each quantity of each phase, in rows of at most COLUMNS.
     found = _panels(_series(records))
     columns = min(COLUMNS, max(1, len(found)))
     rows = math.ceil(max(1, len(found)) / columns)
@@ -106,7 +107,7 @@ def _series(records: Iterable[Mapping[str, Any]]) -> list[Series]:
 
 
 def _is_number(value: Any) -> bool:
-    """Text stands for what JSON cannot hold: NaN and the infinities."""
+    """Whether a value is a number, or the text by which JSON lines hold NaN and the infinities."""
     return isinstance(value, int | float) or value in ("NaN", "Infinity", "-Infinity")
 
 
@@ -117,6 +118,7 @@ def _panels(series: list[Series]) -> list[tuple[str, Quantity, list[Series]]]:
         kind = next((i for i, quantity in enumerate(QUANTITIES) if quantity.takes(one.name)), None)
         if kind is None or (QUANTITIES[kind].needs_change and not np.any(np.nan_to_num(one.values))):
             continue
+        # Phases `retrain/0`, `retrain/1`, ... share a panel.
         group = groups.setdefault((one.phase.partition("/")[0], kind), [])
         if not any(_same(one, other) for other in group):  # a joint search has one loss under two names
             group.append(one)
@@ -143,12 +145,14 @@ def _draw(axes: Any, title: str, quantity: Quantity, series: list[Series]) -> No
         look: dict[str, Any] = {"color": COLOURS[names.index(one.name) % len(COLOURS)], "lw": 1.4}
         first = next(other for other in series if other.name == one.name) is one
         look["label"] = one.name if first else None
+        # Few points get marks; of many the running mean is drawn over the pale curve.
         if len(values) < 20:
             look |= {"marker": "o", "ms": 3}
         if len(values) > SMOOTHED:
             axes.plot(one.steps, values, color=look["color"], lw=0.6, alpha=0.25)
             values = _running_mean(values, len(values) // 40)
         axes.plot(one.steps, values, **look)
+    # A logarithmic axis where the values span more than a factor of ten.
     positive = [value for one in series for value in one.values if value > 0]
     if quantity.log and positive and max(positive) > 10 * min(positive):
         axes.set_yscale("log", nonpositive="mask")

@@ -71,6 +71,7 @@ def panels(about: About, arch: Arch) -> list[Panel]:
     def add(path, leaf, operations, edges):
         found.append(_panel(about, path, leaf, operations, edges))
 
+    # Leaf by leaf, with None for the names or edges of a space that has none.
     nothing = jax.tree.map(lambda _: None, arch)
     fields = [nothing if field is None else field for field in (about.operations, about.edges)]
     try:
@@ -97,7 +98,7 @@ def _panel(about: About, path: Any, leaf: np.ndarray, operations: Any, edges: An
 
 
 def _node_names(nodes: int, num_inputs: int) -> tuple[str, ...]:
-    """In a cell of several inputs those of the cells before it; otherwise from `input` to `output`."""
+    """Names of the nodes: from `input` to `output`, or with several inputs `c_{k-2}`, `c_{k-1}`, 0, 1, ..."""
     if num_inputs == 1:
         return ("input", *(str(node) for node in range(1, nodes - 1)), "output")
     before = tuple(f"c_{{k-{num_inputs - i}}}" for i in range(num_inputs))

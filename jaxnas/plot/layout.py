@@ -43,6 +43,7 @@ def place(panel: Panel, *, characters: int = 0) -> Layout:
       characters: the length of the longest label for which there must be room between two nodes, though the cell may
         not have it.
     """
+    # Nodes and curves first, then labels, each placed away from curves and from labels before it.
     nodes = _nodes(panel, max([characters] + [len(edge.operation) for edge in panel.edges]))
     lines = [(edge, _points(nodes, edge, height)) for edge, height in _heights(panel, nodes)]
     curves: list[Curve] = []
@@ -74,6 +75,7 @@ def _heights(panel: Panel, nodes: np.ndarray) -> list[tuple[Edge, float | None]]
             n += 1
         return n
 
+    # From the shortest edge on: straight between neighbours, else the lowest free storey of either side.
     placed: list[tuple[Edge, float | None]] = []
     for edge in sorted(panel.edges, key=lambda edge: (column[edge.target] - column[edge.source], edge)):
         start, end = column[edge.source], column[edge.target]

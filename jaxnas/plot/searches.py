@@ -36,6 +36,7 @@ def progress(
     figure, axes = _axes(xlabel, ylabel, title)
     early = []
     for (name, values), colour in zip(found.items(), COLOURS * 3, strict=False):
+        # The mean over seeds where most of them have found something, and 1.96 standard errors.
         counted = np.isfinite(values).sum(0)
         shown = counted > len(values) / 2
         mean = np.nanmean(values[:, shown], 0)
@@ -65,6 +66,7 @@ def history(path: str | Path, found: Mapping[str, np.ndarray], *, xlabel: str, y
     """
     figure, axes = _axes(xlabel, ylabel, title)
     for (name, values), colour in zip(found.items(), COLOURS * 3, strict=False):
+        # Dots for the children that did not fail; the line is the least value so far.
         good, number = np.isfinite(values), np.arange(1, len(values) + 1)
         axes.plot(number[good], values[good], ".", color=colour, ms=4, alpha=0.5)
         least = np.minimum.accumulate(np.where(good, values, np.inf))
@@ -97,6 +99,7 @@ def fronts(
       The path.
     """
     figure, axes = _axes(xlabel, ylabel, title)
+    # The range of the fronts, and the points of the cloud that do not lie beyond it.
     every = np.concatenate(list(found.values()))
     low, high = every.min(0), every.max(0)
     margin = np.where(high > low, high - low, 1.0) * 0.08

@@ -132,12 +132,14 @@ def search(
         black_box = black_box._replace(**programs)
     file = _HistoryFile(run.path / "history" / f"{name}.jsonl")
 
+    # The file follows the state, which a checkpoint holds whole.
     def step(key: jax.Array, state: _State) -> tuple[_State, dict[str, Any]]:
         file.begin(state.history)
         state, children, row = _ask_and_tell(key, state, black_box, evaluate)
         file.append(children)
         return state, row
 
+    # The history grows, so a checkpoint names the shapes of its state.
     def target(shapes: list[list[int]]) -> _State:
         leaves, treedef = jax.tree.flatten(_start(run.key(name), black_box))
         return jax.tree.unflatten(treedef, map(_of_shape, leaves, shapes))
@@ -220,7 +222,7 @@ def read_history(path: str | Path) -> History:
 
 
 class _HistoryFile:
-    """The history of a search as JSON lines. It can be made from the state at any time, so a kill may tear it."""
+    """The history of a search as JSON lines; a file that a kill has torn is made again from the state."""
 
     def __init__(self, path: Path):
         self._path, self._begun = path, False

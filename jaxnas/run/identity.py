@@ -23,7 +23,7 @@ IDENTITY = "run.json"
 
 
 class Identity(NamedTuple):
-    """What makes one run.
+    """The seed and the configuration that make one run.
 
     Attributes:
       seed: the seed of the run's key.

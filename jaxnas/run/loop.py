@@ -127,6 +127,7 @@ def compiled_steps(
         return python_steps(step_fn, key, data)  # JAX compiles nothing then, so that one can look into a step
     step_fn = jax.jit(step_fn)  # traced once, for the shapes of the info and for the loop
 
+    # Any number of steps up to `chunk`; the buffer has room for the infos of all of them.
     def loop(state: Any, key: jax.Array, data: Any, first: jax.Array, count: jax.Array) -> tuple[Any, Any, jax.Array]:
         info = jax.eval_shape(lambda: _call(step_fn, key, state, data)[1])
         buffer = jax.tree.map(lambda leaf: jnp.zeros((chunk, *leaf.shape), leaf.dtype), info)
@@ -150,6 +151,7 @@ def compiled_steps(
     made: list[Any] = []  # the last state that came out of the program: only that one may be overwritten
 
     def run(state: Any, first: int, count: int) -> tuple[Any, list[Row]]:
+        # A state from elsewhere is copied, since the program overwrites the one it gets.
         if not made or state is not made.pop():
             state = jax.tree.map(_copy, state)
         state, infos, done = compiled(state, key, data, first, count)

@@ -92,9 +92,9 @@ class Phase:
     """A named stretch of steps with a checkpoint folder of its own.
 
     Args:
-      services: what the run lends to it.
+      services: what the run lends to the phase.
       name: words joined by slashes, for example `search` or `retrain/0`.
-      num_steps: number of its steps.
+      num_steps: number of steps of the phase.
       data: checksum of the data that its steps see.
       watch: what is recorded and shown.
       meta: JSON data that its checkpoints must carry, beside the name, the length and what the run is.
@@ -151,6 +151,7 @@ class Phase:
         return state
 
     def _restore(self, init: Callable[[], Any], target: Any) -> tuple[int, Any]:
+        # The newest checkpoint, preferably one whose rows are all there; the start if there is none.
         with Ticker(f"preparing {self._name}"):
             start = init() if target is None or not self._checkpoints.steps() else None
             wanted = start if target is None else lambda meta: target(meta["description"])
