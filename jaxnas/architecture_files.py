@@ -85,6 +85,7 @@ def read_source(source: str | Path) -> Source:
       UserError: a source that cannot be read, or text that is neither JSON nor in a released form.
     """
     name = str(source)
+    # A file comes before a published name, and both before text.
     if not _exists(name) and name in PUBLISHED:
         return Source(name, PUBLISHED[name], {"space": name.partition("_")[0]})
     is_text = isinstance(source, str) and not _exists(name) and TEXT.match(name) is not None
@@ -109,6 +110,7 @@ def decode(space: SearchSpace, source: Source) -> Arch:
         if source.space not in (None, space.about.name):
             raise UserError(f"architecture: of space {source.space!r}, not of {space.about.name!r}")
         arch = _arch(space, source.content)
+        # Integers and a genotype in one source must be the same architecture.
         beside = source.record.get("genotype")
         if beside is not None and beside is not source.content and space.about.parse is not None:
             if not same(arch, _parse(space, beside)):
@@ -198,6 +200,7 @@ def _plain_data(text: str) -> Any:
 
 
 def _source(name: str, data: Any) -> Source:
+    # A record names its architecture by one of NAMES; other data are a bare architecture.
     record = data if isinstance(data, dict) and set(NAMES) & set(data) else {}
     for entry, kind in TYPES.items():
         if record.get(entry) is not None and not isinstance(record[entry], kind):

@@ -50,6 +50,7 @@ def arch_like(choices: Tree, values: Any) -> Arch:
         found = treedef.flatten_up_to(values)  # type: ignore[attr-defined]
     except ValueError as error:
         raise UserError(f"architecture does not have the structure of the space's choices: {error}") from None
+    # Every leaf has one integer per decision, each the number of an operation.
     checked = []
     for choice, value in zip(leaves, found, strict=True):
         array = np.asarray(value)
@@ -65,8 +66,8 @@ def check_architecture(space: SearchSpace, arch: Any) -> Arch:
     """Returns `arch` as int32 arrays if it is one of those that the space counts: one that `derive` can return.
 
     Raises:
-      UserError: another structure, an operation that does not exist, or decisions that `derive` never takes, as of
-        three edges into one node in the space of DARTS.
+      UserError: another structure, an operation that does not exist, or decisions that `derive` never takes,
+        such as three edges into one node in the space of DARTS.
     """
     arch = arch_like(space.choices, arch)
     # One-hot scores ask for this architecture as clearly as scores can; the rule must agree.
@@ -105,6 +106,7 @@ def enumerate_architectures(choices: Tree, *, limit: int = 100_000) -> Arch:
     count = math.prod(options)
     if count > limit:
         raise UserError(f"space has {count} architectures, more than the limit of {limit} for enumeration")
+    # Each number in mixed radix, a digit for each decision, cut up like the leaves.
     digits = np.stack(np.unravel_index(np.arange(count), options), -1).astype(np.int32)
     splits = np.cumsum([math.prod(leaf.shape[:-1]) for leaf in leaves])[:-1]
     parts = np.split(digits, splits, -1)

@@ -133,9 +133,9 @@ class Part(NamedTuple):
     """A block of a stand-alone network, to be looked up in a latency table or measured by itself.
 
     Attributes:
-      key: says all that its latency depends on, in the form of the published tables.
+      key: text that names all that the latency depends on, in the form of the published tables.
       module: a Linen module, called with an input alone, as it runs in a deployed network.
-      input_shape: `(H, W, C)`.
+      input_shape: `(H, W, C)` of one input.
     """
 
     key: str

@@ -86,7 +86,7 @@ def _within_supernet(space: SearchSpace, arch: Arch) -> Network:
         return {"params": space.init(key, x)}
 
     def apply(variables, x, *, key=None, train=False, drop_path=0.0):
-        del drop_path  # a choice of the space
+        del drop_path  # a setting of the space
         return space.apply(variables["params"], paths, x, key=key if train else None), variables
 
     return Network(init, apply, inherit=lambda params: {"params": params})
@@ -128,6 +128,7 @@ def recalibrate(network: Network, variables: Tree, batches: jax.Array | Iterable
         merged = {layer: _merge(stats[layer], moments[layer], share) for layer in stats}
         return merged, seen + x.shape[0]
 
+    # Nothing is seen at the start, so the first batch counts whole.
     start = jax.tree.map(jnp.zeros_like, _layers(variables["batch_stats"]))
     stats, _ = _fold(step, variables, (start, jnp.float32(0)), batches)
     pooled = {(*layer, name): leaf for layer, pair in stats.items() for name, leaf in zip(("mean", "var"), pair)}

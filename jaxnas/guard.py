@@ -45,7 +45,7 @@ def _sound(new: Tree, old: Tree) -> list[jax.Array]:
     An infinity that `old` has in the same place is no fault of the step: a logit of minus infinity rules an operation
     out, and some optimisers start from a best value of infinity.
     """
-    by_shape: dict[tuple[int, ...], jax.Array] = {}  # reductions are dear to compile: one for all arrays of a shape
+    by_shape: dict[tuple[int, ...], jax.Array] = {}  # a reduction takes long to compile: one for all arrays of a shape
     for after, before in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
         if jnp.issubdtype(jnp.result_type(after), jnp.inexact):
             sound = jnp.isfinite(after) | (after == before)

@@ -122,6 +122,7 @@ def _spread(one: Callable[[Any, Any], Tree], members: Tree, data: Tree, strategy
     strategy = resolve(strategy, mesh)
     mesh = (mesh or member_mesh()) if strategy == "shard" else None
     size, devices = len(jax.tree.leaves(members)[0]), 1 if mesh is None else mesh.size
+    # As many rows as the devices share evenly; copies of the first members fill them up.
     rows = np.arange(-(-size // devices) * devices) % size
     filled = jax.tree.map(lambda leaf: leaf[rows], members) if len(rows) > size else members
     return jax.tree.map(lambda leaf: leaf[:size], lift(one, strategy, mesh)(filled, data))
@@ -157,6 +158,7 @@ def mean_score(
         raise UserError(f"targets must be one for each of the {len(inputs)} inputs, got {size}")
     inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
     count, batch_size = size if count is None else count, min(batch_size, size)
+    # Rows of batches of one size; those beyond the last example are copies that do not count.
     index = jnp.arange(-(-size // batch_size) * batch_size, dtype=jnp.int32).reshape(-1, batch_size)
 
     def total(rows: jax.Array) -> Tree:

@@ -107,6 +107,7 @@ def _first(fn: Callable[..., Any], members: Tree, carry: Tree, data: Tree, count
         carry, result = fn(member(place), carry, data)
         return carry, jax.tree.map(lambda rows, row: rows.at[place].set(row), results, result)
 
+    # The carry without its axis of devices, and zeros where no member runs.
     size = len(jax.tree.leaves(members)[0])
     carry = jax.tree.map(lambda leaf: leaf[0], carry)
     _, like = jax.eval_shape(lambda: fn(member(0), carry, data))

@@ -139,6 +139,7 @@ def stand_alone(
         rate = drop_path(state.step) if callable(drop_path) else drop_path
         dropping = callable(drop_path) or drop_path > 0
 
+        # Loss: that of the logits, and with its weight that of the auxiliary head.
         def loss_fn(params):
             variables = {**state.variables, "params": params}
             y, variables = network.apply(

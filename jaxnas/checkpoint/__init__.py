@@ -42,8 +42,8 @@ class Checkpoints:
     `float` and `complex`; zero-size arrays are described, not stored. Saves are synchronous, so the caller may donate
     the state right after. Every array must be addressable from this process.
 
-    Reading needs no permission. The first save makes the object the owner of the directory until its context ends; it
-    is refused while another one saves there, and when another one has saved there since this one looked.
+    Reading needs no permission. The first save makes the object the owner of the directory until its context ends; the
+    save is refused while another object saves there, or has saved there since this one looked.
 
     Args:
       directory: the folder that holds one folder `step_<n>` for each checkpoint; it is made at the first save.
@@ -169,6 +169,7 @@ class Checkpoints:
         """
         steps = self.steps()
         self._known |= set(steps)
+        # The newest step that can be read; one whose arrays turn out broken is passed over.
         for step, item in self._verified(steps, check_meta or {}, prefer):
             wanted = target(item["meta"]) if callable(target) else target
             self._compare(step, item["leaves"], wanted)
@@ -249,6 +250,7 @@ class Checkpoints:
 
     def _read_state(self, step: int, records: list[dict[str, Any]], target: Any) -> Any:
         """The arrays of a step as the leaves of `target`, every checksum verified."""
+        # Templates for all arrays that Orbax holds; each is read and held against its checksum.
         stored = {r["path"]: np.empty(r["shape"], jnp.dtype(r["dtype"])) for r in records if is_stored(r)}
         ocp, checkpoints = self._orbax()
         with quiet(), breaking():

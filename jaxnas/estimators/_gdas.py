@@ -18,7 +18,7 @@ def gdas(temperature: Temperature = 1.0) -> Estimator:
     the memory of one path and the right gate gradients. This estimator is here to reproduce the release.
 
     The form above is computed by the choice between operations, `jaxnas.spaces.parts.mixed_op`, when paths have
-    `index[E, 1]` and `weight[E, K]`; spaces that do not choose through it have another gradient.
+    `index[E, 1]` and `weight[E, K]`: the estimator is for spaces that choose through it.
 
     Args:
       temperature: temperature of the samples, above zero: a float, a traced array, or a schedule of the number of

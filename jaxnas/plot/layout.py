@@ -75,7 +75,7 @@ def _heights(panel: Panel, nodes: np.ndarray) -> list[tuple[Edge, float | None]]
             n += 1
         return n
 
-    # From the shortest edge on: straight between neighbours, else the lowest free storey of either side.
+    # From the shortest edge on: straight between neighbours, else the lowest free storey of a side.
     placed: list[tuple[Edge, float | None]] = []
     for edge in sorted(panel.edges, key=lambda edge: (column[edge.target] - column[edge.source], edge)):
         start, end = column[edge.source], column[edge.target]

@@ -1,4 +1,4 @@
-"""Policies: distributions over architectures."""
+"""Policies: distributions over architectures, whose parameters a gradient search learns."""
 
 from jaxnas.policies._categorical import categorical
 

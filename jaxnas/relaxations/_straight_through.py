@@ -1,4 +1,4 @@
-"""Straight-through: discrete forward, something smooth backward."""
+"""Straight-through relaxations: a one-hot sample forward, the gradient of something smooth backward."""
 
 import functools
 
@@ -94,8 +94,8 @@ def reinmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float = 
     """ReinMax: a sample `D` forward, `2 J(m) g - J(p) g / 2` backward.
 
     `m = (softmax(logits / temperature) + D) / 2`, `p = softmax(logits)`, and `J(q) g = q * (g - <q, g>)` is the
-    Jacobian of a softmax. Heun's method in place of Euler's: at temperature 1 the gradient is unbiased for a quadratic
-    loss of one decision, where straight-through is so for a linear one.
+    Jacobian of a softmax. This is Heun's method in place of Euler's: at temperature 1 the gradient is unbiased for a
+    quadratic loss of one decision, where straight-through is so for a linear one.
 
     Args:
       key: random key of the sample.

@@ -82,7 +82,7 @@ def nsga2(
         key_random, key_child = jax.random.split(key)
         ranks = pareto_ranks(state.fitness)
         crowding = crowding_distance(state.fitness, ranks)
-        # P times `attempts` children of the survivors, of which the first P new ones are asked for.
+        # P times `attempts` children of the survivors; the first P are asked for, new ones before repeated ones.
         keys = jax.random.split(key_child, attempts * population_size)
         made = jax.vmap(child, (0, None, None, None))(keys, state, ranks, crowding)
         fresh = flat.random(key_random, population_size)

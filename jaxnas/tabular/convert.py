@@ -80,7 +80,7 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
     part = _plain_entry(_plain_entry(read_pickle(path), "nasbench201", path), dataset, path)
     configs = _plain_entry(part, "config", path)
     archs = np.array([parse(OPERATIONS, _plain_entry(config, "arch_str", path))["cell"] for config in configs])
-    # Columns of the file whose names end in a kind of measurement; others describe the configurations.
+    # Columns of the file whose names end in a kind of measurement; others are left out.
     metrics = {}
     for name, values in part.items():
         device, _, kind = name.rpartition("_")
