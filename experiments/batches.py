@@ -33,6 +33,7 @@ def split_data(loaded: data.Data, config: DataConfig, seed: int) -> data.SearchD
     side = min(loaded.image_shape[:2])
     if config.crop > side:
         raise UserError(f"data.crop is {config.crop}, expected at most the {side} pixels of an image's side")
+    # Two fractions, or two whole counts where one of them is above 1.
     sizes: Any = (float(config.weights), float(config.policy))
     if max(sizes) > 1:
         for field, size in zip(("weights", "policy"), sizes, strict=True):

@@ -2,9 +2,10 @@
 
   python -m experiments.child_gap [fashion-mnist | digits] [--methods snas darts] [--seeds 0 1 2] [--smoke]
 
-The claim of SNAS (Xie et al., 2019, arXiv 1812.09926, table 1), sign and size, at a setting that fits two CPU cores.
-Every search is followed by its children with the search's own weights: by the method's own rule, and the argmax of all
-fourteen edges; normalised with the statistics of the judged batch, and with statistics re-estimated on training data.
+Tests the claim of SNAS (Xie et al., 2019, arXiv 1812.09926, table 1), sign and size, in a setting for two CPU cores.
+Every search is followed by two children with the weights of the search, one by the rule of the method and one by the
+argmax of all fourteen edges. Both are judged with the statistics of the judged batch, and with statistics re-estimated
+on training data.
 A third method anneals the softmax of DARTS, to separate the effect of the temperature from that of sampling.
 Prints a table and writes it as `table.md`.
 """
@@ -52,6 +53,7 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
     settings = {"prepare": prepare, "score": hits, "batch_size": 250}
     with_batch_statistics = jax.jit(judge(space.apply, **settings))
     size = config.batch_size
+    # Training images in batches of the search, on which running averages are measured.
     rows = images.weights.images[: size * (len(images.weights.labels) // size)]
     groups = prepare(rows).reshape(-1, size, *rows.shape[1:])
 

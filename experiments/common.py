@@ -50,6 +50,7 @@ def make_judge(build: Callable[..., SearchSpace], images: data.SearchData, batch
 
     def judged(params, paths, examples):
         size, correct = len(examples.labels), 0.0
+        # Batches of one size; the last is filled up with examples that do not count.
         for start in range(0, size, batch_size):
             rows, count = np.arange(start, start + batch_size) % size, min(batch_size, size - start)
             batch = examples.images[rows], examples.labels[rows]
@@ -128,6 +129,7 @@ def rehearse(setting: Setting, init: Callable[..., Any], recipe: Any, *, copies:
     Raises:
       UserError: a space that does not fit the images, or a state that does not fit into memory.
     """
+    # Shapes alone: nothing is computed and nothing allocated.
     x = jax.ShapeDtypeStruct((recipe.batch_size, *setting.images.image_shape), jnp.float32)
     y = jax.ShapeDtypeStruct((recipe.batch_size,), jnp.int32)
     state = jax.eval_shape(init, jax.random.key(0), (x, y))
@@ -156,6 +158,7 @@ def run_search(run: Run, setting: Setting, name: str, searcher: Searcher, recipe
         state, info = searcher.step(key, state, batch)
         return state, info._asdict()
 
+    # Data and keys are arguments of the program, so that they do not become constants.
     steps = batches.num_steps("search.", recipe, setting.images.weights)
     loop_data = (setting.images, jax.random.split(run.key(f"{name}/data"), 2))
     meta = {"space": setting.space.about.name}
@@ -183,6 +186,7 @@ def train_networks(
     """
     size = len(jax.tree.leaves(archs)[0])
     with contextlib.ExitStack() as stack:
+        # The bar is made at the first call, when it is known where a resumed population stands.
         shown: list[Progress] = []
 
         def on_chunk(done: float, seconds: float) -> None:
@@ -239,6 +243,7 @@ def train_children(
       The population with its weights; it is judged on nothing.
     """
     steps = batches.num_steps(f"{name}.", recipe, examples)
+    # The population records its loss at the end of every epoch.
     epochs = tuple(range(steps // recipe.epochs, steps + 1, steps // recipe.epochs))
     prepare = prepare_images(setting.images, setting.config.data)
     how = Recipe(tx(steps), steps, recipe.batch_size, epochs, prepare)
@@ -247,6 +252,7 @@ def train_children(
     strategy = "auto" if jax.device_count() > 1 else "map"
     found = train_networks(run, name, family, archs, learned, how, keep_params=True, strategy=strategy)
 
+    # One row of metrics for each epoch: means over the children.
     def row(key, epoch, losses):
         return epoch + 1, {"loss": np.mean(losses[:, epoch]), "nonfinite": np.mean(np.isnan(losses[:, epoch]))}
 
@@ -263,7 +269,7 @@ def judge_children(setting: Setting, found: Population, archs: Arch, examples: d
 
 
 def child(tree: Any, number: int) -> Any:
-    """One member of a tree whose leaves have a leading axis."""
+    """One member of a tree whose leaves have a leading axis of members."""
     return jax.tree.map(lambda leaf: leaf[number], tree)
 
 

@@ -48,18 +48,20 @@ def build(config: Config, num_classes: int, **changes: Any) -> SearchSpace:
 
 
 def make_searcher(name: str, config: Config, space: SearchSpace) -> BlackBox:
-    """A search by name, kept to architectures that the space's own rule can return."""
+    """A search by name, kept to architectures that the rule of the space can return."""
     form, num_objectives = config.search, len(config.search.objectives)
     if name == "nsga2":
         made = nsga2(space.choices, num_objectives=num_objectives, population_size=form.population_size)
     elif name == BASELINE:
         made = random_search(space.choices, num_objectives=num_objectives, batch_size=form.generation)
     else:
+        # Regularised evolution has one objective, the first.
         sizes = {"population_size": form.population_size, "sample_size": form.sample_size}
         alone = regularized_evolution(space.choices, **sizes, batch_size=form.generation)
         made = alone._replace(tell=lambda key, state, archs, fitness: alone.tell(key, state, archs, fitness[:, :1]))
 
     def rule(arch: Arch) -> Arch:
+        # Scores that ask for the architecture as clearly as scores can.
         scores = jax.tree.map(lambda c, leaf: 20.0 * jax.nn.one_hot(leaf, c.shape[-1]), space.choices, arch)
         return space.derive(scores)
 
@@ -124,6 +126,7 @@ def make_evaluator(run: Run, setting: common.Setting, train: Callable[..., Popul
 def prepare(config: Config) -> common.Setting:
     """The data and the space, after a look at everything that the searches will need."""
     form = config.search
+    # Names and numbers of the configuration.
     split_cpu(config.devices)
     resolve(form.strategy)
     for field, names, known in (("methods", form.methods, METHODS), ("objectives", form.objectives, OBJECTIVES)):
@@ -134,11 +137,13 @@ def prepare(config: Config) -> common.Setting:
             raise UserError(
                 f"search.children is {form.children}, expected a multiple of {field}, {getattr(form, field)}"
             )
+    # The data, the space and the judge.
     loaded = batches.load_data(config.data)
     images = batches.split_data(loaded, config.data, config.seed)
     space = build(config, loaded.num_classes)
     judge = common.make_judge(lambda **changes: build(config, loaded.num_classes, **changes), images)
     setting = common.Setting(config, loaded, images, space, judge)
+    # Objectives that the space cannot compute, found on its first architecture.
     first = jax.tree.map(lambda leaf: np.zeros(leaf.shape[0], np.int32), space.choices)
     unknown = {name for name, value in network_costs(space, first, images.image_shape).items() if value is None}
     unknown |= {"latency"} if space.about.network is None else set()
@@ -192,6 +197,7 @@ def summaries(names: tuple[str, ...], found: dict[str, History], tested: dict[st
     worst = np.concatenate([history.fitness[history.good] for history in found.values()]).max(0)
     rows = {}
     for method, history in found.items():
+        # In units of the worst child, so that the reference point is one in every objective.
         scaled = history.fitness / np.where(worst > 0, worst, 1.0)
         seconds = float(history.seconds.sum())
         rows[method] = {

@@ -52,11 +52,13 @@ def make_plan(config: Config) -> Plan:
     cells = all_cells()
     first, class_of = np.unique(representatives(), return_inverse=True)
     order = np.random.default_rng(config.seed).permutation(len(first))
+    # One seed for every class, more seeds for the first `repeated` of them.
     members = [(number, 0) for number in order[: config.cells]]
     members += [
         (number, seed) for seed in range(1, config.seeds) for number in order[: config.cells][: config.repeated]
     ]
     chosen = np.array(members)
+    # Costly networks first, by a rough cost of each operation.
     weight = (operation_counts(cells[first]) @ (0, 0, 2, 10, 1))[chosen[:, 0]]
     chosen = chosen[np.lexsort((chosen[:, 1], chosen[:, 0], -weight))]
     return Plan(cells, class_of, first, chosen[:, 0], chosen[:, 1])
@@ -158,6 +160,7 @@ def make_table(study: Study, found: Population) -> dict[str, np.ndarray]:
     space = nasbench201_small_space(config.channels, loaded.num_classes)
     exact = costs.space_tables(space, loaded.image_shape)
     sizes = {"validation": len(images.policy.labels), "test": len(loaded.test.labels)}
+    # A call trains on all devices at once: seconds of one device.
     per_device = found.seconds * jax.device_count()
     about = {"config": dataclasses.asdict(config), **environment()}
     parts = {f"{name}_hits": by_class(plan, hits(found.score[name], size), MISSING) for name, size in sizes.items()}

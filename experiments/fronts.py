@@ -94,6 +94,7 @@ def main(run: Run, study: Study) -> None:
     for cost in config.costs:
         points, found, shares = searches(run, config, table, cost)
         row: dict[str, float | str] = {"cost": cost, "architectures on the true front": len(found["true front"])}
+        # Mean and standard deviation over seeds.
         for name, values in shares.items():
             spread = f" ± {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
             row[f"{name}: per cent of the hypervolume"] = f"{100 * np.mean(values):.2f}{spread}"

@@ -41,11 +41,12 @@ def prepare(config: Config) -> common.Study:
 
 
 def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -> dict[str, Any]:
-    """Searches with one weight and seed, trains and tests what was found; the row of the table."""
+    """Searches with one weight and seed, trains and tests what was found, and returns the row of the table."""
     setting = setting_of(config, loaded, weight, seed)
     search, retrain = setting.config.search, setting.config.retrain
     table = proxyless.latency_table(run, setting)
     searcher = proxyless.make_searcher(setting, table, proxyless.target_of(setting, table))
+    # The search, and the network that it found.
     name = f"{weight:g}/{seed}"
     watch = Watch(show=("loss", "accuracy"))
     state = common.run_search(run, setting, f"search/{name}", searcher, search, watch)
@@ -54,6 +55,7 @@ def one(run: Run, config: Config, loaded: data.Data, weight: float, seed: int) -
     def tx(steps):
         return sgd_l2(optax.cosine_decay_schedule(retrain.learning_rate, steps))
 
+    # The network trained from scratch and tested.
     archs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], arch)
     everything = batches.all_training(setting.images)
     trained = common.train_children(run, setting, f"retrain/{name}", archs, everything, retrain, tx)

@@ -73,16 +73,18 @@ def write_network(
       run: the run in whose work directory the files lie.
       setting: what the parts of the script share.
       arch: the architecture.
-      params: its weights, in the form of the supernet's.
-      expected_latency: what the latency table of the search says of it, in milliseconds.
+      params: weights of the architecture, in the form of the supernet's.
+      expected_latency: latency of the architecture by the table of the search, in milliseconds; None without a table.
     """
     space, images = setting.space, setting.images
     arch = jax.device_get(arch)
+    # The weights, with running averages measured on training images.
     network, variables = derive.network(space, params, arch)
     x = data.to_float(images.weights.images[: common.REFERENCE], images.mean, images.std)
     variables = jax.jit(lambda v, x: derive.recalibrate(network, v, x))(variables, x[None])
     export.save_variables(run.path / "network.safetensors", variables)
     normal = {"mean": np.asarray(images.mean).tolist(), "std": np.asarray(images.std).tolist()}
+    # The description that builds the network again, and its picture.
     record = export.architecture_record(
         space,
         arch,
@@ -162,6 +164,7 @@ def search_and_conclude(
     """
     setting, searcher, evaluate = search
     recipe, key = setting.config.search, run.key("sampled")
+    # The search, evaluated every few epochs and once more at its end.
     per_epoch = batches.steps_per_epoch(setting.images.weights, recipe.batch_size)
     watch = Watch(
         show=("loss", "accuracy"),

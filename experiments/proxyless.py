@@ -91,6 +91,7 @@ def make_searcher(setting: common.Setting, table: CostTable | None, target: floa
     search = config.search
     steps = batches.num_steps("search.", search, setting.images.weights)
     per_epoch = steps // search.epochs
+    # Latency: left out, part of the reward, or an objective beside the loss.
     settings: dict[str, Any] = {}
     if table is None or config.latency.form == "none":
         pass
@@ -134,6 +135,7 @@ def main(run: Run, setting: common.Setting) -> None:
         found = searcher.decode(state)
         key = jax.random.fold_in(key, state.step)
         sampled = categorical(setting.space.choices).sample(key, state.policy_params)
+        # A sampled network and the network that the search would give now, with the same weights.
         accuracies = {
             "val_accuracy_sampled": judge(state.params, sparse_paths(sampled), images.policy),
             "val_accuracy_argmax": judge(state.params, sparse_paths(found), images.policy),

@@ -35,10 +35,12 @@ def main(run: Run, setting: common.Setting) -> None:
     def tx(steps):
         return sgd_l2(optax.cosine_decay_schedule(search.learning_rate, steps))
 
+    # All candidates, trained briefly and judged on validation.
     candidates = common.train_children(run, setting, "search", archs, setting.images.weights, search, tx)
 
     judged = run.once("validation", lambda: common.judge_children(setting, candidates, archs, setting.images.policy))
     validation = [float(value) for value in judged]
+    # The best of them goes where the result of every search goes.
     best = max(range(search.candidates), key=lambda number: np.nan_to_num(validation[number], nan=-np.inf))
     outcome.refuse_nan("every candidate", validation[best])
     per_epoch = batches.steps_per_epoch(setting.images.weights, search.batch_size)

@@ -190,6 +190,7 @@ def main(run: Run, training: Training) -> None:
     recipe, network, trainer = plan.recipe, plan.network, plan.trainer
     test = data.Examples(*map(jnp.asarray, loaded.test))
 
+    # Training batches, cut out after they are cropped and mirrored.
     def draw(key, step, loop_data):
         joined, images = loop_data
         x, y = batches.training_batch(key, joined, step, recipe.batch_size, images, config_data)
@@ -210,6 +211,7 @@ def main(run: Run, training: Training) -> None:
         predict = lambda variables, _, x: network.apply(variables, x)[0]  # noqa: E731
         return judge(predict, prepare=prepare, score=train.hits, batch_size=500)(variables, None, *test)
 
+    # The training, then the first look at the test examples.
     watch = Watch(show=("loss", "accuracy"))
     loop_data = (joined, images, run.key("retrain/data"))
     meta = {"space": plan.space.about.name}

@@ -75,6 +75,7 @@ class Study(NamedTuple):
 
 def prepare(config: Config) -> Study:
     """The table and the searches."""
+    # An evaluation may cost a share of the metric, which becomes a metric of the table.
     table, cost = load(os.path.expandvars(config.table)), config.cost
     if cost is not None and config.cost_share != 1.0:
         table = with_metrics(table, {"cost": config.cost_share * floats(np.asarray(metric_of(table, cost)))})
