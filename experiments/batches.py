@@ -40,6 +40,7 @@ def split_data(loaded: data.Data, config: DataConfig, seed: int) -> data.SearchD
             if size < 1 or not size.is_integer():
                 raise UserError(f"data.{field} is {size:g}, expected a count of at least 1, or two fractions below 1")
         sizes = tuple(int(size) for size in sizes)
+    # CIFAR-10's published moments; those of other data are measured.
     known = {"mean": data.CIFAR10_MEAN, "std": data.CIFAR10_STD} if config.name == "cifar10" else {}
     return data.split(loaded, sizes=sizes, seed=seed, **known)
 

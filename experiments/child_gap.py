@@ -34,6 +34,7 @@ COLUMNS = ("search", "own rule, batch", "own rule, re-estimated", "argmax, batch
 
 def make_searcher(method: str, config: Config, space, per_epoch: int):
     """The searcher of a method, with the published optimisers."""
+    # Both schedules of the papers, over the epochs of this study.
     schedule = {"epochs": config.epochs, "steps_per_epoch": per_epoch}
     rate = cosine_by_epoch(0.025, 0.001, **schedule)
     falling = annealed(1.0, 0.03, **schedule)
@@ -57,9 +58,11 @@ def judged(method: str, config: Config, space, searcher, state, images: data.Sea
     rows = images.weights.images[: size * (len(images.weights.labels) // size)]
     groups = prepare(rows).reshape(-1, size, *rows.shape[1:])
 
+    # The supernet on some paths, normalised with the judged batch.
     def by_batch(paths):
         return float(with_batch_statistics(state.params, paths, *images.policy))
 
+    # A derived network, normalised with running averages.
     def re_estimated(arch):
         network, variables = derive.network(space, state.params, arch)
 
@@ -129,6 +132,7 @@ def main(run: Run, study: common.Study) -> None:
             def judge_now(method=method, setting=setting, searcher=searcher, state=state):
                 return judged(method, config, setting.space, searcher, state, setting.images)
 
+            # The table grows by a row for each search that is judged.
             results[method].append(run.once(f"judged/{name}", judge_now))
             (run.path / "table.md").write_text(table({m: rows for m, rows in results.items() if rows}) + "\n")
     print(table(results))

@@ -163,6 +163,7 @@ def run_search(run: Run, setting: Setting, name: str, searcher: Searcher, recipe
     loop_data = (setting.images, jax.random.split(run.key(f"{name}/data"), 2))
     meta = {"space": setting.space.about.name}
     state = run.phase(name, init, step, steps, data=loop_data, watch=watch, meta=meta)
+    # A search whose policy never moved has found nothing.
     if state.bad and not state.policy_steps:
         raise UserError(f"{name}: nothing was found, {state.bad} of {steps} steps were not finite and rejected")
     return state
@@ -277,6 +278,7 @@ def smoke(config: Any) -> Any:
     """The same configuration, small: synthetic images and a handful of steps."""
     tiny = {"data": dataclasses.replace(config.data, name="synthetic:n=96,size=8,classes=3,channels=1", weights=0.5)}
     tiny["data"] = dataclasses.replace(tiny["data"], policy=0.5, pad_to=None, shrink=1)
+    # Of network, search and retraining those that the configuration has.
     if isinstance(getattr(config, "network", None), SizeConfig):
         few = {"nodes": 1, "operations": ("none", "skip_connect", "dil_conv_3x3")}
         changes = few if isinstance(config.network, NetworkConfig) else {}

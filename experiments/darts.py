@@ -25,6 +25,7 @@ def prepare(config: Config) -> outcome.Search:
     setting = common.prepare(config, darts_space)
     space, judge, images = setting.space, setting.judge, setting.images
     schedule = batches.schedule("search.", search, images.weights)
+    # The paper keeps the temperature at 1; a lower last one is reached over the epochs.
     annealing = search.last_temperature < 1
     temperature = annealed(1.0, search.last_temperature, **schedule) if annealing else search.last_temperature
     searcher = darts(

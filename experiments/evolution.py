@@ -234,6 +234,7 @@ def main(run: Run, setting: common.Setting) -> None:
     tested = verify(train, found, form.children + np.arange(form.verified), setting.loaded.test)
     draw(run, setting, found)
     rows, worst = summaries(form.objectives, found, tested)
+    # The better of the evolutions goes where the result of every search goes.
     method = min(form.methods, key=lambda name: rows[name]["best"][form.objectives[0]])
     error = rows[method]["best"].get("error")
     summary = {"method": method, "val_accuracy": None if error is None else 1 - error}

@@ -95,6 +95,7 @@ def prepare(config: Config) -> Study:
     split_cpu(config.devices)
     if config.chunk % jax.device_count():
         raise UserError(f"chunk is {config.chunk}, expected a multiple of the {jax.device_count()} devices")
+    # A judgement after the last epoch would never be reached.
     late = [epoch for epoch in config.judge_epochs if epoch > config.epochs]
     if late:
         raise UserError(f"judge_epochs has {late[0]}, expected at most the {config.epochs} of epochs")
@@ -110,6 +111,7 @@ def train(run: Run, study: Study) -> Population:
     """Trains all members, call by call."""
     config, plan, loaded, images, recipe = study
     reference = min(common.REFERENCE, len(images.weights.labels))
+    # One space for training, and one that judges with statistics of training examples.
     spaces = (nasbench201_small_space(config.channels, loaded.num_classes, reference=r) for r in (0, reference))
     parts = {"validation": tuple(images.policy), "test": tuple(loaded.test)}
     return common.train_networks(

@@ -99,6 +99,7 @@ def main(run: Run, study: Study) -> None:
             spread = f" ± {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
             row[f"{name}: per cent of the hypervolume"] = f"{100 * np.mean(values):.2f}{spread}"
         rows.append(row)
+        # The picture of this cost: the true front and those of the median seeds.
         title = f"{table.name}, {config.evaluations} evaluations"
         picture = run.path / f"front_{cost.replace('/', '_')}.png"
         pictures.draw(

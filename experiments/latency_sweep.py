@@ -90,11 +90,13 @@ def main(run: Run, study: common.Study) -> None:
     """Runs all weights for one seed after the other, so that a part of the study is a study; then measures."""
     config, loaded = study
     results: Results = {}
+    # Search and training, each result kept as soon as it is there.
     for seed in config.seeds:
         for weight in config.weights:
             found = run.once(f"found/{weight:g}/{seed}", lambda w=weight, s=seed: one(run, config, loaded, w, s))
             results.setdefault(f"{weight:g}", []).append(found)
             write(run, results, COLUMNS)
+    # All networks measured in turn, once the last one is found.
     results = run.once("measured", lambda: measured(config, loaded, results))
     points = {
         f"weight {name}": [(row["measured_ms"], float(row["test_accuracy"])) for row in rows]

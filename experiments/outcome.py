@@ -37,6 +37,7 @@ def compare(run: Run, setting: common.Setting, arch: Arch) -> tuple[dict[str, An
       UserError: the found network has no accuracy, because its logits or one of its steps are not finite.
     """
     space, recipe = setting.space, setting.config.retrain
+    # The found network first, and random ones after it.
     others = random_archs(run.key("random"), space, recipe.random_children)
     archs = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), arch, others)
 

@@ -47,6 +47,7 @@ def check(setting: common.Setting) -> None:
     if about.parts is None and (form != "none" or table is not None):
         expected = f"latency.form must be none and latency.table not given for the space {about.name}"
         raise UserError(f"{expected}, got {form} and {table}")
+    # A table that cannot be read, or that lacks a block, is refused here.
     given_table(setting)
     if search.warmup_epochs + search.rest_epochs >= search.epochs:
         still = f"search.warmup_epochs and search.rest_epochs are {search.warmup_epochs} and {search.rest_epochs}"
@@ -142,6 +143,7 @@ def main(run: Run, setting: common.Setting) -> None:
         }
         if table is None:
             return accuracies
+        # Latency by the table: its expectation, and that of the network found so far.
         expected = costs.expected_cost(table, jax.tree.map(jax.nn.softmax, state.policy_params))
         return {
             **accuracies,

@@ -123,9 +123,11 @@ def make_plan(config: Config, num_classes: int, examples: data.Examples) -> Plan
     """
     space, arch = read(config, num_classes)
     name = space.about.name
+    # The recipe of the paper, and the form of its final network with the parts that only training has.
     recipe, form = recipe_of(name, config.recipe), FORMS.get(name, {})
     extra = {part: getattr(recipe, part) for part in ("auxiliary", "dropout") if name in PARTS[part]}
     network = space.about.network(arch, **form, **extra)
+    # The training, with all schedules over the same epochs.
     schedule = batches.schedule("recipe.", recipe, examples)
     trainer = train.stand_alone(
         network,
@@ -197,6 +199,7 @@ def main(run: Run, training: Training) -> None:
         key_cutout = jax.random.fold_in(jax.random.fold_in(key, step), 1)
         return (data.cutout(key_cutout, x, length=recipe.cutout) if recipe.cutout else x), y
 
+    # The first batch has the shapes from which weights are drawn.
     def init(key, loop_data):
         *rest, key_data = loop_data
         return trainer.init(key, draw(key_data, 0, rest)[0])

@@ -28,6 +28,7 @@ def prepare(config: Config) -> outcome.Search:
     space, judge, images = setting.space, setting.judge, setting.images
     schedule = batches.schedule("search.", search, images.weights)
     temperature = annealed(search.first_temperature, search.last_temperature, **schedule)
+    # Without a weight the resource term is left out.
     resource = None
     if search.resource_weight:
         resource = resource_penalty(space, images.image_shape[0], kind=search.resource)

@@ -84,6 +84,7 @@ def prepare(config: Config) -> Study:
         metric_of(table, metric)
     task = table_task(table, config.objective, cost=cost, single_runs=config.single_runs)
     searches = {name: simulate(make_searcher(name, table, config), task, config.budget) for name in config.methods}
+    # What would not fit into one call for all seeds is refused.
     refuse_too_many("budget", config.budget / task.cheapest, "evaluations", config.seeds)
     refuse_too_many("population_size", max(config.population_size, config.sample_size), "members", config.seeds)
     return Study(config, table, searches)
