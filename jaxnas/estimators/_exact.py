@@ -59,6 +59,7 @@ def exact(policy: Policy, *, dense: bool = True, limit: int = 100_000) -> Estima
         def body(total, arch):
             return jax.tree.map(jnp.add, total, term(arch)), None
 
+        # Sums start from zeros in the wide types of the terms.
         first = jax.tree.map(lambda leaf: leaf[0], archs)
         zero = optax.tree.zeros_like(jax.eval_shape(term, first))
         (value, policy_grads, weight_grads, aux), _ = jax.lax.scan(body, zero, archs)

@@ -78,6 +78,7 @@ def path_gradient(
         tau = temperature_at(temperature, state.step, policy_params)
 
         def draw(key):
+            # The loss through one relaxed sample, differentiated in logits and weights.
             def relaxed_loss(logits, params):
                 keys = optax.tree.split_key_like(key, logits)
                 paths = to_paths(jax.tree.map(lambda k, leaf: relaxation(k, leaf, tau), keys, logits))

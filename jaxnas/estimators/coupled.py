@@ -53,6 +53,7 @@ def disarm_sb(*, order: Order = "descending", dense: bool = False) -> Estimator:
         raise UserError(f"order must be 'given', 'ascending' or 'descending', got {order!r}")
 
     def slope(difference, pair):
+        # Bits b and c, and which of them each chain has reached.
         bits, mirrored = (b.astype(pair.sticks.dtype) for b in (pair.bits, pair.mirrored))
         s = jax.nn.sigmoid(pair.sticks)
         place = _places(pair.sticks)
@@ -61,6 +62,7 @@ def disarm_sb(*, order: Order = "descending", dense: bool = False) -> Estimator:
         both = (1 - 2 * mirrored) * jnp.where(bits == mirrored, 0.0, jax.nn.sigmoid(jnp.abs(pair.sticks)))
         one = jnp.where(reached, bits - s, jnp.where(mirror_reached, s - mirrored, 0.0))
         to_sticks = 0.5 * difference * jnp.where(reached & mirror_reached, both, one)
+        # From the sticks l back to the logits.
         return jax.vjp(_sticks, pair.logits)[1](to_sticks)[0]
 
     return _coupled(slope, order, dense)

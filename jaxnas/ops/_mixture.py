@@ -32,6 +32,7 @@ def mixture(blocks: tuple[Block, ...]) -> Callable[..., jax.Array] | None:
     style = blocks[0].style
     if not by_hand(style.lowering) or any(block.style != Style(lowering=style.lowering) for block in blocks):
         return None
+    # Blocks that end in a normalisation run without it; it is done together.
     ends = [k for k, block in enumerate(blocks) if isinstance(block, NormalisedBlock) and block.normalised]
     ops = [from_linen(block.clone(normalised=False) if k in ends else block) for k, block in enumerate(blocks)]
 

@@ -43,6 +43,7 @@ def _taps(x: jax.Array, side: int, stride: int) -> jax.Array:
     seen = jnp.zeros((side, side, channels, height // stride, width // stride, batch), x.dtype)
     for i in range(side):
         for j in range(side):
+            # The pixels that tap (i, j) sees, and the outputs that they belong to.
             (rows, to_rows), (columns, to_columns) = (
                 _reach(size, tap - side // 2, stride) for size, tap in ((height, i), (width, j))
             )

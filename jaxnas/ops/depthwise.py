@@ -47,6 +47,7 @@ def depthwise_conv(
     if by_hand(lowering):
         (_, height, width, _), (rows, columns, _) = x.shape, kernel.shape
         return _conv(_Plan((height, width), (rows, columns), pair(stride), dilation), x, kernel)
+    # The plain form: one group of a grouped convolution for each channel.
     pads = [(dilation * (k // 2),) * 2 for k in kernel.shape[:2]]
     return lax.conv_general_dilated(
         x,

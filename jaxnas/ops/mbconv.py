@@ -158,6 +158,7 @@ class MBConv(Block):
     def cost(self, in_features, height, width):
         """Weights of the convolutions, each used once per pixel of its own output grid, and of the other layers."""
         middle = in_features * self.expand
+        # Depthwise convolution and projection run on the output grid, the expansion on that of the input.
         last = math.prod(pair(self.kernel)) * middle + middle * self.features
         norms = [middle, self.features]
         total = self._used_once(last, height, width)

@@ -48,6 +48,7 @@ def avg_pool(x: jax.Array, *, window: int = 3, stride: Pair = 1, lowering: Lower
             total = _on_merged(functools.partial(_sum_along, axis, apart, window), total, axis, step)
     else:
         total = _reduce_window(x, 0.0, lax.add, window, stride)
+    # Divided by the places of the window that lie inside of the image.
     rows, columns = (valid_counts(size, window, step) for size, step in zip(x.shape[1:3], pair(stride), strict=True))
     scale = 1.0 / (rows[None, :, None, None] * columns[None, None, :, None])
     return total * jnp.asarray(scale, x.dtype)

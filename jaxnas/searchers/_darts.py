@@ -70,6 +70,7 @@ def darts(
     """
     if order not in ("first", "second", "finite_difference"):
         raise UserError(f"order must be 'first', 'second' or 'finite_difference', got {order!r}")
+    # First order holds the weights fixed; the others differentiate through their step.
     step: SearchStep = alternating
     if order != "first":
         rate = learning_rate if callable(learning_rate) else lambda step: learning_rate

@@ -125,6 +125,7 @@ def proxyless(
     if skip_zero_sampled and mode != "reinforce":
         moves = _without_sampled_zero(space)
         estimator, policy_tx = _masked(estimator, moves), skip_unused(policy_tx, moves)
+    # The weights: SGD that leaves alone what did not run, on the smoothed loss.
     weight_tx = sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=None, nesterov=True)
     policy_loss = classification_loss(space) if reward is None else reward
     return gradient_search(
@@ -219,6 +220,7 @@ def _without_sampled_zero(space: SearchSpace) -> Callable[[Params, Paths], Tree]
         def row(sampled: jax.Array, operations: tuple[str, ...]) -> jax.Array:
             return sampled != operations.index("zero") if "zero" in operations else jnp.ones(sampled.shape, bool)
 
+        # The sampled operation of every decision, `[E, 1]`.
         sparse, dense = paths.index, paths.weight
         sampled = {kind: sparse[kind][:, :1] if sparse else jnp.argmax(dense[kind], -1)[:, None] for kind in dense}
         return {kind: row(index, names[kind]) for kind, index in sampled.items()}

@@ -71,6 +71,7 @@ def move_policy(parts: SearchParts, state: SearchState, found: Estimate) -> tupl
     tx = optax.with_extra_args_support(parts.policy_tx)
     updates, opt = tx.update(found.policy_grads, state.policy_opt, state.policy_params, paths=found.paths)
     moved = optax.apply_updates(state.policy_params, updates)
+    # The penalty is shown beside the loss, not in it.
     charge = _charge(found)
     seen = {
         "policy_loss": found.value - charge,
@@ -177,6 +178,7 @@ def gradient_search(
     )
 
     def init(key, batch):
+        # Weights from an example of the images; policy, optimisers and estimator from their parameters.
         key_params, key_policy, key_estimator = jax.random.split(key, 3)
         params = space.init(key_params, batch.weights[0])
         policy_params = policy.init(key_policy)

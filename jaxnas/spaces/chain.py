@@ -69,6 +69,7 @@ def chain_space(
         raise UserError(f"length must be at least 1, got {length}")
     if len(named) < 2:
         raise UserError(f"ops: need two or more, got {list(named)}")
+    # Everything as pure pairs: stem and head, and one run of choices.
     compute = compute_dtype(dtype)
     first, last = (as_op(op if op is not None else _identity) for op in (stem, head))
     run = Run(
@@ -116,6 +117,7 @@ def _space(name: str, run: Run, first: Op, last: Op, compute: np.dtype) -> Searc
         x = _output_like(first, stem, x)
         # Blocks, drawn as the first and only group of a cell would be.
         blocks = run.init(jax.random.fold_in(key_blocks, 0), x)
+        # An operation must keep the shape and dtype of its input, which the next place takes.
         for op_name, op in run.group.ops.items():
             y = jax.eval_shape(op.apply, jax.tree.map(lambda leaf: leaf[0], blocks[op_name]), x)
             if (y.shape, y.dtype) != (x.shape, x.dtype):
@@ -127,6 +129,7 @@ def _space(name: str, run: Run, first: Op, last: Op, compute: np.dtype) -> Searc
         stem, blocks, narrow = params["stem"], params["blocks"], compute != jnp.float32
         if narrow:  # weights stay as they are outside
             stem, blocks, x = _cast((stem, blocks, x), compute)
+        # The head computes in the wide type, as losses do.
         x = run.apply(blocks, paths, first.apply(stem, x, key=key_stem), key=key_blocks)
         return last.apply(params["head"], _cast(x, wide_dtype(compute)) if narrow else x, key=key_head)
 
@@ -188,6 +191,7 @@ def _network(run: Run, arch: Arch, first: Op, last: Op) -> Network:
 
     def init(key, x):
         params = {}
+        # Part after part, each with an example of what the parts before it give.
         for (part, op), key_part in zip(parts.items(), jax.random.split(key, len(parts)), strict=True):
             params[part] = op.init(key_part, x)
             x = _output_like(op, params[part], x)

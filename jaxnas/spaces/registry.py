@@ -76,6 +76,7 @@ def settings_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:
         setting, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"setting {pair}: expected name=value")
+        # In the type of the default; a sequence entry by entry.
         default = known.get(setting, text)
         if isinstance(default, tuple | list):
             settings[setting] = tuple(_value(setting, part.strip(), default[0]) for part in _entries(text))

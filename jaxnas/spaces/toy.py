@@ -169,6 +169,7 @@ def quadratic_space(matrix: Any, linear: Any, num_edges: int = 1) -> SearchSpace
 
     def loss_fn(params, gates):
         del params
+        # f(g) = g'Ag + b'g.
         row = gates.reshape(-1)
         return row @ matrix @ row + linear @ row
 

@@ -51,6 +51,7 @@ def parse(config: DartsConfig, genotype: dict[str, Any]) -> dict[str, np.ndarray
     unknown = sorted(set(genotype) - {*KINDS, *(f"{kind}_concat" for kind in KINDS)})
     if unknown:
         raise UserError(f"genotype: unknown entries {unknown}, accepted are normal, reduce and their _concat")
+    # Each kind of cell by itself: its concat, its edges by node, its integers.
     arch = {}
     for kind in KINDS:
         _check_concat(config, kind, genotype.get(f"{kind}_concat"))

@@ -101,6 +101,7 @@ class DartsConfig:
                 }
                 groups[f"stride{stride}"] = group_of(named, rows)
         graph = CellGraph(edges(self.nodes), 2, groups, scanned=style.lowering != "lax")
+        # Both inputs are brought to the width and the grid of the cell.
         reduce, convolve = FactorizedReduce(plan.features, 2, style), ConvNorm(plan.features, 1, style)
         return {
             "pre0": Fixed(f"cell{i}_pre0", reduce if plan.after_reduction else convolve),

@@ -196,6 +196,7 @@ def resource_penalty(
     tables = resource_tables(space, image_side)
 
     def penalty(weights: Tree) -> Any:
+        # Mean over the cells of a kind, sum over their edges.
         normal, reduce = (
             combine(_mixed(tables[name], weights[name]), kind).sum() / max(len(tables[name]), 1)
             for name in ("normal", "reduce")

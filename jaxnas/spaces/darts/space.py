@@ -137,6 +137,7 @@ def _space(name: str, config: DartsConfig, settings: dict[str, Any]) -> SearchSp
         return DartsNetwork(changed, Style(affine=affine, running=True, momentum=momentum, lowering=lowering))
 
     style = Style(lowering=lowering, reference=settings["reference"])
+    # Both kinds are decided even where the network is too short for reduction cells.
     rows = len(edges(config.nodes))
     decisions = [Decisions(kind, rows, config.operations) for kind in ("normal", "reduce")]
     space = assemble(name, config, style, form, settings, decisions=decisions)

@@ -36,10 +36,12 @@ def canonical_form(cell: Sequence[int]) -> tuple:
     output, convolutions = _sums(cell)
     live = _live(output, convolutions)
     colours = _colours(live, convolutions)
+    # Convolutions in groups of one colour.
     classes: dict[tuple, list[int]] = collections.defaultdict(list)
     for name in live:
         classes[colours[name]].append(name)
     groups = [classes[colour] for colour in sorted(classes)]
+    # The form under every order of the convolutions of one colour.
     forms = []
     for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
         names = {name: number for number, name in enumerate(itertools.chain(*orders))}

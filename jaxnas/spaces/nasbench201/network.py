@@ -62,6 +62,7 @@ class NasBench201Config:
         affine = dataclasses.replace(style, affine=True)
         widths = [self.channels * 2**stage for stage in range(STAGES)]
         cells = [cell_of(self.operations, width, style, i * self.cells) for i, width in enumerate(widths)]
+        # The first stage has no block before it.
         halving = [Fixed(f"reduce{i}", ResidualReduce(width, 2, affine)) for i, width in enumerate(widths) if i]
         return {
             "stem": Fixed("stem", ConvNorm(self.channels, 1, affine, kernel=3, activation=None)),

@@ -110,6 +110,7 @@ def nasbench201_small_space(
         del key  # nothing in this space is random
         check_even(*x.shape[1:3])
         paths = paths.select(lambda tree: tree["cell"])
+        # Stem, cell, strided convolution and cell, with the examples innermost.
         first, second = (functools.partial(_cell, graph, chosen, reference, cell, paths) for cell in params["cells"])
         x = first(batch_last.conv(batch_last.images_last(x), params["stem"]["kernel"]))
         x = second(batch_last.conv(jax.nn.relu(x), params["reduce"]["kernel"], 2))

@@ -72,6 +72,7 @@ def nasbench201_space(
         return StandAlone(dataclasses.replace(config, **changes), style)
 
     space = assemble("nasbench201", config, Style(lowering=lowering, reference=reference), form, settings)
+    # The notation of the benchmark, and the form of the supernet.
     about = space.about._replace(
         genotype=lambda arch: genotype(config.operations, arch_like(space.choices, arch)),
         parse=functools.partial(parse, config.operations),

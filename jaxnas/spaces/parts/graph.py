@@ -184,6 +184,7 @@ def _scan(graph, params, paths, inputs, keys):
 
     # Groups, one scan each: an edge adds its weighted operations to its target.
     for name, group in graph.groups.items():
+        # An edge reads the inputs themselves where their shape differs from that of the nodes.
         ids = np.array(group.edges)
         ends = np.array([graph.edges[edge] for edge in group.edges], np.int32)
         outside = not same and bool((ends[:, 0] < graph.num_inputs).all())
@@ -198,6 +199,7 @@ def _scan(graph, params, paths, inputs, keys):
             y = y if key is None else drop_path(key, y, graph.drop_path)
             return nodes.at[target].add(y), None
 
+        # Rows of the scan: ends, weights, paths and keys of the edges.
         weights = tuple(params[name][op_name] for op_name in group.ops)
         chosen = paths.select(lambda leaf, ids=ids: leaf[ids])
         rows = tuple(jnp.asarray(column) for column in ends.T), weights, chosen, None if keys is None else keys[ids]

@@ -62,6 +62,7 @@ def linen_network(module: nn.Module, inherit=None) -> Network:
         rate = None if key is None else drop_path
         if not train:
             return module.apply(variables, x, train=False, drop_rate=rate, rngs=rngs), variables
+        # Running averages are all that training changes in the variables.
         y, new = module.apply(variables, x, train=True, drop_rate=rate, rngs=rngs, mutable=["batch_stats"])
         return y, {**variables, **new}
 

@@ -66,6 +66,7 @@ def _call(name: str, given: list[Any], keywords: list[ast.keyword]) -> Any:
         if len(numbers) > LONGEST:
             raise UserError(f"range of {len(numbers)} entries")
         return list(numbers)
+    # A call with names is a dictionary; arguments by place need known fields.
     fields = FIELDS.get(name, ())
     if len(given) > len(fields) or not given + list(named) or len(named) < len(keywords):
         raise UserError(f"call of {name}")

@@ -115,6 +115,7 @@ class Run:
     ) -> jax.Array:
         """Runs all places; with a key every place gets a key derived from it. Drop path is for cells alone."""
         del rate
+        # Rows of the scan: weights, paths and keys of the places.
         ops, rows = self.group.ops, np.array(self.group.edges)
         chosen = paths.select(lambda tree: tree[self.kind][rows])
         keys = None if key is None else jax.random.split(key, len(rows))

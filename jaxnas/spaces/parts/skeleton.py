@@ -156,6 +156,7 @@ def _about(name, pieces, operations, choices, form, settings) -> About:
         chosen = tuple((kind, tuple(arch[kind].tolist())) for kind in sorted(arch))
 
         def inherit(params):
+            # Every piece hands its weights over under their names in the stand-alone network.
             named: dict[str, Any] = {}
             for piece, weights in zip(jax.tree.leaves(pieces), _of_pieces(pieces, params), strict=True):
                 named |= piece.inherit(weights, arch)

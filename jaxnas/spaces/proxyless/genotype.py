@@ -37,6 +37,7 @@ def parse(config: ProxylessConfig, genotype: Any) -> Arch:
     if not isinstance(genotype, list | tuple) or len(genotype) != len(planned):
         got = len(genotype) if isinstance(genotype, list | tuple) else repr(genotype)
         raise UserError(f"genotype: expected {len(planned)} blocks, got {got}")
+    # One name per place, in the order of the network; rows of a kind in that order, too.
     arch: dict[str, list[int]] = {}
     for number, (place, name) in enumerate(zip(planned, genotype, strict=True)):
         names = candidates(config, place.kind)

@@ -54,6 +54,7 @@ class ProxylessConfig:
 
     def __post_init__(self):
         """Checks sizes."""
+        # Stages: one entry each in all three lists, of at least 1.
         stages = len(self.widths)
         if not stages or len(self.blocks) != stages or len(self.strides) != stages:
             counts = stages, len(self.blocks), len(self.strides)
@@ -64,6 +65,7 @@ class ProxylessConfig:
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         at_least_one(self, ("stem", "stem_stride", "first", "last", "num_classes"))
+        # Candidates: odd kernels, and at least two of them.
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise UserError(f"kernels must be odd, got {self.kernels}")
         if len(self.kernels) * len(self.expansions) < 2:

@@ -89,6 +89,7 @@ def proxyless_space(
         return ProxylessNetwork(config, dataclasses.replace(alone, momentum=momentum), dropout=dropout)
 
     space = assemble("proxyless", config, style, form, settings)
+    # The notation of the paper, and the blocks as they run in a deployed network.
     about = space.about._replace(
         genotype=lambda arch: genotype(config, arch_like(space.choices, arch)),
         parse=functools.partial(parse, config),

@@ -70,6 +70,7 @@ def proxyless_tree_space(
     alone = dataclasses.replace(style, running=True, reference=0)
 
     def form(*, momentum=0.9, cell_drop=0.0):
+        # The last of L cells stays out with probability 2 L cell_drop / (L + 1), which must stay below one.
         least = (len(config.cells) + 1) / (2 * len(config.cells))
         if not 0.0 <= cell_drop < least:
             raise UserError(f"cell_drop must lie in [0, {least:g}), so that the last cell may run, got {cell_drop}")
