@@ -188,6 +188,7 @@ def decisions(choices: Tree) -> Decisions:
     shapes = [leaf.shape for leaf in leaves]
     if not leaves or any(len(shape) != 2 or shape[0] < 1 or shape[1] < 2 for shape in shapes):
         raise UserError(f"choices: need leaves of shape (decisions, operations), at least (1, 2), got {shapes}")
+    # Operations of every decision in the row, and where the leaves end in it.
     counts = np.concatenate([np.full(shape[0], shape[1]) for shape in shapes]).astype(np.int32)
     ends = np.cumsum([shape[0] for shape in shapes])[:-1].tolist()
 

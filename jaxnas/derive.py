@@ -149,6 +149,7 @@ def _fold(step: Callable[..., Any], variables: Tree, carry: Any, batches: Any) -
         if batches.ndim < 3 or not len(batches):
             raise UserError(f"batches must have shape [N, B, ...] with N >= 1, got {batches.shape}")
         return lax.scan(lambda carry, x: (step(variables, carry, x), None), carry, jnp.asarray(batches))[0]
+    # Batches of an iterable go through one compiled step.
     compiled, first = jax.jit(step), carry
     for x in batches:
         carry = compiled(variables, carry, x)
@@ -160,6 +161,7 @@ def _fold(step: Callable[..., Any], variables: Tree, carry: Any, batches: Any) -
 def _moments(sown: Tree, stats: _Stats) -> _Stats:
     """Mean and variance of one batch for every layer of `stats`; a layer that ran several times is pooled."""
     flat = traverse.flatten_dict(sown)
+    # Statistics that every layer has sown; calls after the first are pooled with it.
     found = {}
     for layer in stats:
         if (*layer, "mean") not in flat:

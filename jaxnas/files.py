@@ -180,6 +180,7 @@ def plain(value: Any) -> Any:
         return plain((array if array.dtype.kind in "biufUO" else array.astype(np.float32)).tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[repr(value)]
+    # Containers, entry by entry; named tuples before other tuples.
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -102,6 +102,7 @@ def _first(fn: Callable[..., Any], members: Tree, carry: Tree, data: Tree, count
     def member(place: Any) -> Tree:
         return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, place, keepdims=False), members)
 
+    # One member after the other: its result goes to its place, its carry to the next.
     def put(place: jax.Array, both: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
         carry, results = both
         carry, result = fn(member(place), carry, data)

@@ -130,6 +130,7 @@ def stand_alone(
     """
 
     def init(key, x):
+        # The optimiser holds state for the parameters alone.
         variables = network.init(key, x)
         zero = jnp.zeros((), jnp.int32)
         return NetworkState(zero, zero, variables, tx.init(variables["params"]))

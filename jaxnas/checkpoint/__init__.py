@@ -185,6 +185,7 @@ class Checkpoints:
         self, steps: list[int], check_meta: Mapping[str, Any], prefer: Callable[[int, dict[str, Any]], bool]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The steps whose JSON item can be read, newest first, and after them those that are not preferred."""
+        # Steps that are not preferred wait until all others have been tried.
         others = []
         for step in reversed(steps):
             try:

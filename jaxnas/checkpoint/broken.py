@@ -24,6 +24,7 @@ def quiet() -> Iterator[None]:
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     former = logger.level
 
+    # After a broken step, reads that are still under way end in errors that nobody asked for.
     def ignore_late_reads(problem: Any) -> None:
         if "Event loop is closed" not in str(problem.exc_value):
             hook(problem)

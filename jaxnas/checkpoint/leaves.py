@@ -64,6 +64,7 @@ def encode(state: Any) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     leaves = named_leaves(state)
     types = [type_name(path, leaf) for path, leaf in leaves]
     bits = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for _, leaf in leaves]
+    # A record of every leaf; arrays that are not empty go to Orbax as well.
     arrays, records = {}, []
     for (path, leaf), kind, value in zip(leaves, types, jax.device_get(bits), strict=True):
         record: dict[str, Any] = {"path": path, "type": kind}
@@ -90,6 +91,7 @@ def decode(record: dict[str, Any], array: np.ndarray | None, leaf: Any) -> Any:
     # NumPy leaves stay on the host; the others go where the wanted leaf lies.
     if isinstance(leaf, np.ndarray | np.generic):
         return array[()] if isinstance(leaf, np.generic) else array
+    # Keys are made again from their numbers; the sharding is that of the wanted leaf.
     value: Any = array
     if "impl" in record:
         value = jax.random.wrap_key_data(jnp.asarray(array), impl=record["impl"])

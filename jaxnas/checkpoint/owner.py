@@ -58,6 +58,7 @@ class Owner:
         from filelock import FileLock, Timeout
 
         place = f"{self._what} {self._directory}"
+        # Taken at once or refused; a file system without locks is used without one, which is said.
         lock = FileLock(str(self._directory / ".lock"), thread_local=False)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,7 @@ class _Graph:
         """All nodes but the inputs in one band, from which the output comes."""
         from matplotlib.patches import FancyBboxPatch
 
+        # The band around the row of nodes, and an arrow to the output.
         row = self._layout.nodes[self._panel.num_inputs :, 0]
         style = "round,pad=0.12,rounding_size=0.3"
         start, wide = row[0] - RADIUS, row[-1] - row[0] + 2 * RADIUS

@@ -143,6 +143,7 @@ def _draw(axes: Any, title: str, quantity: Quantity, series: list[Series]) -> No
     for one in series:
         values = one.values
         look: dict[str, Any] = {"color": COLOURS[names.index(one.name) % len(COLOURS)], "lw": 1.4}
+        # Phases of one metric share a colour and one entry of the legend.
         first = next(other for other in series if other.name == one.name) is one
         look["label"] = one.name if first else None
         # Few points get marks; of many the running mean is drawn over the pale curve.
@@ -158,6 +159,7 @@ def _draw(axes: Any, title: str, quantity: Quantity, series: list[Series]) -> No
         axes.set_yscale("log", nonpositive="mask")
     else:
         axes.ticklabel_format(useOffset=False)
+    # Labels, grid and legend.
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(title, fontsize=10, loc="left", color="#222222")
     axes.set_xlabel("step", fontsize=8.5)

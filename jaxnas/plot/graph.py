@@ -84,6 +84,7 @@ def panels(about: About, arch: Arch) -> list[Panel]:
 def _panel(about: About, path: Any, leaf: np.ndarray, operations: Any, edges: Any) -> Panel:
     title = jax.tree_util.keystr(path, simple=True, separator=" ") or about.name
     chosen = [int(k) for k in leaf.reshape(-1)]
+    # Operations without names are numbered.
     names = tuple(str(k) for k in range(1 + max(chosen, default=0))) if operations is None else tuple(operations)
     if (edges is not None and len(edges) != len(chosen)) or not all(0 <= k < len(names) for k in chosen):
         raise UserError(f"{title} is {chosen}")
@@ -145,6 +146,7 @@ def _dot_graph(panel: Panel, shades: dict[str, str]) -> list[str]:
     for source, target, operation in panel.edges:
         look = f'label={_quoted(operation)}, color="{shades[operation]}"'
         lines.append(f"{ids[source]} -> {ids[target]} [{look}]")
+    # The output joins all nodes but the inputs.
     if panel.concatenates:
         output = _quoted(f"{panel.title}/c_{{k}}")
         lines.append(f'{output} [label="c_{{k}}"]')

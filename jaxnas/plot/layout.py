@@ -82,6 +82,7 @@ def _heights(panel: Panel, nodes: np.ndarray) -> list[tuple[Edge, float | None]]
         if end - start == 1:
             placed.append((edge, None))
             continue
+        # An input above or below the row keeps its arches on its side.
         height = nodes[edge.source, 1]
         sides = (1, -1) if height == 0 else (int(np.sign(height)),)
         side = min(sides, key=lambda side: free_storey(side, start, end))

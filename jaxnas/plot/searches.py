@@ -106,6 +106,7 @@ def fronts(
     near = cloud[np.all(cloud <= high + margin, 1)]
     axes.plot(*near.T, ".", color="#c6ccd5", ms=2.5, zorder=0)
     for (name, points), colour, marker in zip(found.items(), COLOURS * 3, "osD^v<>" * 3, strict=False):
+        # A staircase: to the right of a point its second objective is still the best.
         ordered = points[np.argsort(points[:, 0])]
         axes.step(*ordered.T, where="post", color=colour, lw=1.3, alpha=0.8)
         axes.plot(*ordered.T, marker, color=colour, ms=4, label=name)

@@ -285,6 +285,7 @@ def _entries(archs: Arch, rates: Tree, seeds: np.ndarray | None, choices: Tree |
     seeds = np.zeros(size, np.uint32) if seeds is None else np.asarray(seeds, np.uint32)
     if seeds.shape != (size,):
         raise UserError(f"seeds must have shape ({size},), got {seeds.shape}")
+    # The name of an architecture is the checksum of its integers.
     leaves = jax.tree.leaves(archs)
     names = [zlib.crc32(b"".join(leaf[i].tobytes() for leaf in leaves)) for i in range(size)]
     return Entry(np.array(names, np.uint32), seeds, archs, rates)

@@ -196,6 +196,7 @@ class Farm:
         losses[child.id] += 1
         if isinstance(error, BrokenExecutor) and executor is self._executor:
             self._end_executor(wait=False)
+        # It runs again as long as it has attempts left.
         if losses[child.id] <= self._retries:
             return False
         reason = f"no worker brought it to an end in {losses[child.id]} attempts; the last one: {first_line(error)}"

@@ -191,6 +191,7 @@ def member_training(family: Family, recipe: Recipe) -> MemberTraining:
     stops = np.array(recipe.moments, np.int32)
     starts = np.array([0, *recipe.moments[:-1]], np.int32)
 
+    # The mean score on every part of the data, with the statistics of reference examples if there are any.
     def verdicts(member: Member, params: Params, data: PopulationData) -> dict[str, Any]:
         verdict = judge(
             family.judge or family.apply,

@@ -146,6 +146,7 @@ def _check_memory(compiled: Any, chunk: int, devices: int) -> None:
     sizes, available = compiled.memory_analysis(), free_memory()
     if sizes is None or available is None:
         return
+    # All that the program holds at once; donated arguments share their memory with results.
     needed = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
     needed -= sizes.alias_size_in_bytes
     if needed > available:

@@ -79,6 +79,7 @@ class Records:
           UserError: the record is that of another child, or of another config.
         """
         record, file = self.by_id.get(child.id), self._file(child.id)
+        # A record of an earlier process is read from its file.
         if record is None and file is not None and file.exists():
             content = read_sealed(file)
             if content is None:

@@ -128,6 +128,7 @@ def call(child_fn: Callable[..., Any], arch: Tree, seed: int, config: Any, linea
         found = plain(child_fn(arch, seed, config, **lineage))
         if not isinstance(found, dict):
             raise TypeError(f"the child function must return a dictionary, got {type(found).__name__}")
+        # What JSON cannot hold is the fault of the child, so it is found here.
         json.dumps(found)
         result = found
     except (Exception, SystemExit) as error:

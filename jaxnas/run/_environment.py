@@ -96,6 +96,7 @@ def _commit(root: Path) -> str | None:
         return done.stdout.strip()
 
     try:
+        # A checkout whose top is another folder is not that of the package.
         inside = Path(git("rev-parse", "--show-toplevel")).resolve() == root
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if inside else None
     except (OSError, subprocess.SubprocessError):

@@ -228,6 +228,7 @@ def _options(config: Any, with_smoke: bool) -> type:
     def field(name: str, kind: Any, default: Any, text: str) -> tuple[str, Any, Any]:
         return name, Annotated[kind, tyro.conf.arg(help=text)], dataclasses.field(default=default)
 
+    # The configuration comes flat and first, then the options of every script.
     without_prefix: Any = Annotated[type(config), tyro.conf.arg(name="")]
     flat = dataclasses.field(default_factory=lambda: config, metadata={"flat": True})
     folder, seconds = ranged(str, MinLen(1)) | None, ranged(float, Ge(0), Le(1e9))

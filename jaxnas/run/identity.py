@@ -96,6 +96,7 @@ def _check_config(path: Path, config: Any, *, rebuild: bool) -> None:
     file = path / "config.yaml"
     if config is None or not file.exists():
         return
+    # A file that cannot be read is made anew where the configuration is known from elsewhere.
     try:
         former = read_settings(file.read_text(), config)
     except Exception as error:

@@ -187,6 +187,7 @@ def compile_lowered(lowered: Any, check: Callable[[], None]) -> Any:
         except BaseException as error:
             outcome["error"] = error
 
+    # The main thread looks for signals while the compiler works.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     while thread.is_alive():

@@ -116,6 +116,7 @@ class Phase:
         describe: Callable[[Any], Any] | None = None,
     ):
         watch = watch or Watch()
+        # Numbers that a phase could not run with.
         limits = [("num_steps", num_steps, 0), ("log_every", watch.log_every, 1)]
         for field, value, least in [*limits, ("evaluate_every", watch.evaluate_every, 1)]:
             if value is not None and value < least:
@@ -197,8 +198,10 @@ class Phase:
 
     def _finish(self, prepare: Callable[[Any], Advance], state: Any, first: int) -> Any:
         self._to.signals.check()
+        # The steps are compiled only where there is something left to do.
         advance = prepare(state)
         self._to.clock.compiled(advance.compile_seconds)
+        # A chunk ends where the state is evaluated or saved.
         evaluate_every = self._watch.evaluate_every if self._watch.evaluate else None
         stops = (evaluate_every, self._to.saving.steps)
         self._saved = time.monotonic()

@@ -63,6 +63,7 @@ def outcome(path: Path) -> Outcome:
     seal = read_sealed(path / SEAL)
     if seal is None:
         return Outcome(None, f"{SEAL} is missing or damaged", [])
+    # Each sealed file has the size and the checksum that it had then.
     for name, expected in seal["files"].items():
         try:
             if _checksum(path / name) != expected:

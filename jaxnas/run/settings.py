@@ -45,6 +45,7 @@ def read_settings(text: str, config: Any) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         """Reads tagged dataclasses as dictionaries and tuples as lists."""
 
+    # Tags of earlier versions.
     Loader.add_multi_constructor("!dataclass:", lambda loader, _, node: loader.construct_mapping(node, deep=True))
     Loader.add_constructor("tag:yaml.org,2002:python/tuple", Loader.construct_sequence)
     try:

@@ -195,6 +195,7 @@ def load(name: str) -> Table:
         close = difflib.get_close_matches(kind, BENCHMARKS, 1)
         hint = f" did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown benchmark {kind!r};{hint} there are {', '.join(BENCHMARKS)}")
+    # How few and how many files a kind takes.
     allowed = {"digits": (0, 0), "nasbench201": (1, 2)}.get(kind, (1, 1))
     if not allowed[0] <= len(files) <= allowed[1]:
         raise UserError(f"benchmark {name!r}: {kind} takes {' to '.join(map(str, sorted(set(allowed))))} files")

@@ -44,6 +44,7 @@ def save_table(path: str | Path, table: Table) -> str:
     """
     if not isinstance(table.choices, dict) or not jax.tree_util.all_leaves(table.choices.values()):
         raise UserError(f"{table.name}: choices must be a dictionary of leaves to be written, got {table.choices}")
+    # Metrics, holes and the shape of the space.
     arrays: dict[str, Any] = {f"metric/{name}": np.asarray(values) for name, values in table.metrics.items()}
     if table.present is not None:
         arrays["present"] = np.asarray(table.present)
@@ -97,6 +98,7 @@ def read_npz(path: str | Path, needed: set[str], *, sha256: str | None = None) -
     found = None if sha256 is None else hashlib.sha256(file.read_bytes()).hexdigest()
     if found != sha256:
         raise UserError(f"{file}: sha256 is {found}, expected {sha256}")
+    # Arrays alone: a pickled one raises ValueError.
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -205,6 +205,7 @@ def _places(name: str, flat, archs: Arch) -> np.ndarray:
         entry = outside[0]
         raise UserError(f"{name}: entry {entry} is {rows[entry].tolist()}, which is not an architecture of the space")
     places = np.asarray(flat.number(rows))
+    # Every architecture at most once.
     numbers, counts = np.unique(places, return_counts=True)
     if (counts > 1).any():
         twice = rows[places == numbers[counts > 1][0]][0].tolist()
@@ -235,6 +236,7 @@ def _stored(name: str, values: Any) -> np.ndarray:
     # Integers that come out of a table mark the unknown by the least number of their type.
     unknown = values == missing(values.dtype) if values.dtype in (np.int32, np.int64) else np.zeros(values.shape, bool)
     known = values[~unknown]
+    # Exact in 32 bits where all of them fit, else in 64.
     low, high = (int(known.min()), int(known.max())) if known.size else (0, 0)
     dtype = np.int32 if np.iinfo(np.int32).min < low and high <= np.iinfo(np.int32).max else np.int64
     if dtype is np.int64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]

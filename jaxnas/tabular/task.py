@@ -61,6 +61,7 @@ def table_task(
     for name in [name for name, _ in names] + ([cost] if cost else []):
         if metric_of(table, name).ndim != 1:
             raise UserError(f"{table.name}: {name} holds single runs, an objective or a cost is one number")
+    # The clock is charged with a metric, or with one for every evaluation.
     cheapest, most_expensive = (1.0, 1.0) if cost is None else _range(table, cost)
 
     def value(key: jax.Array, name: str, archs: Arch) -> jax.Array:

@@ -56,6 +56,7 @@ def latency_objective(
     defaults = {"mul#log": 0.2, "add#linear": 0.1, "limit": 1.0}
     if form not in defaults:
         raise UserError(f"form must be one of {', '.join(defaults)}, got {form!r}")
+    # `mul#log` takes logarithms of latencies in ms, which must be above 0.
     least = 1.0 if form == "mul#log" else 0.0
     if not least < target < math.inf:
         raise UserError(f"target must be above {least:g} ms for {form}, got {target}")
@@ -65,6 +66,7 @@ def latency_objective(
     factor = defaults[form] if weight is None else weight
 
     def objective(loss: jax.Array, logits: Tree, paths: Paths | None) -> jax.Array:
+        # E, and the form in which it joins the loss.
         expected = expected_cost(table, policy_probabilities(logits, paths))
         if form == "mul#log":
             return factor * loss * (jnp.log(expected) / math.log(target)) ** exponent

@@ -38,6 +38,7 @@ def read_latency(path: str | Path) -> LatencyTable:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"there is no latency table {file}")
+    # The text as JSON or YAML, in which every entry may stand once.
     try:
         text = file.read_text(encoding="utf-8")
         content = json.loads(text, object_pairs_hook=_each_once) if text.lstrip().startswith("{") else _yaml(text)
@@ -108,6 +109,7 @@ def latency_cost(table: LatencyTable, space: SearchSpace, image_shape: tuple[int
             raise UserError(f"the latency table of {device} has no entry {part.key!r}")
         return table.entries[part.key]
 
+    # Milliseconds of every candidate, 0 for one that leaves the block out.
     tables = {
         name: np.array([[milliseconds(part) for part in row] for row in rows], np.float64)
         for name, rows in choices.items()
