@@ -36,7 +36,7 @@ def make_judge(build: Callable[..., SearchSpace], images: data.SearchData, batch
     Args:
       build: `(reference=...) -> space`.
       images: training examples and their mean and standard deviation.
-      batch_size: how many examples are judged at a time.
+      batch_size: number of examples that are judged at a time.
     """
     reference = images.weights.images[:REFERENCE]
     space = build(reference=len(reference))
@@ -61,7 +61,7 @@ def make_judge(build: Callable[..., SearchSpace], images: data.SearchData, batch
 
 
 class Setting(NamedTuple):
-    """What the parts of a script share.
+    """The configuration, the data, the space and the judge, which all parts of a script share.
 
     Attributes:
       config: the configuration, with `data`, `network` and `seed`, and mostly with `search` and `retrain`.

@@ -42,7 +42,7 @@ PARTS = {
 
 
 class Plan(NamedTuple):
-    """What is trained and how.
+    """One network and its training: architecture, form, recipe and training loop.
 
     Attributes:
       space: the space that the architecture belongs to.
@@ -67,7 +67,7 @@ class Training(NamedTuple):
     """A network that is ready to be trained.
 
     Attributes:
-      plan: what is trained and how.
+      plan: the network and its recipe.
       data: the configuration of the data.
       loaded: the data set with its test examples.
       images: mean and standard deviation of the training examples.

@@ -125,7 +125,7 @@ def read_architecture(space: SearchSpace, source: str | Path | Source) -> Arch:
 
     Args:
       space: the space of the architecture.
-      source: what `read_source` reads, or gave.
+      source: anything that `read_source` reads, or a `Source` that it has read.
 
     Returns:
       The architecture, leaves `[E]` of int32.

@@ -182,7 +182,7 @@ class SearchSpace(NamedTuple):
       init: `(key, x) -> params` for one batch `x[B, ...]`.
       apply: `(params, paths, x, *, key=None) -> y`.
       used: `(params, paths) -> tree` of bools that broadcast against `params`: which weights took part.
-      derive: `(scores) -> arch` from unnormalised log-probabilities `[E, K]`: the space's own rule.
+      derive: `(scores) -> arch` from unnormalised log-probabilities `[E, K]`: the rule of the space.
       choices: pytree of `jax.ShapeDtypeStruct((E, K), float32)`.
       about: names, exact size, costs and the stand-alone network.
     """
@@ -230,7 +230,7 @@ class Estimate(NamedTuple):
       weight_grads: gradient with respect to the weights.
       paths: what ran, in the last sample if there were several; `space.used(params, paths)` says which weights did.
       aux: the auxiliary output of `loss_fn`, that of the last sample if there were several.
-      info: dictionary of scalars for people. A search shows `"temperature"` and adds `"penalty"` to its own.
+      info: dictionary of scalars for people. A search shows `"temperature"`, and adds `"penalty"` to its penalty.
     """
 
     value: jax.Array

@@ -55,7 +55,7 @@ def check_out(path: str | Path) -> None:
 
     Raises:
       UserError: `path` is empty or a folder, or its folder cannot be written to.
-      OSError: its folder cannot be made.
+      OSError: the folder of `path` cannot be made.
     """
     file = Path(path)
     if not os.fspath(path) or file.is_dir():

@@ -198,7 +198,7 @@ def refuse(place: str, what: str, changed: list[tuple[str, Any, Any]]) -> None:
     Args:
       place: the file or folder that was found, as the message names it.
       what: the noun for what it belongs to, for example `"configuration"`.
-      changed: what `differences` found between what is there and what is wanted; nothing if they agree.
+      changed: the differences between what is there and what is wanted, from `differences`; empty if they agree.
     """
     if changed:
         fields = ", ".join(f"{name} is {was!r} there and {now!r} here" for name, was, now in changed)

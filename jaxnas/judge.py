@@ -1,6 +1,6 @@
 """How good a network is on examples: one program for all architectures of a space, each example judged by itself.
 
-Paths through a supernet, children with weights of their own and stand-alone networks are all judged here.
+Paths through a supernet, children that were trained by themselves and stand-alone networks are all judged here.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def judge(
       reference: the `R` reference inputs, `[R, ...]`, unprepared; their outputs are dropped.
       prepare: `(inputs) -> inputs`, what is done to a batch before `apply` sees it, such as scaling.
       score: `(outputs, targets) -> [B]` or a scalar mean over the batch, or a pytree of those.
-      batch_size: how many examples are judged at a time, reference examples not counted.
+      batch_size: number of examples that are judged at a time, reference examples not counted.
 
     Returns:
       The judge, a pure function: jit it, or lift it with `judge_paths` or `judge_children`. The metrics have the
@@ -100,7 +100,7 @@ def judge_paths(judge: Judge, *, strategy: Strategy = "auto", mesh: Mesh | None 
 
 
 def judge_children(judge: Judge, *, strategy: Strategy = "auto", mesh: Mesh | None = None) -> Judge:
-    """Judges many architectures, each with weights of its own: `(params, paths, inputs, targets) -> metrics`.
+    """Judges many architectures, each with separate weights: `(params, paths, inputs, targets) -> metrics`.
 
     Args:
       judge: a judge of one architecture, from `judge`.
@@ -141,11 +141,12 @@ def mean_score(
 
     Args:
       predict: `(inputs[batch_size, ...]) -> outputs` with a leading axis of examples.
-      score: see `judge`. A score that is one scalar for a batch is evaluated example by example, so that it is exact.
+      score: `(outputs, targets) -> [B]`, or a scalar, or a pytree of those. One that is a scalar for a batch is
+        evaluated example by example, so that it is exact.
       inputs: `[N, ...]`.
       targets: `[N, ...]`.
-      batch_size: how many examples are taken at a time; the last batch is filled up with copies that do not count.
-      count: how many of the examples count, a number that may be traced; all if not given.
+      batch_size: number of examples that are taken at a time; copies that do not count fill up the last batch.
+      count: number of examples that count, which may be traced; all if not given.
 
     Returns:
       A pytree of scalars like the score.

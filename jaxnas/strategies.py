@@ -56,7 +56,7 @@ def lift(fn: Callable[[Any, Any], Any], strategy: Strategy, mesh: Mesh | None = 
 
     Args:
       fn: a pure function of one member.
-      strategy: what `resolve` returns.
+      strategy: how members run, as `resolve` returns it.
       mesh: a mesh of one axis over which `"shard"` spreads the members; `P` is a multiple of its size.
     """
     if strategy == "vmap":
@@ -76,7 +76,7 @@ def lift_some(fn: Callable[[Any, Any, Any], tuple[Any, Any]], strategy: Strategy
 
     Args:
       fn: a pure function of one member.
-      strategy: what `resolve` returns.
+      strategy: how members run, as `resolve` returns it.
       mesh: a mesh of one axis over which `"shard"` spreads the members.
     """
 

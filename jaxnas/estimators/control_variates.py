@@ -37,10 +37,10 @@ class _Form(NamedTuple):
     """The choices that make REBAR, RELAX and their variants.
 
     Attributes:
-      network: what is added to the relaxed loss, or None.
-      mean_field: whether more of the logits is added to `z`, the warmer the relaxation is.
+      network: network whose output is added to the relaxed loss, or None.
+      mean_field: whether `t^2 / (1 + t) logits` is added to `z`, with `t` the temperature; see `rebar`.
       learned: names of the fields of `ControlParams` that the optimiser moves.
-      coupled: whether `z'` has the value of `z`.
+      coupled: whether `z'` has the value of `z`, or comes from independent noise.
       dense: whether the architecture runs as one-hot dense paths or as sparse ones.
     """
 

@@ -118,7 +118,7 @@ class Identity(Block):
 
 
 class BatchNorm(Block):
-    """A normalisation layer on its own, as a block."""
+    """A normalisation layer alone, as a block."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -199,7 +199,7 @@ class FactorizedReduce(NormalisedBlock):
         return self._normalise(jnp.concatenate(halves, -1))
 
     def cost(self, in_features, height, width):
-        """Both halves together hold `C * features` weights."""
+        """The two convolutions together hold `C * features` weights, each used once per output pixel."""
         return self._used_once(in_features * self.features, height, width) + self._norm_cost(self.features)
 
 

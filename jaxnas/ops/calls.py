@@ -56,8 +56,8 @@ def recomputed(function: Callable[..., Any], orders: int = 2) -> Callable[..., A
 
     Args:
       function: takes arrays.
-      orders: how many derivatives are made in this way, at least 1. With 2, the backward pass of the backward pass
-        keeps only its arguments too.
+      orders: number of derivatives that are made in this way, at least 1. With 2, the backward pass of the backward
+        pass keeps only its arguments too.
     """
     forward, pull = not_inlined(function), lambda args, g: jax.vjp(function, *args)[1](g)
     backward = recomputed(pull, orders - 1) if orders > 1 else not_inlined(pull)

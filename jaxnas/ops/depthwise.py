@@ -1,4 +1,4 @@
-"""Depthwise convolution as a sum of shifted products, with its own gradients.
+"""Depthwise convolution as a sum of shifted products, with gradients written by hand.
 
 XLA's grouped convolution is slow on CPU; the same sum written as `k * k` shifted multiply-adds fuses into one loop and
 is some twenty times faster there. The plain `lax` form stays at hand as the oracle and for other backends.
@@ -28,7 +28,7 @@ __all__ = ["depthwise_conv"]
 def depthwise_conv(
     x: jax.Array, kernel: jax.Array, *, stride: Pair = 1, dilation: int = 1, lowering: Lowering = "auto"
 ) -> jax.Array:
-    """Convolves every channel with a kernel of its own, padded with zeros as `jaxnas.ops.conv` pads.
+    """Convolves every channel with a separate kernel, padded with zeros as `jaxnas.ops.conv` pads.
 
     `y[b, h, w, c] = sum_ij x[b, h * stride + i * dilation - pad, w * stride + j * dilation - pad, c] kernel[i, j, c]`
 

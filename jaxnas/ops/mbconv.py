@@ -99,7 +99,7 @@ class Squeeze:
 
     Attributes:
       ratio: hidden width as a share of the channels, above 0.
-      of: which channels: the `"expanded"` ones in the middle of the block, or those of its `"input"`.
+      of: the channels that `ratio` refers to: `"expanded"` for those in the middle of the block, or `"input"`.
       divisor: the hidden width is rounded to a multiple of it, see `rounded_width`.
       activation: function between the two dense layers.
       gate: function that gives the factors: `jax.nn.hard_sigmoid`, or `jax.nn.sigmoid`.
@@ -156,7 +156,7 @@ class MBConv(Block):
         return self.style.norm("project_norm")(conv(x, kernel, lowering=lowering))
 
     def cost(self, in_features, height, width):
-        """Weights of the convolutions, each used once per pixel of its own output grid, and of the other layers."""
+        """Weights of the convolutions, each used once per pixel of its output grid, and of the other layers."""
         middle = in_features * self.expand
         # Depthwise convolution and projection run on the output grid, the expansion on that of the input.
         last = math.prod(pair(self.kernel)) * middle + middle * self.features

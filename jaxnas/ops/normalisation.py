@@ -82,7 +82,7 @@ def pull(x: jax.Array, g: jax.Array, mean: jax.Array, factor: jax.Array, offset:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def standardise(x: jax.Array, eps: float = 1e-5) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`x[B, H, W, C]` normalised by its own statistics, with the mean and the biased variance `[C]`.
+    """`x[B, H, W, C]` normalised with the statistics of the batch, with the mean and the biased variance `[C]`.
 
     The gradient is `dx = s (g - mean(g) - n mean(g n))` with `s = 1 / sqrt(variance + eps)` and the normalised `n`
     (Ioffe and Szegedy, 2015, arXiv 1502.03167, section 3), and the terms of the two statistics.

@@ -20,7 +20,7 @@ class PreActConv(Block):
     Attributes:
       kernel: side of the convolution, one odd number or a pair `(h, w)`.
       activation: function between normalisation and convolution; None for none.
-      groups: into how many parts the channels are cut, each with a kernel of its own.
+      groups: number of parts into which the channels are cut, each with a separate kernel.
     """
 
     kernel: Pair = 1

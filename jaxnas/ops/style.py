@@ -22,8 +22,8 @@ class Cost(NamedTuple):
     """What a block costs.
 
     Attributes:
-      parameters: how many weights it has.
-      macs: how many multiply-adds one example takes.
+      parameters: number of weights of the block.
+      macs: number of multiply-adds for one example.
     """
 
     parameters: int
@@ -41,7 +41,7 @@ class Norm(nn.Module):
       running: whether it keeps running averages and, unless `train`, uses them. Without them the statistics are always
         those of the batch.
       train: whether it uses the statistics of the batch.
-      reference: how many examples at the head of the batch give those statistics; 0 for all of them.
+      reference: number of examples at the head of the batch that give those statistics; 0 for all of them.
       momentum: share that a running average keeps in a step, `new = momentum * old + (1 - momentum) * batch`; the
         variance is the biased one.
       eps: number above zero that is added to the variance.
@@ -109,7 +109,7 @@ class Style:
       affine: whether normalisation learns a scale and an offset.
       running: whether it keeps running averages, as stand-alone networks do.
       train: whether it uses the statistics of the batch.
-      reference: how many examples at the head of the batch give them; 0 for all.
+      reference: number of examples at the head of the batch that give the statistics; 0 for all.
       momentum: share that a running average keeps in a step.
       eps: number above zero that is added to the variance.
       lowering: how operations are written for the backend, see `jaxnas.ops.lowering`.

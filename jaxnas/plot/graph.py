@@ -31,7 +31,7 @@ class Panel(NamedTuple):
       operations: the names of the candidates, which all decisions share.
       edges: the edges whose operation is not `none`; empty for a space that is no graph.
       names: the names of the nodes in order; empty for a space that is no graph.
-      num_inputs: how many of the first nodes are inputs.
+      num_inputs: number of inputs, which are the first nodes.
       concatenates: whether the output joins all nodes that are not inputs; otherwise it is the last node.
     """
 

@@ -156,7 +156,7 @@ class _Cuts(NamedTuple):
         Args:
           done: number of members that are finished.
           begin: steps that the members in work have done.
-          allowed: how many steps the call may do on each device, one after the other.
+          allowed: number of steps that the call may do on each device, one after the other.
         """
         # Side by side all members of the call take every step together.
         if not self.turns:
@@ -174,7 +174,7 @@ class _Work:
     """What is done of a population, written in place.
 
     Attributes:
-      found: what has become of the members, zeros for those that are not done.
+      found: results of the members, zeros for those that are not done.
       seconds: `Population.seconds`.
       carry: states of the members in work, on the devices.
       done: number of members that are finished.

@@ -58,7 +58,7 @@ class Farm:
       workers: where the children run.
       directory: the folder of the records, one file `child_<id>.json` each, that this object alone writes to. None
         keeps records in memory only.
-      retries: how often a child whose worker died is run again, at least 0.
+      retries: number of times that a child whose worker died is run again, at least 0.
       on_progress: `(done, total)`, called after every child and at least once a second. It may raise to stop the farm:
         `lambda done, total: run.check()` leaves when the `Run` it belongs to has got a signal.
 
@@ -116,7 +116,7 @@ class Farm:
         Args:
           ids: the number of each child in the order of proposal, `[n]`.
           archs: architectures, leaves `[n, ...]`, lists allowed.
-          origins: what the search says of where each child comes from, leaves `[n, ...]`; None for nothing.
+          origins: where each child comes from, as the search says it, leaves `[n, ...]`; None if it says nothing.
 
         Returns:
           The objectives as float64 `[n, M]`, in the order of `ids`. The row of a child that failed is NaN.

@@ -36,9 +36,9 @@ class Family(NamedTuple):
     Attributes:
       init: `(key, arch, x[B, ...]) -> params`, the first weights of one member.
       apply: `(params, arch, x[B, ...]) -> outputs[B, ...]`, while training.
-      judge: the same function while judging; None where `apply` serves for both. With `reference=R` the first `R`
-        inputs of a batch come from the training data, the same for all members and batches, and their outputs are
-        dropped: a network that normalises with their statistics judges each input independently of the others.
+      judge: the function that takes the place of `apply` while judging; None where `apply` serves for both. With
+        `reference=R` the first `R` inputs of a batch come from the training data, the same for all members and batches.
+        Their outputs are dropped: a network that normalises with their statistics judges each other input by itself.
       reference: the number `R` of such inputs.
     """
 
@@ -109,7 +109,7 @@ class Trained(NamedTuple):
       loss: mean training loss since the judgement before, `[J]`; NaN from the first step on that was not finite.
       good: whether every loss, every gradient and all weights and moments were finite. From the first step where one
         was not, a member stands still (`jaxnas.guard`).
-      params: its weights.
+      params: weights of the member.
     """
 
     score: dict[str, Any]
@@ -122,7 +122,7 @@ class MemberState(NamedTuple):
     """A member in training.
 
     Attributes:
-      trained: what has become of it so far; NaN in place of judgements that lie ahead.
+      trained: results so far; NaN in place of judgements that lie ahead.
       opt: state of the optimiser.
       order: int32 `[N]`, in which order this epoch takes the examples.
       total: sum of the losses since the last judgement.
@@ -151,7 +151,7 @@ def family_of(space: SearchSpace, judge: SearchSpace | None = None, *, reference
 
     Args:
       space: the space.
-      judge: the same space built with `reference`, if children are judged with statistics of training examples.
+      judge: that space built with `reference`, if children are judged with statistics of training examples.
       reference: the number of reference examples that `judge` was built with.
 
     Example:

@@ -84,7 +84,7 @@ class Program:
       chunk: number of members in one call.
 
     Attributes:
-      rows: how many members can be in work between two calls.
+      rows: the largest number of members in work between two calls.
       found: shapes of the results of a call, leaves `[chunk, ...]`.
     """
 

@@ -18,10 +18,10 @@ class Child(NamedTuple):
     """One network to be trained and judged.
 
     Attributes:
-      id: its place in the order of proposal, counted from 0.
-      arch: its architecture, a pytree of numpy arrays or lists.
+      id: place of the child in the order of proposal, counted from 0.
+      arch: architecture of the child, a pytree of numpy arrays or lists.
       seed: the seed of everything random in its training, an integer from 0 to 2^31 - 1.
-      origin: what the search says of its parent, in the search's own form; None for a search that says nothing.
+      origin: where the child comes from, in the form of the search; None for a search that says nothing of it.
     """
 
     id: int
@@ -38,7 +38,7 @@ class Record(NamedTuple):
       result: what the child function returned, as JSON data; None for a child that failed.
       reason: why the child failed, in one line; None for one that did not.
       seconds: wall time of the call that ended, in the process that made it; 0 if the workers of all calls died.
-      attempts: how often the child was handed to a worker, at least 1.
+      attempts: number of times that the child was handed to a worker, at least 1.
     """
 
     child: dict[str, Any]
@@ -52,7 +52,7 @@ class Records:
     """The records of one farm, which alone writes to its directory.
 
     Args:
-      config: what the farm hands to every child; a record that was made with another one is refused.
+      config: JSON data that the farm hands to every child; a record that was made with other data is refused.
       directory: the folder of the files `child_<id>.json`; None keeps records in memory only.
     """
 

@@ -29,8 +29,8 @@ class Workers(NamedTuple):
     Attributes:
       executor_fn: makes an executor. The farm calls it when it first has a child to train and again when an executor
         has broken, and it shuts down every executor that it got.
-      at_once: how many children an executor is handed at a time; None for all that wait, which suits a scheduler with
-        a queue of its own. A pool of processes that breaks loses every child that it was handed.
+      at_once: number of children that an executor is handed at a time; None for all that wait, which suits a scheduler
+        with a queue. A pool of processes that breaks loses every child that it was handed.
     """
 
     executor_fn: Callable[[], Executor]

@@ -103,7 +103,7 @@ def search(
       name: the name of the phase, for example `"search"`.
       black_box: the search. Between two asks the shapes in its state may change, its tree may not.
       evaluate: gives children their fitness; see `Evaluate`.
-      num_asks: how often the black box is asked. A black box may answer with several children at once.
+      num_asks: number of times that the black box is asked. A black box may answer with several children at once.
       traced: compile `init`, `ask` and `tell`. False for a black box whose functions have to run in Python.
       watch: what is recorded of each ask and shown beside the progress bar; by default the best fitness is shown.
       meta: JSON data that checkpoints must carry, for example the name of the space.

@@ -53,7 +53,7 @@ def drive(
     """Does steps `first .. num_steps - 1` and returns the last state.
 
     Args:
-      advance: from `compiled_steps` or `python_steps`; it may consume the state it is given.
+      advance: a way to do steps, from `compiled_steps` or `python_steps`; it may consume the state it is given.
       state: the state after `first` steps.
       num_steps: number of steps of the whole phase, not of this call.
       first: number of steps that are done already.
@@ -84,7 +84,7 @@ def python_steps(step_fn: StepFn, key: jax.Array, data: Any = None) -> Advance:
       step_fn: `(key, state) -> (state, info)`, or `(key, state, data) -> (state, info)` when there is data. Step `i`
         gets the key `fold_in(key, i)`.
       key: the key of the phase.
-      data: what every step sees, passed on as it is.
+      data: anything that every step sees, passed on as it is.
     """
 
     def run(state: Any, first: int, count: int) -> tuple[Any, list[Row]]:
@@ -167,7 +167,7 @@ def _call(step_fn: StepFn, key: jax.Array, state: Any, data: Any) -> tuple[Any, 
 
 
 def _strong(leaf: Any) -> jax.Array:
-    """The leaf without weak type: otherwise a state of the program's own making would not fit the program."""
+    """The leaf without weak type: otherwise a state that the program has made would not fit the program."""
     leaf = jnp.asarray(leaf)
     return lax.convert_element_type(leaf, leaf.dtype)
 
@@ -178,7 +178,7 @@ def _copy(leaf: Any) -> jax.Array:
 
 
 def compile_lowered(lowered: Any, check: Callable[[], None]) -> Any:
-    """Compiles in a thread of its own, since a signal is only handled while Python runs."""
+    """Compiles in a second thread, since a signal is only handled while Python runs."""
     outcome: dict[str, Any] = {}
 
     def work() -> None:

@@ -62,7 +62,7 @@ class Services(NamedTuple):
 
     Attributes:
       path: the work directory.
-      mark: what the run is, from `Identity.mark`; every checkpoint carries it.
+      mark: identity of the run, from `Identity.mark`; every checkpoint carries it.
       signals: the signals that ask the run to stop.
       saving: when checkpoints are written.
       clock: the clock times of the run, `timing.jsonl`.
@@ -89,7 +89,7 @@ def checked_name(name: str) -> str:
 
 
 class Phase:
-    """A named stretch of steps with a checkpoint folder of its own.
+    """A named stretch of steps with a separate folder of checkpoints.
 
     Args:
       services: what the run lends to the phase.

@@ -77,7 +77,7 @@ def options_of(config: Any, prefix: str = "--") -> Iterator[Option]:
 
     Args:
       config: a dataclass instance. The fields of a nested one that has the metadata `flat` get no prefix.
-      prefix: what all names begin with.
+      prefix: text with which all names begin.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):

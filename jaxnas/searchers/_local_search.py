@@ -22,7 +22,7 @@ class LocalSearchState(NamedTuple):
       centre: the architecture whose neighbours are tried; its fitness is infinite when a new start is asked for next.
       nearby: the best neighbour of the centre so far.
       order: the neighbours' numbers in the order in which they are tried, int32 `[N]`.
-      tried: how many neighbours have been tried.
+      tried: number of neighbours that have been tried.
       best: the best architecture of all that were told.
     """
 

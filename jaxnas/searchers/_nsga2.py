@@ -40,7 +40,7 @@ def nsga2(
       mutation: `(key, row) -> row`, applied to every child after crossover; by default `reset_mutation(choices)`.
       tournament: which of two members wins: with `"rank"` the one in the better front (Deb et al.), with `"dominance"`
         the one that dominates the other (NSGA-Net, 1810.03522). Ties go to the less crowded member, then to chance.
-      attempts: how many children are made for each one that is needed.
+      attempts: number of children that are made for each one that is needed.
 
     Returns:
       The search. `decode` gives the survivor that is best in the first objective; the front is in the state.

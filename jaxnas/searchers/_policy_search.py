@@ -22,7 +22,7 @@ class PolicySearchState(NamedTuple):
       policy_params: parameters of the policy.
       opt: state of the policy's optimiser.
       total: moving average of fitness, before the correction for its start at zero.
-      weight: what `total` is divided by to correct it, from 0 to 1.
+      weight: divisor that corrects `total`, from 0 to 1.
       best: the best architecture of all that were told.
     """
 

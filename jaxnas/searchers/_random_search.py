@@ -19,8 +19,8 @@ class FrontState(NamedTuple):
     """The architectures that survived, best first.
 
     Attributes:
-      rows: their decisions, int32 `[P, D]`; random where nothing is stored yet.
-      fitness: their objectives, `[P, M]`; infinite where nothing is stored yet or the fitness was not finite.
+      rows: decisions of the architectures, int32 `[P, D]`; random where nothing is stored yet.
+      fitness: objectives of the architectures, `[P, M]`; infinite where nothing is stored yet or one was not finite.
       told: number of architectures told so far.
     """
 
@@ -35,7 +35,7 @@ def random_search(choices: Tree, *, num_objectives: int = 1, archive_size: int =
     Args:
       choices: the decisions to search, `SearchSpace.choices`.
       num_objectives: the number `M` of objectives, all of them minimised.
-      archive_size: how many architectures stay, by front and then by crowding; with one objective simply the best.
+      archive_size: number of architectures that stay, by front and then by crowding; with one objective the best.
       batch_size: number of architectures per `ask`.
 
     Raises:

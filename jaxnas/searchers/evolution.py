@@ -18,8 +18,8 @@ class EvolutionState(NamedTuple):
     """The last `P` architectures that were told, in a ring.
 
     Attributes:
-      rows: their decisions, int32 `[P, D]`.
-      fitness: their fitness, `[P]`; infinite where nothing is stored yet or the fitness was not finite.
+      rows: decisions of the architectures, int32 `[P, D]`.
+      fitness: fitness of the architectures, `[P]`; infinite where nothing is stored yet or the fitness was not finite.
       told: number of architectures told so far; number `i` lies at `i % P`.
       best: the best architecture of all that were told, dead ones included.
     """

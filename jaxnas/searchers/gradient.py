@@ -1,7 +1,7 @@
 """Gradient search over weights and policy in parts: a policy step, a weight step, and two ways to join them.
 
 DARTS, SNAS and ProxylessNAS differ in the estimator, in which data the policy sees, and in what they add to a step.
-What a paper adds stands in the file of that paper, as a step of its own made of the parts below.
+What a paper adds stands in the file of that paper, as a step made of the parts below.
 """
 
 from collections.abc import Callable
@@ -154,7 +154,7 @@ def gradient_search(
       loss: `(paths, params, batch, key) -> (loss, aux)`, by default `classification_loss(space)`. The dictionary `aux`
         may have an `"accuracy"`, and the part of the loss that is a `"penalty"`; both are shown.
       step: `(parts, key, state, batch) -> (state, seen)`, how the steps of policy and weights are joined:
-        `alternating`, `joint`, or a function of your own made of `policy_step` and `weight_step`. `seen` has the
+        `alternating`, `joint`, or another function made of `policy_step` and `weight_step`. `seen` has the
         entries of `SearchInfo` that the parts give.
 
     Returns:

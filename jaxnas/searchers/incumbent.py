@@ -25,8 +25,8 @@ class Incumbent(NamedTuple):
     """The best architecture that a search has been told of so far.
 
     Attributes:
-      row: its decisions, int32 `[D]`; all of them `NO_OPERATION` as long as there is none.
-      fitness: its fitness, infinite as long as there is none.
+      row: decisions of the architecture, int32 `[D]`; all of them `NO_OPERATION` as long as there is none.
+      fitness: fitness of the architecture, infinite as long as there is none.
     """
 
     row: jax.Array
@@ -38,7 +38,7 @@ class BlackBoxInfo(NamedTuple):
 
     Attributes:
       best: the least fitness so far, in the first objective.
-      bad: how many of the values told were not finite.
+      bad: number of values told that were not finite.
     """
 
     best: jax.Array

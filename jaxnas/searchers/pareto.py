@@ -100,7 +100,7 @@ def survivors(fitness: jax.Array, num: int) -> jax.Array:
 
     Args:
       fitness: the objectives, `[P, M]`, all of them minimised.
-      num: how many rows survive.
+      num: number of rows that survive.
 
     Example:
       >>> import jax.numpy as jnp

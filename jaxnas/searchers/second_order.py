@@ -107,7 +107,7 @@ def unrolled_gradient(
       policy_params: the policy's parameters `a`.
       params: the weights `w`.
       method: `"exact"`, or `"finite_difference"` as above.
-      radius: how far the finite difference moves the weights to either side, as a global norm.
+      radius: global norm of the shift of the weights to either side of the finite difference.
 
     Returns:
       `(L_val(a, w'), gradient)`.

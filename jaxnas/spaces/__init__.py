@@ -1,6 +1,6 @@
 """Search spaces: supernets with the rule that reads an architecture from them.
 
-Each published space has a package of its own, with its network, its costs and what its paper published. The toolkit for
+Each published space has a package, with its network, its costs and what its paper published. The toolkit for
 a new space is `jaxnas.spaces.parts`.
 """
 

@@ -19,7 +19,7 @@ class History(NamedTuple):
 
     Attributes:
       archs: the architectures, leaves `[T, E]`.
-      fitness: their objectives, `[T, M]`; NaN for evaluations that the budget did not cover.
+      fitness: objectives of the architectures, `[T, M]`; NaN for evaluations that the budget did not cover.
       clock: the time at which each evaluation was finished, `[T]`, in units of the budget.
       done: whether that was within the budget, bool `[T]`.
     """
@@ -38,8 +38,8 @@ def simulate(searcher: BlackBox, task: Task, budget: float) -> Callable[[jax.Arr
 
     Args:
       searcher: a black-box search over `task.choices`.
-      task: what is evaluated, and what that costs.
-      budget: what may be spent, in the unit of the task's cost: seconds, or a number of evaluations.
+      task: the evaluation of architectures, and what it costs.
+      budget: the most that may be spent, in the unit of the task's cost: seconds, or a number of evaluations.
 
     Raises:
       UserError: a budget that does not cover one evaluation of any architecture.

@@ -89,7 +89,7 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
     known = sorted(set(metrics) & set(table.metrics))
     if known:
         raise UserError(f"{table.name} has {known[0]!r} already, which the measurements in {path} would replace")
-    # The file has an order of its own; a table of its measurements has ours.
+    # The file has another order; a table of its measurements has that of every table.
     ordered = from_arrays(CELL, metrics, archs={"cell": archs}, name="hw-nas-bench")
     return with_metrics(table, {name: np.asarray(values) for name, values in ordered.metrics.items()})
 

@@ -39,7 +39,7 @@ def checked_counts(where: Any, archs: Arch, recorded: Mapping[str, np.ndarray]) 
     Args:
       where: words for the records in the warning, for example the name of a file.
       archs: the cells, `{"cell": [A, 6]}`.
-      recorded: what was recorded of each cell under `parameters` and `macs`, `[A, R]`; NaN where nothing was.
+      recorded: records of each cell under `parameters` and `macs`, `[A, R]`; NaN where there is none.
 
     Returns:
       What `cell_counts` returns.
@@ -63,7 +63,7 @@ def warn_of_disagreements(
       archs: the cells, `{"cell": [A, 6]}`.
       recorded: the records, `[A, R]`, NaN where nothing was recorded.
       expected: the values that they should have, `[A, R]`.
-      tolerance: how far the two may be apart, a number or an array that broadcasts against them.
+      tolerance: the largest distance that counts as agreement, a number or an array that broadcasts against them.
     """
     apart = np.abs(recorded - expected) > tolerance  # never where nothing was recorded, which is NaN
     if not apart.any():

@@ -87,7 +87,7 @@ def task_evaluator(key: jax.Array, task: Task) -> Callable[[np.ndarray, Arch, Tr
     Args:
       key: random key, from which every child gets the key `fold_in(key, id)`. It decides which stored run a child sees
         where the task has single runs; otherwise it is without effect.
-      task: what is evaluated.
+      task: the evaluation of architectures, from `table_task`.
 
     Example:
       >>> from jaxnas.tabular import digits

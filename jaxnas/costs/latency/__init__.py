@@ -1,4 +1,4 @@
-"""Latency of the user's own device: measured block by block, summed over an architecture, and put into the loss."""
+"""Latency of the device at hand: measured block by block, summed over an architecture, and put into the loss."""
 
 from jaxnas.costs.latency.measure import measure_networks, measure_space, median_milliseconds, milliseconds_in_turn
 from jaxnas.costs.latency.objectives import latency_objective, policy_probabilities

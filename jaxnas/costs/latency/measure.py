@@ -51,7 +51,7 @@ def milliseconds_in_turn(
 
     Args:
       programs: compiled programs without arguments.
-      rounds: how often each program has its turn, at least 1.
+      rounds: number of turns of each program, at least 1.
       repeats: the number of timed calls in a turn, at least 1.
       warm: the number of calls at the beginning of a turn that are not timed.
 
@@ -86,7 +86,7 @@ def measure_space(
       space: a space that names its blocks.
       image_shape: the shape of one image, `(H, W, C)`.
       batch_size: the number of images in a call, at least 1.
-      rounds: how often each block has its turn; the median over the turns' medians counts.
+      rounds: number of turns of each block; the median over the medians of the turns counts.
       repeats: the number of timed calls in a turn, at least 1.
       dtype: the type of the images and of the computation, a name that `jaxnas.dtypes.compute_dtype` takes.
       on_compiled: `(number, of how many, part)`, called after each compilation.
@@ -142,7 +142,7 @@ def measure_networks(
       archs: the architectures to measure.
       image_shape: the shape of one image, `(H, W, C)`.
       batch_size: the number of images in a call, at least 1.
-      rounds: how often each network has its turn, at least 1; see `milliseconds_in_turn`.
+      rounds: number of turns of each network, at least 1; see `milliseconds_in_turn`.
       repeats: the number of timed calls in a turn, at least 1.
 
     Returns:

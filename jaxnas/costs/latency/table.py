@@ -20,7 +20,7 @@ class LatencyTable(NamedTuple):
 
     Attributes:
       entries: milliseconds above 0 for each block, under its `Part.key`.
-      about: what the table says of itself: device, jax version, batch, dtype and the like.
+      about: how the table was made: device, jax version, batch, dtype and the like.
     """
 
     entries: Mapping[str, float]

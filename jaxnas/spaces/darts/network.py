@@ -206,7 +206,7 @@ class AuxiliaryHead(nn.Module):
         return Classifier(self.num_classes, parent=None).output(x)
 
     def cost(self, in_features: int, height: int = 8, width: int = 8) -> Cost:
-        """Its parameters; it only runs in training, so that an image costs no multiply-adds."""
+        """The parameters of the head, and no multiply-adds for an image, since it only runs in training."""
         del height, width
         norms = 2 * 128 + 2 * 768  # a scale and an offset per channel
         classifier = Classifier(self.num_classes, parent=None).cost(768).parameters

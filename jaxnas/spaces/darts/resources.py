@@ -132,7 +132,7 @@ def resource_totals(tables: dict[str, np.ndarray], weights: Tree) -> Resources:
     """The three costs of a whole network: the sum over all cells and edges of the mixed costs.
 
     Args:
-      tables: what `resource_tables` gave.
+      tables: costs of every operation at every edge, from `resource_tables`.
       weights: `{"normal": [E, K], "reduce": [E, K]}`: one-hot, probabilities or relaxed samples. Numpy arrays are
         summed exactly (in int64 if they are integers), others in float32.
     """

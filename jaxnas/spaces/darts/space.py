@@ -58,8 +58,8 @@ def darts_space(
       lowering: `"lax"` evaluates edge by edge with plain `lax` operations, the plain form.
       dtype: type of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking,
         `"float64"` throughout, which needs 64-bit JAX.
-      reference: how many examples at the head of a batch give the statistics of normalisation; 0 for all of them. With
-        training examples there, other examples are judged independently of each other, by one program for every
+      reference: number of examples at the head of a batch that give the statistics of normalisation; 0 for all of them.
+        With training examples there, other examples are judged independently of each other, by one program for every
         architecture.
 
     Returns:

@@ -25,8 +25,8 @@ def operations(blocks: Mapping[str, Op], reference: int = 0) -> dict[str, Op]:
     """The five operations on `[C, H, W, B]`.
 
     Args:
-      blocks: the same operations on `[B, H, W, C]`, whose weights these take.
-      reference: how many examples give the statistics of normalisation, see `batch_last.standardised`.
+      blocks: the operations on `[B, H, W, C]`, by name; those that are returned take their weights.
+      reference: number of examples that give the statistics of normalisation, see `batch_last.standardised`.
     """
     return {name: op._replace(apply=_apply(name, reference)) for name, op in blocks.items()}
 
@@ -71,7 +71,7 @@ def edge(choice: Choice, reference: int, index: jax.Array, params: dict[str, Par
 
     Args:
       choice: `"switch"` or `"kernel"`, the two forms that the module describes.
-      reference: how many examples give the statistics of normalisation, see `batch_last.standardised`.
+      reference: number of examples that give the statistics of normalisation, see `batch_last.standardised`.
       index: int32 scalar, the operation's place in `OPERATIONS`.
       params: weights of all operations by name.
       x: images `[C, H, W, B]`.

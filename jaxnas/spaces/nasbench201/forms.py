@@ -51,7 +51,7 @@ def canonical_form(cell: Sequence[int]) -> tuple:
 
 
 def representatives() -> np.ndarray:
-    """For every cell of `all_cells` the number of the first one that it is equivalent to: int32 `[15625]`."""
+    """The number of the first cell that each cell of `all_cells` is equivalent to: int32 `[15625]`."""
     first: dict[tuple, int] = {}
     return np.array(
         [first.setdefault(canonical_form(cell), i) for i, cell in enumerate(all_cells().tolist())], np.int32

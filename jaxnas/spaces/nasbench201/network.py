@@ -109,7 +109,7 @@ class ResidualReduce(Block):
         return conv(pooled, kernel, lowering=self.style.lowering) + y
 
     def cost(self, in_features, height, width):
-        """Both convolutions, and `C * D` weights of the shortcut used once per output pixel."""
+        """The sum of both convolutions, and `C * D` weights of the shortcut used once per output pixel."""
         check_even(height, width)
         first, second = self._halves()
         shortcut = self._used_once(in_features * self.features, height, width)

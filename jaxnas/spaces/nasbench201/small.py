@@ -77,8 +77,8 @@ def nasbench201_small_space(
       choice: how the operation of a sparse path is run: `"switch"` runs it alone, `"kernel"` runs one convolution
         whose weights are selected, the form for `vmap` over architectures; None for `"switch"` on a CPU, where a loop
         over architectures is faster, and `"kernel"` elsewhere.
-      reference: how many examples at the head of a batch give the statistics of normalisation, so that the others are
-        judged independently of each other; 0 for all of them.
+      reference: number of examples at the head of a batch that give the statistics of normalisation, so that the others
+        are judged independently of each other; 0 for all of them.
 
     Returns:
       The space, with `choices = {"cell": [6, 5]}`. Its images need even sides.

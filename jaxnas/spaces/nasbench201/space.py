@@ -50,8 +50,8 @@ def nasbench201_space(
       lowering: `"lax"` evaluates cell by cell and edge by edge with plain `lax` operations, the plain form.
       dtype: type of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking,
         `"float64"` throughout, which needs 64-bit JAX.
-      reference: how many examples at the head of a batch give the statistics of normalisation, so that the others are
-        judged independently of each other; 0 for all of them.
+      reference: number of examples at the head of a batch that give the statistics of normalisation, so that the others
+        are judged independently of each other; 0 for all of them.
 
     Returns:
       The space, with `choices = {"cell": [6, K]}`. Its images need sides divisible by four.

@@ -25,7 +25,7 @@ class Cell:
       kind: the entry of `SearchSpace.choices` that holds the decisions.
       graph: nodes, edges and their candidates.
       number: place of the cell in the network, from 0; its edges have the names `cell{number}_edge{i}`.
-      rows: which rows of the entry are those of its edges; None for all of them, shared with cells of the same kind.
+      rows: the rows of the entry that belong to the edges; None for all of them, shared with cells of that kind.
       spared: classes of blocks that drop path leaves alone in a stand-alone network.
     """
 

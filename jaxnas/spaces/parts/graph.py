@@ -43,7 +43,7 @@ class EdgeGroup(NamedTuple):
 
     Attributes:
       ops: the candidates by name, in the order of the choice array's last axis. They take no key.
-      edges: which rows of the cell's choice array belong to the group.
+      edges: the rows of the cell's choice array that belong to the group.
       blocks: the Linen modules of the candidates, by the same names, where they have any.
     """
 
@@ -57,7 +57,7 @@ class CellGraph(NamedTuple):
 
     Attributes:
       edges: `(source, target)` per row of the choice array, sorted by target; nodes count on after the inputs.
-      num_inputs: how many nodes are inputs.
+      num_inputs: number of inputs, which are the first nodes.
       groups: the edges by name of their group, every edge in one. The sources of a group must be inputs, or complete
         after the groups before it.
       drop_path: probability of dropping the output of an edge, per example, when a key is given.

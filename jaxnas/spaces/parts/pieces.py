@@ -27,7 +27,7 @@ class Decisions(NamedTuple):
 
     Attributes:
       kind: the entry of `SearchSpace.choices` that holds them.
-      end: how many rows that entry needs at least.
+      end: the least number of rows that the entry needs.
       operations: names of the candidates.
     """
 
@@ -90,7 +90,7 @@ class Run:
     Attributes:
       kind: the entry of `SearchSpace.choices` that holds the decisions.
       group: the candidates, and the row of each place of the run in that entry.
-      number: how many places the network has before this run; place `i` is `block{number + i}` there.
+      number: number of places that the network has before this run; place `i` has the name `block{number + i}`.
       shortcut: whether the input of every place is added to its output. `Zero` then leaves the place out.
       scanned: False writes the places out one by one, the plain form of the same function.
     """

@@ -197,9 +197,9 @@ def visit_pieces(plan: Plan, pieces: Tree, x: Any, visit: Callable[[Any, Any], A
 
     Args:
       plan: the plan with the forward pass.
-      pieces: what `plan.pieces` gave.
+      pieces: pieces of the network, from `plan.pieces`.
       x: images, or their shape alone, a `jax.ShapeDtypeStruct`; then nothing is computed.
-      visit: what to do; its result is ignored.
+      visit: function of a piece and its input, whose result is ignored.
 
     Returns:
       A placeholder for the output of the network, or its shape.

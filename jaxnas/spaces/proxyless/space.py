@@ -51,7 +51,7 @@ def proxyless_space(
       kernels: odd sides of the depthwise convolutions to choose from.
       expansions: expansion factors to choose from.
       width_multiplier: factor above 0 for all widths, which are then rounded to multiples of eight.
-      reference: how many examples at the head of a batch give the statistics of normalisation; 0 for all of them.
+      reference: number of examples at the head of a batch that give the statistics of normalisation; 0 for all of them.
       dtype: type of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking,
         `"float64"` throughout, which needs 64-bit JAX.
       lowering: how operations are written for the backend, see `jaxnas.ops.lowering`.

@@ -47,7 +47,7 @@ def proxyless_tree_space(
       operations: the candidates of every edge, in order.
       drop_path: probability of dropping the output of an edge, per example, when `apply` is given a key. What stays
         is divided by `1 - drop_path`, where the released code multiplies by it outside of training.
-      reference: how many examples at the head of a batch give the statistics of normalisation; 0 for all of them.
+      reference: number of examples at the head of a batch that give the statistics of normalisation; 0 for all of them.
       dtype: type of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking,
         `"float64"` throughout, which needs 64-bit JAX.
       lowering: how operations are written for the backend, see `jaxnas.ops.lowering`.

@@ -117,7 +117,7 @@ class TreeCell(NamedTuple):
     """One cell.
 
     Attributes:
-      number: its place in the network, from 0.
+      number: place of the cell in the network, from 0.
       features_in: channels of the input.
       inner: channels of the tree.
       features: channels of the output.
@@ -162,7 +162,7 @@ def _cells(config: TreeConfig) -> Iterator[TreeCell]:
 
 
 class Entry(Block):
-    """From the input of a cell to the two branches of its tree: 1x1 convolution, grouped 3x3 convolution, shuffle.
+    """The way from the input of a cell to the branches of its tree: 1x1 convolution, grouped 3x3 convolution, shuffle.
 
     Attributes:
       groups: groups of the 3x3 convolution.
@@ -171,7 +171,7 @@ class Entry(Block):
     groups: int = 1
 
     def parts(self) -> tuple[PreActConv, PreActConv]:
-        """Both convolutions; the second doubles the channels."""
+        """The two convolutions, of which the second doubles the channels."""
         narrow = PreActConv(self.features // 2, 1, self.style, activation=None, parent=None)
         return narrow, PreActConv(self.features, self.stride, self.style, kernel=3, groups=self.groups, parent=None)
 
@@ -197,7 +197,7 @@ class Entry(Block):
 
 
 class Exit(Block):
-    """From branches and their trees to what the shortcut is added to.
+    """The way from branches and their trees to the output of a cell before its shortcut is added.
 
     `norm(conv(sum_b (branch_b + norm_b(tree_b))))`.
     """
