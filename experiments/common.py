@@ -250,7 +250,7 @@ def train_children(
     how = Recipe(tx(steps), steps, recipe.batch_size, epochs, prepare)
     family, learned = family_of(setting.space), PopulationData(tuple(examples), {})
     # A child runs its operations alone in turn; side by side on one device it would run all of them (`lax.switch`).
-    strategy = "auto" if jax.device_count() > 1 else "map"
+    strategy = "shard" if jax.default_backend() == "cpu" and jax.device_count() > 1 else "map"
     found = train_networks(run, name, family, archs, learned, how, keep_params=True, strategy=strategy)
 
     # One row of metrics for each epoch: means over the children.

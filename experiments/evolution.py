@@ -112,6 +112,7 @@ def make_evaluator(run: Run, setting: common.Setting, train: Callable[..., Popul
         def column(objective: str) -> Any:
             if objective == "error":
                 trained = train(name, archs, ids, {"validation": setting.images.policy})
+                run.once(f"seconds/{name}", lambda: float(trained.seconds.sum()))
                 return 1 - trained.score["validation"][:, -1]
             if objective == "latency":  # measured once: a second measurement would differ
                 measure = lambda: np.median(latency.measure_networks(space, each, shape), axis=0)  # noqa: E731
@@ -162,9 +163,14 @@ def search_all(run: Run, setting: common.Setting, train: Callable[..., Populatio
     form, found = setting.config.search, {}
     for method in (*form.methods, BASELINE):
         black_box = make_searcher(method, setting.config, setting.space)
-        asks = form.children // (form.population_size if method == "nsga2" else form.generation)
-        evaluate = make_evaluator(run, setting, train, method)
-        _, found[method] = search(run, method, black_box, evaluate, asks, meta={"space": setting.space.about.name})
+        size = form.population_size if method == "nsga2" else form.generation
+        evaluate, meta = make_evaluator(run, setting, train, method), {"space": setting.space.about.name}
+        _, history = search(run, method, black_box, evaluate, form.children // size, meta=meta)
+        if "error" in form.objectives:
+            # A search that was resumed finds generations trained already: each says itself what its training took.
+            took = [run.once(f"seconds/{method}/{first}", lambda: np.nan) for first in history.ids[::size]]
+            history = history._replace(seconds=np.repeat(np.array(took, float) / size, size))
+        found[method] = history
         if not found[method].good.any():
             raise UserError(f"{method}: no child has a fitness that is finite, so nothing was found")
     return found

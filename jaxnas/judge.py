@@ -157,6 +157,8 @@ def mean_score(
     size = len(targets)
     if len(inputs) != size:
         raise UserError(f"targets must be one for each of the {len(inputs)} inputs, got {size}")
+    if not size or batch_size < 1:
+        raise UserError(f"examples and batch_size must be at least 1, got {size} and {batch_size}")
     inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
     count, batch_size = size if count is None else count, min(batch_size, size)
     # Rows of batches of one size; those beyond the last example are copies that do not count.

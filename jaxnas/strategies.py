@@ -59,6 +59,7 @@ def lift(fn: Callable[[Any, Any], Any], strategy: Strategy, mesh: Mesh | None = 
       strategy: how members run, as `resolve` returns it.
       mesh: a mesh of one axis over which `"shard"` spreads the members; `P` is a multiple of its size.
     """
+    strategy = resolve(strategy, mesh)
     if strategy == "vmap":
         return jax.vmap(fn, (0, None))
     if strategy == "map":
@@ -90,7 +91,7 @@ def lift_some(fn: Callable[[Any, Any, Any], tuple[Any, Any]], strategy: Strategy
 
 def _over(mesh: Mesh | None, run: Callable[..., Tree], *, split: int, shared: int) -> Callable[..., Tree]:
     """Runs on every device of a mesh with its part of the first `split` arguments and all of the `shared` rest."""
-    assert mesh is not None
+    mesh = member_mesh() if mesh is None else mesh
     part, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
     specs = (*[part] * split, *[whole] * shared)
     return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=part, check_vma=False)

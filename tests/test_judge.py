@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from jaxnas.base import Op, sparse_paths
+from jaxnas.errors import UserError
 from jaxnas.judge import judge, judge_children, judge_paths, mean_score
 from jaxnas.spaces import chain_space
-from jaxnas.strategies import member_mesh
+from jaxnas.strategies import lift, member_mesh
 from jaxnas.train import hits
 
 KEY = jax.random.key(2)
@@ -158,3 +159,14 @@ def test_one_program_serves_all_architectures():
 def test_a_scalar_score_counts_no_copies():
     halves = mean_score(lambda x: x, lambda y, t: jnp.mean(hits(y, t)), X, Y, batch_size=8)
     assert halves == pytest.approx(np.mean(X.argmax(-1) == Y), rel=1e-6)
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(0, 4), (11, 0)])
+def test_nothing_to_judge_is_refused(examples, batch_size):
+    with pytest.raises(UserError, match=f"examples and batch_size must be at least 1, got {examples} and {batch_size}"):
+        mean_score(lambda x: x, hits, X[:examples], Y[:examples], batch_size=batch_size)
+
+
+def test_a_mesh_is_made_where_none_is_given():
+    doubled = lift(lambda member, data: member * data, "auto")
+    np.testing.assert_allclose(jax.jit(doubled)(jnp.arange(4.0), 2.0), [0.0, 2.0, 4.0, 6.0])

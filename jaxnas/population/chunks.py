@@ -277,18 +277,26 @@ def _entries(archs: Arch, rates: Tree, seeds: np.ndarray | None, choices: Tree |
     if choices is not None:
         for i in range(size):
             arch_like(choices, jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], archs))
-    archs = jax.tree.map(lambda leaf: np.asarray(leaf, np.int32), archs)
+    archs = jax.tree.map(lambda leaf: _whole("archs", leaf, size).astype(np.int32), archs)
     rates = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), rates)
     for leaf in jax.tree.leaves(rates):
         if leaf.shape[:1] != (size,):
             raise UserError(f"rates must have leaves with a leading axis of {size}, got shape {leaf.shape}")
-    seeds = np.zeros(size, np.uint32) if seeds is None else np.asarray(seeds, np.uint32)
-    if seeds.shape != (size,):
-        raise UserError(f"seeds must have shape ({size},), got {seeds.shape}")
+    seeds = np.zeros(size, np.uint32) if seeds is None else _whole("seeds", seeds, size)
+    if seeds.shape != (size,) or seeds.min() < 0 or seeds.max() >= 2**32:
+        raise UserError(f"seeds must be {size} whole numbers from 0 to {2**32 - 1}, got {seeds.tolist()}")
     # The name of an architecture is the checksum of its integers.
     leaves = jax.tree.leaves(archs)
     names = [zlib.crc32(b"".join(leaf[i].tobytes() for leaf in leaves)) for i in range(size)]
-    return Entry(np.array(names, np.uint32), seeds, archs, rates)
+    return Entry(np.array(names, np.uint32), seeds.astype(np.uint32), archs, rates)
+
+
+def _whole(name: str, values: Any, size: int) -> np.ndarray:
+    """The values as an array of whole numbers, one row for each member."""
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer) or array.shape[:1] != (size,):
+        raise UserError(f"{name} must be whole numbers with a leading axis of {size}, got {array.dtype} {array.shape}")
+    return array
 
 
 def _fingerprint(key: jax.Array, entries: Entry, data: PopulationData, recipe: Recipe) -> list[int]:

@@ -58,7 +58,8 @@ class Farm:
       workers: where the children run.
       directory: the folder of the records, one file `child_<id>.json` each, that this object alone writes to. None
         keeps records in memory only.
-      retries: number of times that a child whose worker died is run again, at least 0.
+      retries: number of times that a child whose worker died is run again, at least 0. With 0 children run one after
+        another, since the first attempt is the last one, too.
       on_progress: `(done, total)`, called after every child and at least once a second. It may raise to stop the farm:
         `lambda done, total: run.check()` leaves when the `Run` it belongs to has got a signal.
 
@@ -128,7 +129,8 @@ class Farm:
             Child(int(number), _row(archs, place), self.seed_of(int(number)), _row(origins, place))
             for place, number in enumerate(ids)
         ]
-        return np.array([[_number(record, name) for name in self._objectives] for record in self.train(children)])
+        rows = [[_number(record, name) for name in self._objectives] for record in self.train(children)]
+        return np.array(rows, float).reshape(len(children), len(self._objectives))
 
     def seed_of(self, child_id: int) -> int:
         """The seed of a child, an integer from 0 to 2^31 - 1."""
@@ -170,7 +172,7 @@ class Farm:
     def _startable(self, waiting: list[Child], num_running: int, losses: Counter[int]) -> list[Child]:
         """The waiting children that may start now."""
         # A child that was lost before has its last attempt alone: if its worker dies again, the child is to blame.
-        beside_others = [child for child in waiting if losses[child.id] < max(self._retries, 1)]
+        beside_others = [child for child in waiting if losses[child.id] < self._retries]
         if beside_others:
             return beside_others if self._at_once is None else beside_others[: max(self._at_once - num_running, 0)]
         return [] if num_running else waiting[:1]

@@ -154,6 +154,9 @@ def family_of(space: SearchSpace, judge: SearchSpace | None = None, *, reference
       judge: that space built with `reference`, if children are judged with statistics of training examples.
       reference: the number of reference examples that `judge` was built with.
 
+    Raises:
+      UserError: reference examples without a space that normalises with them.
+
     Example:
       >>> from jaxnas.population import family_of
       >>> from jaxnas.spaces import nasbench201_small_space
@@ -165,6 +168,8 @@ def family_of(space: SearchSpace, judge: SearchSpace | None = None, *, reference
     def child(space: SearchSpace) -> Callable[[Params, Arch, jax.Array], Any]:
         return lambda params, arch, x: space.apply(params, sparse_paths(arch), x)
 
+    if reference and judge is None:
+        raise UserError(f"reference is {reference}, which needs a judge: the space built with that reference")
     judged = None if judge is None else child(judge)
     return Family(lambda key, arch, x: space.init(key, x), child(space), judged, reference)
 
@@ -240,6 +245,8 @@ def member_training(family: Family, recipe: Recipe) -> MemberTraining:
 def _check(recipe: Recipe) -> None:
     if recipe.steps < 1 or recipe.batch_size < 1:
         raise UserError(f"steps and batch_size must be at least 1, got {recipe.steps} and {recipe.batch_size}")
+    if recipe.judge_batch < 1:
+        raise UserError(f"judge_batch must be at least 1, got {recipe.judge_batch}")
     outside = [step for step in recipe.judge_at if not 1 <= step <= recipe.steps]
     if outside:
         raise UserError(f"judge_at must lie in 1..{recipe.steps}, got {outside[0]}")
@@ -256,7 +263,9 @@ def _tx(recipe: Recipe, member: Member) -> optax.GradientTransformation:
 def _step(family: Family, recipe: Recipe, member: Member, data: PopulationData) -> Callable[..., MemberState]:
     inputs, targets = data.train
     if len(inputs) != len(targets):
-        raise UserError(f"labels must be one for each of the {len(inputs)} training images, got {len(targets)}")
+        raise UserError(f"targets must be one for each of the {len(inputs)} training inputs, got {len(targets)}")
+    if len(inputs) < family.reference:
+        raise UserError(f"reference is {family.reference}, more than the {len(inputs)} training examples")
     per_epoch = len(targets) // recipe.batch_size
     if not per_epoch:
         raise UserError(f"batch_size is {recipe.batch_size}, more than the {len(targets)} training examples")

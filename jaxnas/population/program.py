@@ -147,8 +147,8 @@ def _check_memory(compiled: Any, chunk: int, devices: int) -> None:
     if sizes is None or available is None:
         return
     # All that the program holds at once; donated arguments share their memory with results.
-    needed = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
-    needed -= sizes.alias_size_in_bytes
+    # The arguments, data and states, lie on the device already; the states are overwritten by those that come out.
+    needed = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     if needed > available:
         fitting = int(chunk / devices * available / needed) * devices
         advice = f"chunk={fitting} would fit" if fitting else "not even one member fits"

@@ -196,8 +196,9 @@ def _ask_and_tell(
     children = History(ids, archs, fitness, origins, seconds)
     joined = jax.tree.map(lambda *parts: np.concatenate(parts), state.history, children) if num_known else children
     best = np.min(joined.fitness[:, 0], where=joined.good, initial=np.inf)
-    row = {"evaluations": len(joined.ids), "best": best, "bad": int((~children.good).sum())}
-    return _State(box, joined), children, getattr(info, "_asdict", dict)() | row
+    row = {"evaluations": len(joined.ids), "best": best, "failed": int((~children.good).sum())}
+    told = info if isinstance(info, Mapping) else info._asdict() if hasattr(info, "_asdict") else {"info": info}
+    return _State(box, joined), children, {**told, **row}
 
 
 def read_history(path: str | Path) -> History:

@@ -38,7 +38,8 @@ class Outcome(NamedTuple):
 def close_run(path: Path, result: Mapping[str, Any], phases: Iterable[str]) -> None:
     """Seals the files of the run and writes `result.json`, which ends it, as the last one.
 
-    Sealed are the files of the directory itself and of `results/`, without those that lay there before the run.
+    Sealed are the files of the directory itself, of `results/` and of `history/`, without those that lay there before
+    the run.
 
     Args:
       path: the work directory.
@@ -49,7 +50,7 @@ def close_run(path: Path, result: Mapping[str, Any], phases: Iterable[str]) -> N
     record, text = read_sealed(path / IDENTITY), json_text(result)
     outside = {*_OUTSIDE, *(record or {}).get("others", [])}
     known = [entry for entry in path.iterdir() if entry.name not in outside and entry.suffix != ".tmp"]
-    known += (path / "results").rglob("*.json")
+    known += [*(path / "results").rglob("*.json"), *(path / "history").rglob("*.jsonl")]
     files = {str(file.relative_to(path)): _checksum(file) for file in sorted(known) if file.is_file()}
     files[RESULT] = [len(text.encode()), zlib.crc32(text.encode())]
     write_sealed(path / SEAL, {"run": record, "phases": list(phases), "files": files})

@@ -92,7 +92,8 @@ def _second_order(rate, momentum: float, weight_decay: float, temperature: Tempe
 
     def step(parts, key, state, batch):
         key_policy, key_weights = jax.random.split(key)
-        tau = temperature_at(temperature, state.step, state.policy_params)
+        accepted = state.step - state.bad  # what the schedules of the weights' step count
+        tau = temperature_at(temperature, accepted, state.policy_params)
 
         def mixture(logits):
             return dense_paths(jax.tree.map(lambda leaf: softmax(None, leaf, tau), logits))
@@ -102,7 +103,7 @@ def _second_order(rate, momentum: float, weight_decay: float, temperature: Tempe
 
         # Policy step: equation 6, the validation loss after one inner step w - xi grad_w L_train.
         buffer = momentum_of(state.weight_opt, state.params)
-        inner = InnerStep(rate(state.step), momentum, weight_decay, buffer)
+        inner = InnerStep(rate(accepted), momentum, weight_decay, buffer)
         losses = on(batch.policy), on(batch.weights)
         value, grads = unrolled_gradient(*losses, inner, state.policy_params, state.params, method=method)
         found = Estimate(value, grads, None, mixture(state.policy_params), {}, {})

@@ -124,7 +124,7 @@ def proxyless(
         estimator = with_objective(estimator, objective)
     if skip_zero_sampled and mode != "reinforce":
         moves = _without_sampled_zero(space)
-        estimator, policy_tx = _masked(estimator, moves), skip_unused(policy_tx, moves)
+        estimator, policy_tx = _moving_only(estimator, moves), skip_unused(policy_tx, moves)
     # The weights: SGD that leaves alone what did not run, on the smoothed loss.
     weight_tx = sgd_l2(learning_rate, momentum=momentum, weight_decay=weight_decay, clip=None, nesterov=True)
     policy_loss = classification_loss(space) if reward is None else reward
@@ -193,7 +193,7 @@ def _policy_adam(learning_rate: float, *, rescale: bool) -> optax.GradientTransf
     return optax.chain(*links, two_path_rescale()) if rescale else optax.chain(*links)
 
 
-def _masked(estimator: Estimator, moves: Callable[[Params, Paths], Tree]) -> Estimator:
+def _moving_only(estimator: Estimator, moves: Callable[[Params, Paths], Tree]) -> Estimator:
     """The estimator with a policy gradient of zero in the rows of the logits that a step may not move."""
 
     def estimate(key, state, policy_params, loss_fn, params):

@@ -188,6 +188,7 @@ def gradient_search(
 
     def guarded_step(key, state, batch):
         new, seen = step(parts, key, state, batch)
+        seen = dict.fromkeys(OF_THE_POLICY, jnp.zeros(())) | seen  # for a step in which no policy ever moves
         rests = new.policy_steps == state.policy_steps
         signals = [seen[name] for name in ("loss", "weight_norm", *OF_THE_POLICY)]
         # A step that is not finite is taken back; the counts of steps and of rejected ones go on.

@@ -18,7 +18,7 @@ MUTANTS = (
         "blamed-together",
         "a child that was lost before has its last attempt beside others",
         FARM,
-        "losses[child.id] < max(self._retries, 1)",
+        "losses[child.id] < self._retries",
         "losses[child.id] <= self._retries",
         (f"{TESTS}::test_only_the_child_that_kills_its_workers_fails",),
     ),

@@ -135,10 +135,12 @@ def test_only_the_child_that_kills_its_workers_fails(tmp_path, engine, retries):
     assert [farm.records[number].attempts for number in (0, 2, 3)] == [retries + 1, retries + 1, 1]
 
 
-def test_without_retries_a_lost_child_is_a_row(tmp_path, engine):
-    with make(tmp_path, workers=Workers(engine, 1), retries=0) as farm:
-        fitness = farm.evaluate(range(2), archs(DIES, FINE))
-    assert np.isnan(fitness).all(1).tolist() == [True, False]
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_without_retries_a_lost_child_is_a_row(tmp_path, engine, at_once):
+    """Its only attempt is its last, so it has it alone, and takes no other child with it."""
+    with make(tmp_path, workers=Workers(engine, at_once), retries=0) as farm:
+        fitness = farm.evaluate(range(3), archs(DIES, FINE, FINE))
+    assert np.isnan(fitness).all(1).tolist() == [True, False, False]
     assert farm.records[0].attempts == 1
 
 
@@ -349,3 +351,8 @@ def test_a_farm_trains_what_a_population_trains():
     np.testing.assert_allclose(fitness[:, 1], found.loss[:, -1], rtol=1e-4)
     assert np.abs(fitness[:, 0] - (1 - found.score["test"][:, -1])).mean() < 0.01
     assert jnp.isfinite(fitness).all()
+
+
+def test_no_child_has_no_fitness(tmp_path):
+    with make(tmp_path) as farm:
+        assert farm.evaluate([], archs()).shape == (0, len(farm.evaluate([0], archs(FINE))[0]))

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from jaxnas.base import sparse_paths
+from jaxnas.errors import UserError
 from jaxnas.population import (
     Population,
     PopulationData,
@@ -23,6 +24,8 @@ from jaxnas.searchers import sgd_l2
 from jaxnas.spaces import nasbench201_small_space
 from jaxnas.train import cross_entropy
 from tests.population.families import ARCHS, DATA, FAMILY, KEY, RATES, RECIPE, SPACE, rows, trained
+
+FOUR = rows(ARCHS, range(4))
 
 
 def without_times(population):
@@ -222,7 +225,7 @@ def test_a_member_whose_logits_are_not_finite_has_no_accuracy():
     [
         (jnp.zeros((100, 1), jnp.int32), "labels must be integers of shape"),
         (jnp.zeros(100), "labels must be integers of shape"),
-        (jnp.zeros(50, jnp.int32), "labels must be one for each of the 100 training images, got 50"),
+        (jnp.zeros(50, jnp.int32), "targets must be one for each of the 100 training inputs, got 50"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_when_traced(labels, message):
@@ -293,7 +296,7 @@ def test_auto_spreads_over_devices_and_a_mesh_is_for_shard_only():
         ({"strategy": "shard", "chunk": 5}, "chunk must be a multiple of 2, the number of devices, got 5"),
         ({"chunk": 0}, "chunk must be a multiple of 2, the number of devices, got 0"),
         ({"rates": np.zeros(3)}, r"rates must have leaves with a leading axis of 7, got shape \(3,\)"),
-        ({"seeds": np.zeros(2)}, r"seeds must have shape \(7,\), got \(2,\)"),
+        ({"seeds": np.zeros(2)}, r"seeds must be whole numbers with a leading axis of 7, got float64 \(2,\)"),
         ({"rates": None}, "rates are for a recipe.tx that is a function of them"),
         ({"recipe": RECIPE._replace(tx=optax.sgd(0.1))}, "rates are for a recipe.tx that is a function of them"),
         ({"recipe": RECIPE._replace(steps=0)}, "steps and batch_size must be at least 1, got 0 and 16"),
@@ -307,7 +310,7 @@ def test_bad_input_is_named(settings, message):
 
 
 def test_more_memory_than_there_is_is_refused_before_the_start(monkeypatch):
-    monkeypatch.setattr(program, "free_memory", lambda: 2**15)
+    monkeypatch.setattr(program, "free_memory", lambda: 2**14)
     with pytest.raises(
         ValueError, match=r"chunk=6: needs 0\.\d\d GiB on each device, which has 0\.00; chunk=\d would fit"
     ):
@@ -330,3 +333,35 @@ def test_images_of_the_training_data_stand_before_those_that_are_judged():
     plain = trained(strategy="map", chunk=4)
     apart = np.abs(found.score["test"] - plain.score["test"])  # of two programs: a rounding may turn one over
     assert apart.mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": np.array([0, 1, -1, 2])}, "seeds must be 4 whole numbers from 0 to 4294967295"),
+        ({"seeds": np.array([0, 1, 2, 2**32])}, "seeds must be 4 whole numbers from 0 to 4294967295"),
+        (
+            {"seeds": np.array([0.0, 1.0, 0.7, 2.0])},
+            "seeds must be whole numbers with a leading axis of 4, got",
+        ),
+        ({"seeds": np.arange(3)}, "seeds must be whole numbers with a leading axis of 4"),
+    ],
+)
+def test_seeds_that_would_be_changed_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        train_population(KEY, FAMILY, FOUR, DATA, RECIPE, rates=np.zeros(4), **settings)
+
+
+def test_architectures_that_do_not_fit_together_are_refused():
+    for wrong in (0.9, [0, 1, 2]):
+        archs = jax.tree.map(lambda leaf, wrong=wrong: np.asarray(wrong) * np.ones((3, 1)), FOUR)
+        with pytest.raises(UserError, match="archs must be whole numbers with a leading axis of"):
+            train_population(KEY, FAMILY, archs, DATA, RECIPE, rates=np.zeros(4))
+
+
+def test_reference_examples_need_a_space_and_enough_training_examples():
+    with pytest.raises(UserError, match="reference is 4, which needs a judge"):
+        family_of(nasbench201_small_space(4, 10), reference=4)
+    family = FAMILY._replace(reference=len(DATA.train[1]) + 1)
+    with pytest.raises(UserError, match="reference is 101, more than the 100 training examples"):
+        train_population(KEY, family, FOUR, DATA, RECIPE, rates=np.zeros(4))

@@ -227,3 +227,16 @@ def test_another_search_is_refused(tmp_path):
     run_all(tmp_path)
     with pytest.raises(UserError, match="leaf state"):
         run_all(tmp_path, black_box=random_search(CHOICES, batch_size=3))
+
+
+def test_what_a_search_tells_of_itself_is_recorded(tmp_path):
+    """Whatever container it comes in, and beside what the driver counts."""
+    made = random_search(CHOICES, batch_size=3)
+
+    def told(key, state, archs, fitness):
+        state, info = made.tell(key, state, archs, fitness)
+        return state, {"rejected": jnp.float32(7), "bad": info.bad + 1}
+
+    run_all(tmp_path, black_box=made._replace(tell=told))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["rejected"], row["bad"], row["failed"]) for row in rows] == [(7, 1, 0)] * len(rows)

@@ -409,3 +409,20 @@ def test_a_step_of_ones_own_is_made_of_the_parts_and_rests_when_it_likes():
         state = new
     assert (state.step, state.bad, state.policy_steps) == (3, 0, 2)
     assert searcher.policy is POLICY
+
+
+def test_a_step_may_leave_the_policy_alone():
+    """As a warm-up does: what there is to say of the policy does not apply."""
+    policy, txs = categorical(SPACE.choices), (optax.sgd(0.1), optax.sgd(0.1))
+    searcher = gradient_search(
+        SPACE,
+        policy,
+        pathwise(),
+        *txs,
+        loss=loss,
+        step=lambda parts, key, state, x: weight_step(parts, key, state, x[0]),
+    )
+    state = searcher.init(KEY, batch())
+    after, info = jax.jit(searcher.step)(KEY, state, batch())
+    assert (int(after.step), int(after.policy_steps), float(info.nonfinite)) == (1, 0, 0.0)
+    assert np.isnan([info.policy_loss, info.penalty, info.policy_norm]).all()

@@ -47,7 +47,7 @@ def sgd_by_hand(rate, momentum, weight_decay, clip, nesterov):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("clip", [5.0, 0.7])
-def test_coupled_sgd_equals_a_hand_loop(nesterov, clip):
+def test_sgd_l2_equals_a_hand_loop(nesterov, clip):
     def rate(step):
         return 0.1 / (1 + step)
 

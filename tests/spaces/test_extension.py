@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxnas.errors import UserError
 from jaxnas.spaces import registry
+from jaxnas.spaces.parts import skeleton
+from jaxnas.spaces.parts.pieces import Decisions
 from tests.spaces import mobile, test_agreement, test_conformance
 
 SETTINGS = {
@@ -70,3 +73,9 @@ def test_a_block_that_is_left_out_leaves_its_input(case):
     arch = {"halve": [0], "same": [2, 2]}
     network = space.about.network(arch)
     assert set(network.inherit(params)["params"]) == {"stem", "block0_e1", "head"}
+
+
+def test_pieces_of_one_kind_have_the_same_operations():
+    decisions = [Decisions("block", 2, ("a", "b", "c")), Decisions("block", 3, ("p", "q"))]
+    with pytest.raises(UserError, match="'block' must have the same operations"):
+        skeleton._operations(decisions)

@@ -38,7 +38,10 @@ class Plan(Protocol):
         ...
 
     def forward(self, net: Tree, x: Any) -> Any:
-        """The network: `net` is structured like `pieces`, with a function of the piece's input in place of each."""
+        """The network: `net` is structured like `pieces`, with a function of the piece's input in place of each.
+
+        In a supernet only drop path of cells is random: blocks get no key there.
+        """
         ...
 
 
@@ -137,11 +140,19 @@ def assemble(
 
 
 def _operations(decisions: Iterable[Decisions | None]) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Per kind the number of decisions and the names of their operations."""
+    """Per kind the number of decisions and the names of their operations.
+
+    Raises:
+      UserError: pieces of one kind with different operations.
+    """
     found: dict[str, tuple[int, tuple[str, ...]]] = {}
     for one in decisions:  # fixed blocks leave none open
         if one is not None:
-            end, _ = found.get(one.kind, (0, ()))
+            end, known = found.get(one.kind, (0, one.operations))
+            if known != one.operations:
+                raise UserError(
+                    f"decisions {one.kind!r} must have the same operations, got {known} and {one.operations}"
+                )
             found[one.kind] = max(end, one.end), one.operations
     return found
 
