@@ -92,6 +92,7 @@ def prepare(config: Any, build: Callable[..., SearchSpace], *, loaded: data.Data
     """
     loaded = batches.load_data(config.data) if loaded is None else loaded
     images = batches.split_data(loaded, config.data, config.seed)
+    # The space that is searched, and the space in which networks are judged.
     build = functools.partial(build, num_classes=loaded.num_classes, **dataclasses.asdict(config.network))
     setting = Setting(config, loaded, images, build(**changes), make_judge(build, images))
     if hasattr(config, "retrain"):

@@ -71,6 +71,7 @@ def latency_table(run: Run, setting: common.Setting) -> CostTable | None:
     given = given_table(setting)
     if given is not None or setting.space.about.parts is None:
         return given
+    # Measured once: a run that goes on reads its file.
     shape, path = setting.images.image_shape, run.path / "latency.json"
     if not path.exists():
         size = setting.config.latency.batch_size
@@ -154,6 +155,7 @@ def main(run: Run, setting: common.Setting) -> None:
     def describe(arch):
         if table is None:
             return None
+        # The found network by the table, and measured as one program.
         shape, size = images.image_shape, setting.config.latency.batch_size
         return {
             "target_ms": target,

@@ -88,6 +88,7 @@ def read(config: Config, num_classes: int) -> tuple[SearchSpace, Arch]:
       UserError: an architecture that cannot be read, or of a space without a recipe.
     """
     source = read_source(config.architecture)
+    # The space that is named, by the command line or the file, or the first that fits.
     name = config.space or source.space or build_space(source).about.name
     if name not in RECIPES:
         raise UserError(f"architecture: space {name!r} has no recipe, only {', '.join(RECIPES)} have one")
@@ -142,6 +143,7 @@ def make_plan(config: Config, num_classes: int, examples: data.Examples) -> Plan
 
 def optimiser(recipe: RecipeConfig, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
     """SGD with momentum along a cosine to zero."""
+    # The same cosine, moved once per epoch or at every step.
     by_epoch = cosine_by_epoch(recipe.learning_rate, 0.0, epochs=epochs, steps_per_epoch=steps_per_epoch)
     by_step = optax.cosine_decay_schedule(recipe.learning_rate, epochs * steps_per_epoch)
     return sgd_l2(

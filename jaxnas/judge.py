@@ -70,6 +70,7 @@ def judge(
 
     def metrics(params: Any, paths: Any, inputs: jax.Array, targets: jax.Array, count: Any = None) -> Tree:
         def predict(x: jax.Array) -> Any:
+            # Reference examples stand at the head, and their outputs are dropped.
             seen = x if reference is None else jnp.concatenate([reference, x])
             outputs = apply(params, paths, seen if prepare is None else prepare(seen))
             return outputs if reference is None else jax.tree.map(lambda leaf: leaf[len(reference) :], outputs)
@@ -177,6 +178,7 @@ def _by_example(score: Score, outputs: Any, targets: jax.Array) -> Tree:
     if all(jnp.ndim(leaf) for leaf in jax.tree.leaves(scores)):
         return scores
 
+    # A scalar for a batch is evaluated example by example.
     def of_one(output: Any, target: jax.Array) -> Tree:
         return score(*jax.tree.map(lambda leaf: leaf[None], (output, target)))
 

@@ -90,6 +90,7 @@ def hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
       [1.0, 1.0, 0.0]
     """
     labels = _checked(labels, logits)
+    # Known is the answer where the greatest logit is finite and the label is a class.
     greatest = jnp.argmax(logits, -1)
     known = jnp.isfinite(jnp.max(logits, -1)) & _is_class(labels, logits)
     return jnp.where(known, (greatest == labels.astype(greatest.dtype)).astype(jnp.float32), jnp.nan)

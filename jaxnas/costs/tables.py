@@ -77,6 +77,7 @@ def _traced_cost(table: CostTable, pairs: list[_Pair]) -> jax.Array:
     dtype = _dtype(table)
     total = jnp.asarray(table.fixed, dtype)
     for row, leaf in pairs:
+        # sum_e table[e, arch[e]], with operations clipped to those that exist.
         costs = jnp.asarray(row, dtype).reshape((1,) * (leaf.ndim - 1) + row.shape)
         terms = jnp.take_along_axis(costs, jnp.clip(leaf, 0, row.shape[1] - 1)[..., None], axis=-1)
         total = total + jnp.sum(terms, (-2, -1), dtype=dtype)
@@ -87,6 +88,7 @@ def _dtype(table: CostTable) -> Any:
     """int32 where no sum can overflow, otherwise int64 if there is that, and float32."""
     parts = [np.asarray(table.fixed), *(np.asarray(leaf) for leaf in jax.tree.leaves(table.table))]
     whole = all(np.issubdtype(part.dtype, np.integer) for part in parts)
+    # The largest cost that an architecture can have.
     largest = sum(int(np.abs(part).max(-1).sum()) for part in parts[1:]) + abs(int(table.fixed)) if whole else 0
     if whole and jax.config.jax_enable_x64 and largest > np.iinfo(np.int32).max:  # type: ignore[attr-defined]
         return jnp.int64
@@ -113,6 +115,7 @@ def expected_cost(table: CostTable, probabilities: Tree) -> jax.Array:
       11.0
     """
 
+    # sum_e sum_k p[e, k] table[e, k] over one leaf.
     def decisions(row, p):
         chex.assert_shape(p, np.shape(row))
         wide = wide_dtype(p.dtype)

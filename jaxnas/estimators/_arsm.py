@@ -75,6 +75,7 @@ def arsm(*, dense: bool = False) -> Estimator:
 
 def _swaps(options: int) -> tuple[np.ndarray, np.ndarray]:
     """Orders `[n, K]`, the first without a swap, and which of them exchanges `c` and `j`: `[K, K]`."""
+    # Row 0 swaps nothing, row r the r-th pair of options.
     pairs = list(itertools.combinations(range(options), 2))
     orders, place = np.tile(np.arange(options), (len(pairs) + 1, 1)), np.zeros((options, options), int)
     for row, (c, j) in enumerate(pairs, 1):

@@ -37,6 +37,7 @@ def with_objective(estimator: Estimator, objective: Objective) -> Estimator:
 
     def estimate(key, state, policy_params, loss_fn, params):
         state, found = estimator.estimate(key, state, policy_params, loss_fn, params)
+        # J, and its derivatives in the loss and in theta.
         total, (factor, direct) = jax.value_and_grad(objective, (0, 1))(found.value, policy_params, found.paths)
         grads = jax.tree.map(lambda g, d: (factor * g + d).astype(d.dtype), found.policy_grads, direct)
         return state, found._replace(policy_grads=grads, info={**found.info, "penalty": total - found.value})

@@ -68,6 +68,7 @@ def disarm(*, dense: bool = False) -> Estimator:
 
     def factor(phi, u, first, second):
         del u
+        # (-1)^c 1[b != c] s(|phi|) / 2.
         sign = jnp.where(second == 1, -1.0, 1.0)
         return jnp.where(first == second, 0.0, 0.5 * sign * jax.nn.sigmoid(jnp.abs(phi)))
 

@@ -162,6 +162,7 @@ def tanh_network(width: int = 10) -> Op:
     """
 
     def init(key, z):
+        # v = 0: r adds nothing at the start.
         weight = jax.random.normal(key, (width, z.size), z.dtype) / math.sqrt(z.size)
         return {"weight": weight, "bias": jnp.zeros((width,), z.dtype), "out": jnp.zeros((width,), z.dtype)}
 
@@ -236,6 +237,7 @@ def _flat(z: Tree) -> jax.Array:
 def _variate(control: ControlParams, network: Op | None, z: Tree, like: Tree, loss: Callable[..., Any]) -> jax.Array:
     """`c(z)`, in float32 or wider."""
     temperature = jnp.exp(control.log_temperature)
+    # c(z) = scale loss(softmax(z / temperature)) + r(z).
     soft = jax.tree.map(lambda leaf, other: jax.nn.softmax(leaf / temperature, -1).astype(other.dtype), z, like)
     relaxed = loss(dense_paths(soft))
     value = control.scale * relaxed.astype(wide_dtype(relaxed.dtype))
@@ -253,6 +255,7 @@ def _square(gradient):
 
 
 def _descend(tx, state: ControlState, grads: ControlParams, learned: tuple[str, ...]) -> ControlState:
+    # Fields that are not learned get a gradient of zero.
     fixed = {name: optax.tree.zeros_like(leaf) for name, leaf in grads._asdict().items() if name not in learned}
     updates, opt = tx.update(grads._replace(**fixed), state.opt, state.control)
     new, _ = guarded(ControlState(optax.apply_updates(state.control, updates), opt), state)

@@ -111,6 +111,7 @@ def score_gradient(policy: Policy, policy_params: Tree, archs: Arch, weight: jax
       weight: factors `[S]`, taken as constants.
     """
 
+    # A scalar whose gradient is the weighted sum of the scores.
     def total(policy_params):
         log_p = jax.vmap(policy.log_prob, (None, 0))(policy_params, archs)
         return jnp.sum(jax.lax.stop_gradient(weight) * log_p)

@@ -140,6 +140,7 @@ def _probed(loss_fn, params, choices: Tree, arch: Arch, probe: Paths):
     index = jax.tree.map(lambda leaf: leaf[..., None], arch)
     weight = jax.tree.map(lambda i, leaf: jnp.ones(i.shape, leaf.dtype), index, choices)
 
+    # The weights of the probe are zero; their gradient is that of the gates it asks about.
     def run(asked, params):
         paths = Paths(index, weight, probe._replace(weight=asked))
         loss, aux = loss_fn(paths, params)

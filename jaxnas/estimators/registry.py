@@ -132,6 +132,7 @@ def build(name: str, policy: Policy, **settings: Any) -> Estimator:
     """
     if name not in ESTIMATORS:
         raise UserError(f"unknown estimator {name!r}, accepted are {', '.join(ESTIMATORS)}")
+    # A setting that the factory does not have raises TypeError there.
     entry = ESTIMATORS[name]
     try:
         return entry.make(policy, **settings) if entry.any_policy else entry.make(**settings)

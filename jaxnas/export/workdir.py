@@ -72,6 +72,7 @@ def architecture_record(
       UserError: an architecture of another space, or `mean`, `std` or `classes` of another length.
     """
     normalisation = {"mean": np.asarray(mean, float).tolist(), "std": np.asarray(std, float).tolist()}
+    # One number for each channel, one name for each class.
     lengths = [(name, values, image_shape[-1]) for name, values in normalisation.items()]
     lengths += [("classes", list(classes), num_classes)] if classes is not None else []
     for name, values, length in lengths:

@@ -79,6 +79,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 def conv_to_kernel(x: jax.Array, g: jax.Array, side: int, stride: int = 1) -> jax.Array:
     """The gradient `[side, side, C, D]` of the kernel from that of the output, `g[D, H', W', B]`."""
+    # One product with what every tap sees.
     products = lax.dot_general(_taps(x, side, stride), g.reshape(g.shape[0], -1), (((1,), (1,)), ((), ())))
     return products.reshape(side, side, x.shape[0], g.shape[0])
 
@@ -163,6 +164,7 @@ def standardised(x: jax.Array, reference: int = 0, eps: float = 1e-5) -> tuple[j
     count = known[0].size
     if count < 4:
         raise UserError(f"batch normalisation needs B*H*W >= 4, got {count}")
+    # Two passes: the mean, then the squares around it.
     mean = jnp.sum(known, (1, 2, 3)) / count
     variance = jnp.sum(jnp.square(known - _column(mean)), (1, 2, 3)) / count
     scale = lax.rsqrt(variance + eps)

@@ -280,6 +280,7 @@ class Classifier(nn.Module):
         kernel = self.param("kernel", init, (features, self.num_classes))
         first = init if self.bias is None else nn.initializers.constant(self.bias)
         bias = self.param("bias", first, (self.num_classes,), jnp.float32)
+        # Pooled and classified in float32 or wider.
         x = jnp.mean(x.astype(wide_dtype(x.dtype)), (1, 2))
         return x @ kernel + bias[None]
 

@@ -59,6 +59,7 @@ def recomputed(function: Callable[..., Any], orders: int = 2) -> Callable[..., A
       orders: number of derivatives that are made in this way, at least 1. With 2, the backward pass of the backward
         pass keeps only its arguments too.
     """
+    # The backward call runs the function again from its arguments, to `orders` derivatives.
     forward, pull = not_inlined(function), lambda args, g: jax.vjp(function, *args)[1](g)
     backward = recomputed(pull, orders - 1) if orders > 1 else not_inlined(pull)
     outer = jax.custom_vjp(lambda *args: forward(*args))

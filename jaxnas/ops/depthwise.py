@@ -81,6 +81,7 @@ class _Plan(NamedTuple):
     @property
     def taps(self) -> tuple[tuple[int, int, int, int], ...]:
         """Per tap the row and column phase it reads, and the first row and column there."""
+        # Tap i starts `i * dilation` pixels in: so many whole steps, and a phase within a step.
         places = itertools.product(*(range(side) for side in self.sides))
         steps = [[divmod(i * self.dilation, step) for i, step in zip(place, self.stride)] for place in places]
         return tuple((row, column, top, left) for (top, row), (left, column) in steps)
@@ -95,6 +96,7 @@ def _phases(plan: _Plan, x: jax.Array) -> jax.Array:
     """
     batch, _, _, channels = x.shape
     down, across = plan.stride
+    # Padded, and filled up to whole steps.
     sizes = zip(plan.grid, plan.pads, plan.stride, strict=True)
     margins = [(pad, pad + -(size + 2 * pad) % step, 0) for size, pad, step in sizes]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
@@ -135,6 +137,7 @@ def _input_gradient(plan: _Plan, g: jax.Array, kernel: jax.Array) -> jax.Array:
         sizes = zip(plan.grid, plan.out, plan.stride, strict=True)
         margins = [(0, size - ((out - 1) * step + 1), step - 1) for size, out, step in sizes]
         g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+    # A convolution with the kernel turned round.
     return _conv(plan._replace(stride=(1, 1)), g, jnp.flip(kernel, (0, 1)))
 
 

@@ -70,6 +70,7 @@ def one_draw(init: Callable[..., Any]) -> Callable[..., Any]:
         # Each weight is linear in both noises: three calls give its offset and its two slopes.
         units = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
         base, *tops = (with_noise(tuple(map(jnp.float32, unit)), key, x) for unit in units)
+        # One draw for all weights, of which each takes its part.
         leaves, treedef = jax.tree.flatten(base)
         ends = [sum(leaf.size for leaf in leaves[: i + 1]) for i in range(len(leaves))]
         uniform = jax.random.uniform(key_noise, (ends[-1] if ends else 0,), jnp.float32, -1.0, 1.0)

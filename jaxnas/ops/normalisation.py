@@ -60,6 +60,7 @@ def row_statistics(channels: int, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance per channel of `x[B, H, W * C]`, repeated for every column."""
     if x.size < 4 * channels:
         raise UserError(f"batch normalisation needs B*H*W >= 4, got {x.size // channels}")
+    # Two passes: the mean, then the squares around it.
     mean = row_mean(channels, x)
     sums = channel_sum(lambda x: jnp.square(x.astype(mean.dtype) - mean), channels, x)
     return mean, _row(channels, x, sums * (channels / x.size))

@@ -83,6 +83,7 @@ class Norm(nn.Module):
                         moved = self.momentum * average.value + (1 - self.momentum) * now
                         average.value = moved.astype(average.value.dtype)  # images may be wider than the averages
         if self.affine:
+            # The learned scale and offset, in the dtype of the images.
             lead = (1,) * (x.ndim - 1)
             scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)

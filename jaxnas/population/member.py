@@ -38,7 +38,7 @@ class Family(NamedTuple):
       apply: `(params, arch, x[B, ...]) -> outputs[B, ...]`, while training.
       judge: the function that takes the place of `apply` while judging; None where `apply` serves for both. With
         `reference=R` the first `R` inputs of a batch come from the training data, the same for all members and batches.
-        Their outputs are dropped: a network that normalises with their statistics judges each other input by itself.
+        Their outputs are dropped: a network that normalises with their statistics judges every further input by itself.
       reference: the number `R` of such inputs.
     """
 

@@ -31,6 +31,7 @@ def straight_through(relaxation: Relaxation) -> Relaxation:
 
     @functools.wraps(relaxation)
     def relaxed(key, logits, temperature=1.0):
+        # The value of `hard`, the gradient of `soft`.
         soft = relaxation(key, logits, temperature)
         hard = jax.nn.one_hot(jnp.argmax(soft, -1), soft.shape[-1], dtype=soft.dtype)
         return hard + (soft - lax.stop_gradient(soft))
@@ -86,6 +87,7 @@ def st_softmax(key: jax.Array, logits: jax.Array, temperature: jax.Array | float
     """
     logits, dtype = wide(logits), logits.dtype
     hard = _sample(key, logits)
+    # In gradient p (g - <p, g>) / temperature.
     p = jax.nn.softmax(logits / temperature, -1)
     return (hard + _slope(p, logits) / temperature).astype(dtype)
 

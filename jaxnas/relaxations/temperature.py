@@ -63,6 +63,7 @@ def annealed(first: float = 1.0, last: float = 0.03, *, epochs: int = 150, steps
         raise UserError(f"epochs and steps_per_epoch must be at least 1, got {epochs} and {steps_per_epoch}")
 
     def schedule(step):
+        # t = epoch + 1, up to the horizon.
         t = jnp.minimum(step // steps_per_epoch + 1, epochs)
         return last + (1 - jnp.asarray(t, jnp.result_type(float)) / epochs) * (first - last)
 

@@ -36,6 +36,7 @@ def rows_of(infos: Any, count: int) -> list[Row]:
       >>> rows_of({"loss": jnp.array([2.0, 1.0]), "grads": {"norm": jnp.array([4, 3])}}, 2)
       [{'grads/norm': 4, 'loss': 2.0}, {'grads/norm': 3, 'loss': 1.0}]
     """
+    # A name and a column of numbers for each leaf, cut into rows.
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(infos))
     names = [jax.tree_util.keystr(path, simple=True, separator="/") or "value" for path, _ in leaves]
     columns = [_numbers(np.asarray(leaf)[:count]) for _, leaf in leaves]

@@ -75,6 +75,7 @@ class Progress:
     def _print(self, text: str) -> None:
         """Says in one line how far it is; the rate is that of this process."""
         now = time.monotonic()
+        # Steps that were done before this process say nothing of its rate.
         rate = (self._done - self._first) / max(now - self._started, 1e-9)
         left = _duration((self._total - self._done) / rate) + " left" if self._done < self._total else "done"
         parts = [f"{self._label} {self._done}/{self._total}", f"{rate:.3g} {self._unit}s/s", left, text]

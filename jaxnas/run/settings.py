@@ -66,6 +66,7 @@ def _with_defaults(found: dict[str, Any], config: Any) -> dict[str, Any]:
     whole = dict(found)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        # A field that came after the file was written has its default.
         if field.name not in whole:
             factory = field.default_factory
             whole[field.name] = settings_of(field.default if factory is dataclasses.MISSING else factory())

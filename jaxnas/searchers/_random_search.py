@@ -72,6 +72,7 @@ def front_search(choices: Tree, ask: Callable[..., Any], size: int, num_objectiv
     flat = decisions(choices)
 
     def init(key):
+        # Nothing is stored yet: objectives that every finite row dominates.
         nothing = jnp.full((size, num_objectives), jnp.inf, jnp.float32)
         return FrontState(flat.random(key, size), nothing, jnp.zeros((), jnp.int32))
 

@@ -43,6 +43,7 @@ def skip_unused(
 
     def update(updates: Tree, state: Any, params: Params | None = None, *, paths: Paths | None = None, **extra: Any):
         moved, after = inner.update(updates, state, params, paths=paths, **extra)
+        # Without paths everything took part.
         if paths is None:
             return moved, after
         ran = used(params, paths)

@@ -71,6 +71,7 @@ def regularized_evolution(
 
     def init(key):
         del key
+        # Nothing is told yet: a fitness that every finite one beats.
         rows = jnp.zeros((population_size, len(flat.counts)), jnp.int32)
         fitness = jnp.full(population_size, jnp.inf, jnp.float32)
         return EvolutionState(rows, fitness, jnp.zeros((), jnp.int32), no_incumbent(len(flat.counts)))

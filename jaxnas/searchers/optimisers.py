@@ -29,6 +29,7 @@ def cosine_by_epoch(first: float, last: float, *, epochs: int, steps_per_epoch: 
     """
 
     def schedule(step):
+        # The cosine of the epoch, which stays at its end.
         epoch = jnp.minimum(step // steps_per_epoch, epochs)
         return last + (first - last) * 0.5 * (1 + jnp.cos(jnp.pi * epoch / epochs))
 

@@ -176,6 +176,7 @@ def _area(gains: jax.Array) -> jax.Array:
     """The union of boxes `[P, 2]` with one corner at zero: a staircase, from the widest box to the narrowest."""
     order = jnp.argsort(-gains[:, 0])
     width, height = gains[order].T
+    # A box adds what it reaches above all wider ones.
     reached = jax.lax.cummax(height)
     return jnp.sum(width * jnp.diff(reached, prepend=0.0))
 
@@ -185,6 +186,7 @@ def _volume(gains: jax.Array) -> jax.Array:
     heights = jnp.sort(gains[:, 2])
     thickness = jnp.diff(heights, prepend=0.0)
 
+    # A slab between two heights is as wide as the boxes that reach its upper end.
     def slab(height):
         return _area(jnp.where((gains[:, 2] >= height)[:, None], gains[:, :2], 0.0))
 

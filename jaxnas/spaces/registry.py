@@ -99,6 +99,7 @@ def build(name: str, **settings: Any) -> SearchSpace:
       >>> build("nasbench201", channels=4).about.size
       15625
     """
+    # Names are checked here, values by the factory.
     known = defaults(name)
     for setting in settings:
         if setting not in known:

@@ -79,6 +79,7 @@ def add_hw_nas_bench(table: Table, path: str | Path, *, dataset: str = "cifar10"
         raise UserError(f"{table.name} is not a table of NAS-Bench-201's cell")
     part = _plain_entry(_plain_entry(read_pickle(path), "nasbench201", path), dataset, path)
     configs = _plain_entry(part, "config", path)
+    # The cells in the order of the file.
     archs = np.array([parse(OPERATIONS, _plain_entry(config, "arch_str", path))["cell"] for config in configs])
     # Columns of the file whose names end in a kind of measurement; others are left out.
     metrics = {}
@@ -118,6 +119,7 @@ def _row(content: Any, file: Path) -> dict[str, Any]:
         results = _plain_entry(_plain_entry(content, epochs, file), "all_results", file)
         for name, (dataset, evaluation) in SOURCES.items():
             runs = _runs(results, dataset, f"{file} ({epochs} epochs)")
+            # Accuracies after the last epoch: those of all seeds, and their mean.
             key = f"{evaluation}@{int(epochs) - 1}"
             row[f"{name}_{epochs}_runs"] = [float(run["eval_acc1es"][key]) for run in runs]
             row[f"{name}_{epochs}"] = float(np.mean(row[f"{name}_{epochs}_runs"]))

@@ -95,6 +95,7 @@ def read_npz(path: str | Path, needed: set[str], *, sha256: str | None = None) -
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"there is no file {file}")
+    # The checksum before anything is read.
     found = None if sha256 is None else hashlib.sha256(file.read_bytes()).hexdigest()
     if found != sha256:
         raise UserError(f"{file}: sha256 is {found}, expected {sha256}")

@@ -83,6 +83,7 @@ def policy_probabilities(logits: Tree, paths: Paths | None = None) -> Tree:
         return jax.tree.map(jax.nn.softmax, logits)
 
     def of_pair(leaf: jax.Array, pair: jax.Array) -> jax.Array:
+        # Softmax over the pair, in its two places of the row.
         two = jax.nn.softmax(jnp.take_along_axis(leaf, pair, -1))
         return jnp.put_along_axis(jnp.zeros_like(leaf), pair, two, -1, inplace=False)
 

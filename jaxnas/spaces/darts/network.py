@@ -154,6 +154,7 @@ def cell_plans(config: DartsConfig) -> Iterator[CellPlan]:
     """The cells of a network, in order."""
     features, after = config.channels, False
     for i in range(config.cells):
+        # Reduction cells, at one and two thirds of the depth, double the width.
         reduction = i in (config.cells // 3, 2 * config.cells // 3)
         features *= 2 if reduction else 1
         yield CellPlan(reduction, after, features)

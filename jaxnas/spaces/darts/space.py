@@ -55,7 +55,7 @@ def darts_space(
       stem_multiplier: width of the stem as a multiple of `channels`.
       operations: candidates of every edge; must contain `none`.
       drop_path: probability of dropping the output of an edge, per example, when `apply` is given a key.
-      lowering: `"lax"` evaluates edge by edge with plain `lax` operations, the plain form.
+      lowering: `"lax"` evaluates edge by edge with plain `lax` operations; see `jaxnas.ops.lowering`.
       dtype: type of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking,
         `"float64"` throughout, which needs 64-bit JAX.
       reference: number of examples at the head of a batch that give the statistics of normalisation; 0 for all of them.

@@ -47,6 +47,7 @@ def _forward(name: str, reference: int, params: Params, x: jax.Array) -> tuple[j
         return x, x
     if name == "avg_pool_3x3":
         return batch_last.avg_pool(x), x
+    # ReLU, convolution, normalisation, whose input is seen again.
     h = batch_last.conv(jax.nn.relu(x), params["kernel"])
     return batch_last.norm(h, **params["norm"], reference=reference), h
 

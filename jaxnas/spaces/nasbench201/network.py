@@ -103,6 +103,7 @@ class ResidualReduce(Block):
         batch, height, width, channels = x.shape
         check_even(height, width)
         first, second = self._halves()
+        # The residual branch, and the shortcut: 2x2 pixels averaged, then a 1x1 convolution.
         y = second.clone(name="second", parent=self)(first.clone(name="first", parent=self)(x))
         pooled = jnp.mean(x.reshape(batch, height // 2, 2, width // 2, 2, channels), (2, 4))
         kernel = self._kernel("shortcut", 1, channels, self.features)

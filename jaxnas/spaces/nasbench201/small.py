@@ -74,9 +74,9 @@ def nasbench201_small_space(
     Args:
       channels: width of the first cell.
       num_classes: number of classes.
-      choice: how the operation of a sparse path is run: `"switch"` runs it alone, `"kernel"` runs one convolution
-        whose weights are selected, the form for `vmap` over architectures; None for `"switch"` on a CPU, where a loop
-        over architectures is faster, and `"kernel"` elsewhere.
+      choice: form in which the operation of a sparse path is run. `"switch"` runs it alone; `"kernel"` runs one
+        convolution whose weights are selected, the form for `vmap` over architectures. None stands for `"switch"` on a
+        CPU, where a loop over architectures is faster, and for `"kernel"` elsewhere.
       reference: number of examples at the head of a batch that give the statistics of normalisation, so that the others
         are judged independently of each other; 0 for all of them.
 

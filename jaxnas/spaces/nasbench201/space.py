@@ -47,7 +47,7 @@ def nasbench201_space(
       cells: number of cells in every stage.
       num_classes: number of classes.
       operations: candidates of every edge, in order; an index into the benchmark's tables needs the default ones.
-      lowering: `"lax"` evaluates cell by cell and edge by edge with plain `lax` operations, the plain form.
+      lowering: `"lax"` evaluates cell by cell and edge by edge with plain `lax` operations; see `jaxnas.ops.lowering`.
       dtype: type of the computation, `"float32"` or `"bfloat16"`, beside weights in float32; or, for checking,
         `"float64"` throughout, which needs 64-bit JAX.
       reference: number of examples at the head of a batch that give the statistics of normalisation, so that the others

@@ -105,6 +105,7 @@ class Cell:
         """The inputs, and zeros like the nodes after them."""
         nodes = dict(enumerate(inputs))
         for edge, (source, target) in enumerate(self.graph.edges):
+            # Any block of an edge into a node shows what the node looks like.
             if target not in nodes:
                 nodes[target] = next(iter(self._blocks(edge).values())).output(nodes[source])
         return [nodes[node] for node in range(self.graph.num_nodes)]
@@ -141,6 +142,7 @@ class Stack:
             weights, key = row
             return self.cell.apply(weights, paths, [x], key=key, rate=rate)[-1], None
 
+        # One program for all cells, unless edges are written out, too.
         if self.cell.graph.scanned:
             return lax.scan(body, x, rows, length=self.length)[0]
         for i in range(self.length):

@@ -154,6 +154,7 @@ def home(graph: CellGraph, edge: int) -> tuple[str, int]:
 def _edge_by_edge(graph, params, paths, inputs, keys):
     nodes = dict(enumerate(inputs))
     for edge, (source, target) in enumerate(graph.edges):
+        # The plain form: every edge with its operations, added to its target.
         ops = graph.groups[home(graph, edge)[0]].ops
         weights = [edge_params(graph, params, edge, name) for name in ops]
         chosen = paths.select(lambda leaf, edge=edge: leaf[edge])

@@ -26,6 +26,7 @@ def fill(shapes: Any, inherited: dict[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: a weight that is neither inherited nor part of a normalisation, or one of another shape.
     """
+    # Every variable is inherited, or belongs to a normalisation that starts anew.
     given = traverse.flatten_dict(inherited, sep="/")
     filled = {}
     for path, leaf in traverse.flatten_dict(shapes, sep="/").items():

@@ -67,6 +67,7 @@ class StandAlone(nn.Module):
           train: whether normalisation uses the statistics of the batch.
           drop_rate: probability of drop path, from the random stream `dropout`; None turns everything random off.
         """
+        # Every piece runs the blocks of the architecture as children of this module.
         pieces = self.plan.pieces(dataclasses.replace(self.style, train=train))
         arch = dict(self.chosen)
         net = jax.tree.map(lambda piece: functools.partial(piece.alone, self, arch, drop_rate), pieces)
@@ -216,6 +217,7 @@ def visit_pieces(plan: Plan, pieces: Tree, x: Any, visit: Callable[[Any, Any], A
       A placeholder for the output of the network, or its shape.
     """
 
+    # In place of a piece: the visit, then a placeholder for its output.
     def stand_in(piece):
         def call(x):
             visit(piece, x)
@@ -242,6 +244,7 @@ def cost_tables(plan: Plan, style: Style, choices: Tree, image_shape: tuple[int,
       `{"parameters": CostTable, "macs": CostTable}` with tables `[E, K]`. A decision that several cells share counts
       for all of them.
     """
+    # Pieces add the costs of candidates to the tables and return their fixed costs.
     fixed: list[Cost] = []
     tables = {kind: np.zeros((*shape.shape, 2), np.int64) for kind, shape in choices.items()}
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)

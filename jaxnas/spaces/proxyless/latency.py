@@ -61,6 +61,7 @@ def _key(piece: Fixed, shape: Shape) -> str:
 
 
 def _bottleneck(block: MBConv, shape: Shape, shortcut: bool) -> Part:
+    # The form of the keys in the published tables.
     key = (
         f"expanded_conv-input:{_size(shape)}-output:{_size(_after(block, shape))}"
         f"-expand:{block.expand}-kernel:{block.kernel}-stride:{block.stride}-idskip:{int(shortcut)}"

@@ -210,6 +210,7 @@ class Exit(Block):
     def __call__(self, x: tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> jax.Array:
         """Applies the part to `(branches, trees)`."""
         branches, trees = x
+        # norm(conv(sum_b (branch_b + norm_b(tree_b)))).
         sums = [b + self.style.norm(f"branch{i}_norm")(t) for i, (b, t) in enumerate(zip(branches, trees, strict=True))]
         y = self.widen().clone(name="widen", parent=self)(sums[0] + sums[1])
         return self.style.norm("norm")(y)
