@@ -73,10 +73,15 @@ def test_children_get_their_objectives_by_name_and_failed_ones_no_fitness(settin
 
     def train(name, archs, seeds, parts):
         asked.append((name, seeds.tolist(), sorted(parts)))
-        return SimpleNamespace(score={"validation": np.array([[0.1, 0.75], [0.2, np.nan]])})
+        return SimpleNamespace(
+            score={"validation": np.array([[0.1, 0.75], [0.2, np.nan]])}, seconds=np.array([2.0, 3.0])
+        )
+
+    def once(name, fn):
+        assert (name, fn()) == ("seconds/nsga2/8", 5.0)  # the training's own, which a resumed search finds again
 
     config = changed(objectives=("macs", "error", "parameters"))
-    evaluate = evolution.make_evaluator(None, setting._replace(config=config), train, "nsga2")
+    evaluate = evolution.make_evaluator(SimpleNamespace(once=once), setting._replace(config=config), train, "nsga2")
     archs = {"cell": np.array([[3, 3, 3, 3, 3, 3], [0, 1, 2, 3, 4, 0]], np.int32)}
     fitness = evaluate(np.array([8, 9]), archs, None)
     assert asked == [("nsga2/8", [8, 9], ["validation"])]  # a child's seed is its id; nothing is judged on test data
