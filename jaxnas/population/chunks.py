@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +12,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxnas.architectures import arch_like
 from jaxnas.base import Arch, Params, Tree
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.errors import UserError
+from jaxnas.population.entries import fingerprint, make_entries
 from jaxnas.population.member import Family, PopulationData, Recipe, Trained
-from jaxnas.population.program import Entry, Program, make_program
+from jaxnas.population.program import Program, make_program
 from jaxnas.strategies import Strategy, in_turn, member_mesh, resolve
 
 __all__ = ["Population", "train_population"]
@@ -110,7 +109,7 @@ def train_population(
       >>> found.score["train"].tolist()
       [[1.0], [1.0]]
     """
-    entries = _entries(archs, rates, seeds, choices)
+    entries = make_entries(archs, rates, seeds, choices)
     if (rates is None) != isinstance(recipe.tx, optax.GradientTransformation):
         raise UserError("rates are for a recipe.tx that is a function of them, and such a recipe.tx needs rates")
     strategy = resolve(strategy, mesh)
@@ -122,7 +121,7 @@ def train_population(
     # The program, and how the members are cut into its calls.
     program = make_program(key, family, entries, data, recipe, strategy, mesh, chunk, keep_params)
     cuts = _Cuts(size, devices, chunk // devices, recipe.steps, in_turn(strategy))
-    meta = {"population": _fingerprint(key, entries, data, recipe)}
+    meta = {"population": fingerprint(key, entries, data, recipe)}
     alone = jax.process_count() == 1
     # Goes on from a checkpoint, and compiles only where something is left to do.
     with Checkpoints(directory) if directory is not None else contextlib.nullcontext() as checkpoints:
@@ -268,40 +267,3 @@ def _train(
             if not due:
                 save()
             raise
-
-
-def _entries(archs: Arch, rates: Tree, seeds: np.ndarray | None, choices: Tree | None) -> Entry:
-    size = len(jax.tree.leaves(archs)[0])
-    if not size:
-        raise UserError("archs: there is no architecture to train")
-    if choices is not None:
-        for i in range(size):
-            arch_like(choices, jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], archs))
-    archs = jax.tree.map(lambda leaf: _whole("archs", leaf, size).astype(np.int32), archs)
-    rates = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), rates)
-    for leaf in jax.tree.leaves(rates):
-        if leaf.shape[:1] != (size,):
-            raise UserError(f"rates must have leaves with a leading axis of {size}, got shape {leaf.shape}")
-    seeds = np.zeros(size, np.uint32) if seeds is None else _whole("seeds", seeds, size)
-    if seeds.shape != (size,) or seeds.min() < 0 or seeds.max() >= 2**32:
-        raise UserError(f"seeds must be {size} whole numbers from 0 to {2**32 - 1}, got {seeds.tolist()}")
-    # The name of an architecture is the checksum of its integers.
-    leaves = jax.tree.leaves(archs)
-    names = [zlib.crc32(b"".join(leaf[i].tobytes() for leaf in leaves)) for i in range(size)]
-    return Entry(np.array(names, np.uint32), seeds.astype(np.uint32), archs, rates)
-
-
-def _whole(name: str, values: Any, size: int) -> np.ndarray:
-    """The values as an array of whole numbers, one row for each member."""
-    array = np.asarray(values)
-    if not np.issubdtype(array.dtype, np.integer) or array.shape[:1] != (size,):
-        raise UserError(f"{name} must be whole numbers with a leading axis of {size}, got {array.dtype} {array.shape}")
-    return array
-
-
-def _fingerprint(key: jax.Array, entries: Entry, data: PopulationData, recipe: Recipe) -> list[int]:
-    """Tells one population from another, as far as arrays and numbers do."""
-    crc = zlib.crc32(str(jax.tree.structure(entries)).encode())
-    for leaf in jax.tree.leaves((jax.random.key_data(key), entries, data)):
-        crc = zlib.crc32(np.asarray(leaf).tobytes(), crc)
-    return [crc, recipe.steps, recipe.batch_size, *recipe.moments]

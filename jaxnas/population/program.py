@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxnas.base import Arch, Tree
+from jaxnas.base import Tree
 from jaxnas.devices import free_memory, wait
 from jaxnas.errors import UserError
+from jaxnas.population.entries import Entry
 from jaxnas.population.member import Family, Member, MemberState, PopulationData, Recipe, Trained, member_training
 from jaxnas.strategies import Strategy, in_turn, lift_some, placed
 
-__all__ = ["Entry", "Program", "make_program"]
-
-
-class Entry(NamedTuple):
-    """What a program needs to know of a member; `name` and `seed` make its key."""
-
-    name: Any
-    seed: Any
-    arch: Arch
-    rates: Tree
+__all__ = ["Program", "make_program"]
 
 
 def make_program(

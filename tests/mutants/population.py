@@ -48,7 +48,7 @@ MUTANTS = (
     Mutant(
         "data-unchecked",
         "a checkpoint of a population does not know its data",
-        "jaxnas/population/chunks.py",
+        "jaxnas/population/entries.py",
         "jax.tree.leaves((jax.random.key_data(key), entries, data))",
         "jax.tree.leaves((jax.random.key_data(key), entries))",
         ("tests/population/test_identity.py",),
