@@ -276,3 +276,41 @@ for module in pkgutil.walk_packages(jaxnas.__path__, "jaxnas."):
 
 def test_loaded_sees_a_heavy_import():
     assert _loaded("import orbax.checkpoint", *LAZY) == {"orbax"}
+
+
+def _code_lines(function: ast.FunctionDef) -> int:
+    """Lines of a function that hold code, without docstrings, comments and blank lines."""
+    documented = [node for node in ast.walk(function) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    strings = {id(node.body[0]) for node in documented if ast.get_docstring(node) is not None}
+    lines: set[int] = set()
+
+    def visit(node: ast.AST) -> None:
+        if id(node) not in strings:
+            lines.update(getattr(node, name) for name in ("lineno", "end_lineno") if hasattr(node, name))
+            for child in ast.iter_child_nodes(node):
+                visit(child)
+
+    visit(function)
+    return len(lines)
+
+
+def too_long(root: Path) -> list[str]:
+    """Return one line for each file above 300 lines and each function above 50 lines of code."""
+    found = []
+    for path in sorted(path for folder in ("jaxnas", "experiments") for path in (root / folder).rglob("*.py")):
+        text, label = path.read_text(encoding="utf-8"), path.relative_to(root).as_posix()
+        if text.count("\n") > 300:
+            found.append(f"{label} has {text.count(chr(10))} lines")
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        found += [f"{label}: {one.name} has {_code_lines(one)} lines" for one in functions if _code_lines(one) > 50]
+    return found
+
+
+def test_files_and_functions_are_short():
+    assert too_long(ROOT) == []
+
+
+def test_a_long_function_and_a_long_file_are_seen(tmp_path):
+    body = "".join(f"    x{i} = {i}\n\n    # why\n" for i in range(60))
+    _plant(tmp_path, {"guard.py": f'def f():\n    """Says.\n\n    More.\n    """\n{body}', "train.py": "\n" * 301})
+    assert too_long(tmp_path) == ["jaxnas/guard.py: f has 61 lines", "jaxnas/train.py has 301 lines"]
