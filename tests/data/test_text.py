@@ -113,6 +113,8 @@ def test_the_three_files_of_penn_treebank(tmp_path, packed):
     assert load_text(tmp_path, unit="words", min_count=2).vocabulary == ("<eos>", "<unk>", "no")
     with pytest.raises(UserError, match=r"fractions is \(0.5, 0.25, 0.25\), expected none for .* each part has a file"):
         load_text(tmp_path, fractions=HALVES)
+    with pytest.raises(UserError, match="unit is 'letters', expected 'characters' or 'words'"):
+        load_text(tmp_path, unit="letters")
 
 
 def _refused(path, data=None, **settings):
