@@ -30,6 +30,8 @@ def layers(depth):
 CHOICES, TOKENS = layers(3)
 POLICY = controller(CHOICES, TOKENS, num_units=5, scale=1.5)  # far from uniform
 PARAMS = POLICY.init(KEY)
+MODE, ENTROPY = jax.jit(POLICY.mode), jax.jit(POLICY.entropy)
+SHORT_ENTROPY = jax.jit(controller(CHOICES, TOKENS, length=6).entropy)
 SMALL = controller(*layers(2), num_units=5, scale=1.5)
 
 
@@ -203,19 +205,20 @@ def test_a_traced_length_grows_without_being_traced_again():
         np.testing.assert_allclose(found[2], policy.entropy(PARAMS), rtol=1e-5)
 
 
-def test_mode_and_entropy_are_those_of_the_greedy_path():
-    mode = POLICY.mode(PARAMS)
+@pytest.mark.parametrize("seed", range(6))
+def test_mode_and_entropy_are_those_of_the_greedy_path(seed):
+    params = POLICY.init(jax.random.key(seed))
+    mode = MODE(params)
     arch_like(CHOICES, mode)
-    found = by_hand(PARAMS, TOKENS, greedy)
+    found = by_hand(params, TOKENS, greedy)
     for token, p in zip(TOKENS, found, strict=True):
         np.testing.assert_array_equal(taking(mode)(token, None), greedy(token, p))
     both = [np.stack([p, 1 - p]) if isinstance(token[1], tuple) else p for token, p in zip(TOKENS, found, strict=True)]
     entropies = [-np.sum(p * np.log(p)) for p in both]
-    np.testing.assert_allclose(POLICY.entropy(PARAMS), sum(entropies) / 9, rtol=1e-5)
+    np.testing.assert_allclose(ENTROPY(params), sum(entropies) / 9, rtol=1e-5)
     # Two layers have four decisions and one skip.
-    short = controller(CHOICES, TOKENS, length=6).entropy(PARAMS)
-    np.testing.assert_allclose(short, sum(entropies[:6]) / 5, rtol=1e-5)
-    chex.assert_trees_all_equal(POLICY.decode(PARAMS, lambda scores: pytest.fail("asked for independent scores")), mode)
+    np.testing.assert_allclose(SHORT_ENTROPY(params), sum(entropies[:6]) / 5, rtol=1e-5)
+    chex.assert_trees_all_equal(POLICY.decode(params, lambda scores: pytest.fail("asked for independent scores")), mode)
 
 
 def test_entropy_of_nothing_is_not_a_number():
@@ -358,6 +361,7 @@ def test_narrow_parameters_give_wide_probabilities():
     arch = POLICY.sample(KEY, narrow)
     found = POLICY.log_prob(narrow, arch)
     assert found.dtype == jnp.float32
+    np.testing.assert_allclose(probabilities(POLICY, narrow).sum(), 1.0, rtol=1e-4)
     np.testing.assert_allclose(found, POLICY.log_prob(PARAMS, arch), atol=0.5)
 
 
