@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.mutants import (
+    controller,
     costs,
     data,
     estimators,
@@ -10,6 +11,7 @@ from tests.mutants import (
     farm,
     ops,
     population,
+    recurrent,
     running,
     searchers,
     spaces,
@@ -23,6 +25,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *searchers.MUTANTS,
     *experiments.MUTANTS,
     *estimators.MUTANTS,
+    *controller.MUTANTS,
     *ops.MUTANTS,
     *spaces.MUTANTS,
     *costs.MUTANTS,
@@ -30,6 +33,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *population.MUTANTS,
     *tabular.MUTANTS,
     *data.MUTANTS,
+    *recurrent.MUTANTS,
     *running.MUTANTS,
 )
 
