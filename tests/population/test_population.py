@@ -13,13 +13,13 @@ from jaxnas.population import (
     Population,
     PopulationData,
     Recipe,
-    chunks,
     family_of,
     member_mesh,
     program,
     resolve,
     train_population,
 )
+from jaxnas.population.entries import make_entries
 from jaxnas.searchers import sgd_l2
 from jaxnas.spaces import nasbench201_small_space
 from jaxnas.train import cross_entropy
@@ -77,7 +77,7 @@ def test_strategies_agree_to_rounding(whole):
 def test_a_member_is_what_a_plain_loop_trains():
     found = trained(strategy="map", chunk=4)
     i, (images, labels) = 3, DATA.train
-    entry = rows(chunks._entries(ARCHS, RATES, None, None), i)
+    entry = rows(make_entries(ARCHS, RATES, None, None), i)
     key = jax.random.fold_in(jax.random.fold_in(KEY, entry.name), 0)
     key_init, key_order, _ = jax.random.split(key, 3)
     params = SPACE.init(key_init, images[:16])
