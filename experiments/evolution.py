@@ -27,6 +27,7 @@ import optax
 from experiments import batches, common, outcome, pictures
 from experiments.configs.evolution import PRESETS, Config
 from jaxnas import data, plot
+from jaxnas.architectures import one_hot_scores
 from jaxnas.base import Arch, BlackBox, SearchSpace
 from jaxnas.costs import latency
 from jaxnas.describe import network_costs
@@ -61,9 +62,7 @@ def make_searcher(name: str, config: Config, space: SearchSpace) -> BlackBox:
         made = alone._replace(tell=lambda key, state, archs, fitness: alone.tell(key, state, archs, fitness[:, :1]))
 
     def rule(arch: Arch) -> Arch:
-        # Scores that ask for the architecture as clearly as scores can.
-        scores = jax.tree.map(lambda c, leaf: 20.0 * jax.nn.one_hot(leaf, c.shape[-1]), space.choices, arch)
-        return space.derive(scores)
+        return space.derive(one_hot_scores(space.choices, arch))
 
     def ask(key, state):
         state, archs = made.ask(key, state)

@@ -23,6 +23,7 @@ __all__ = [
     "decisions",
     "enumerate_architectures",
     "greatest",
+    "one_hot_scores",
     "random_archs",
     "same",
 ]
@@ -70,13 +71,23 @@ def check_architecture(space: SearchSpace, arch: Any) -> Arch:
         such as three edges into one node in the space of DARTS.
     """
     arch = arch_like(space.choices, arch)
-    # One-hot scores ask for this architecture as clearly as scores can; the rule must agree.
-    scores = jax.tree.map(lambda c, leaf: 20.0 * jax.nn.one_hot(leaf, c.shape[-1]), space.choices, arch)
+    # The rule must agree with scores that ask for this architecture.
+    scores = one_hot_scores(space.choices, arch)
     derived = jax.tree.map(np.asarray, jax.jit(space.derive)(scores))
     if not same(arch, derived):
         plain = json.dumps(jax.tree.map(np.ndarray.tolist, derived))
         raise UserError(f"architecture: outside of space {space.about.name}, whose rule would derive {plain}")
     return arch
+
+
+def one_hot_scores(choices: Tree, arch: Arch) -> Tree:
+    """Scores `[E, K]` that ask for an architecture as clearly as scores can: 20 at its operations and 0 elsewhere.
+
+    Args:
+      choices: `SearchSpace.choices`.
+      arch: one operation for each decision, leaves `[E]`; the rule of the space may forbid their combination.
+    """
+    return jax.tree.map(lambda c, leaf: 20.0 * jax.nn.one_hot(leaf, c.shape[-1]), choices, arch)
 
 
 def same(arch: Arch, other: Arch) -> bool:

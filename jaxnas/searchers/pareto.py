@@ -76,7 +76,7 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
 
     The distance is the sum over objectives of the gap between the next row on either side, in units of the front's
     range. In every objective the first and the last row of a front are infinite, whether or not they differ from the
-    others: of three equal rows two are infinite and one is 0. For the rows between, an objective in which a front does
+    others: two of three equal rows are infinite and one is 0. For the rows between, an objective in which a front does
     not vary adds nothing. Rows that are not finite get 0.
 
     Args:
