@@ -1,0 +1,139 @@
+"""Texts for the scripts that train recurrent cells: the tokens, windows for a population, and the recipe.
+
+All numbers are mean nats per token. A window starts with a state of zeros, while it is trained on and while it judges.
+"""
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.configs.text import TextConfig, TextRecipeConfig
+from jaxnas.data import text as texts
+from jaxnas.errors import UserError
+from jaxnas.population import PopulationData, Recipe
+
+SYNTHETIC = "synthetic"
+
+
+def load_text_data(config: TextConfig) -> texts.Text:
+    """The text of a configuration, in three parts.
+
+    Raises:
+      UserError: a path with a variable that the environment does not have, or what `jaxnas.data.text` refuses.
+    """
+    settings: dict[str, Any] = {"unit": config.unit, "fractions": config.fractions, "min_count": config.min_count}
+    if config.path == SYNTHETIC:
+        return texts.text_of(made_up_text(), name=SYNTHETIC, **settings)
+    path = os.path.expandvars(config.path)
+    if "$" in path:
+        raise UserError(f"data.path is {config.path}: the environment has no such variable; set it or name a file")
+    return texts.load_text(path, **settings)
+
+
+def made_up_text(num_words: int = 800) -> str:
+    """A text of few words in random order, the same at every call, from which a network can learn to spell."""
+    words = ["the", "cell", "of", "a", "tree", "reads", "its", "memory", "and", "writes", "it", "anew.\n"]
+    return " ".join(np.random.default_rng(0).choice(words, num_words))
+
+
+def text_population_data(
+    text: texts.Text,
+    length: int,
+    *,
+    validation_windows: int | None = None,
+    test_windows: int | None = None,
+    parts: tuple[str, ...] = ("validation",),
+) -> PopulationData:
+    """All windows of the training part, and windows of other parts to judge on.
+
+    Args:
+      text: the text.
+      length: the number `T` of tokens of a window.
+      validation_windows: how many windows of the validation part are used, evenly spread over it; all if not given.
+      test_windows: how many windows of the test part are used; all if not given.
+      parts: which parts judge a network, out of validation and test.
+
+    Returns:
+      Inputs and targets, each int32 `[windows, T]`.
+
+    Raises:
+      UserError: a part with fewer tokens than a window has.
+    """
+    wanted = {"validation": validation_windows, "test": test_windows}
+    judged = {}
+    for part in parts:
+        inputs, targets = texts.windows(getattr(text, part), length)
+        count = min(wanted[part] or len(inputs), len(inputs))
+        rows = np.arange(count) * len(inputs) // count
+        judged[part] = (inputs[rows], targets[rows])
+    return PopulationData(tuple(texts.windows(text.train, length)), judged)
+
+
+def token_nats(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean nats per token of each window: `-1/T sum_t log p(target_t)`.
+
+    Args:
+      logits: `[B, T, V]`.
+      targets: the tokens that follow, int32 `[B, T]`.
+
+    Returns:
+      float32 `[B]`.
+    """
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    # A sum over the vocabulary: its gradient is cheaper on a CPU than that of a gather.
+    is_target = targets[..., None] == jnp.arange(logits.shape[-1], dtype=targets.dtype).reshape(1, 1, -1)
+    return -jnp.sum(jnp.where(is_target, log_p, 0.0), axis=(1, 2)) / targets.shape[1]
+
+
+def optimiser(
+    form: TextRecipeConfig, learning_rate: Any = None, decay_from: Any = None
+) -> optax.GradientTransformation:
+    """The clipped optimiser of a recipe.
+
+    Args:
+      form: the recipe.
+      learning_rate: the rate until it falls, in place of the recipe's; it may be traced.
+      decay_from: the share of the steps after which the rate falls, from 0 to below 1, in place of the recipe's; it may
+        be traced.
+    """
+    rate = form.learning_rate if learning_rate is None else learning_rate
+    begin = form.decay_from if decay_from is None else decay_from
+
+    # Constant, then along a line to zero after the last step.
+    def schedule(count: jax.Array) -> jax.Array:
+        left = (1 - count / form.steps) / (1 - begin)
+        return rate * jnp.clip(left, 0.0, 1.0)
+
+    step = optax.scale_by_adam() if form.optimiser == "adam" else optax.identity()
+    return optax.chain(optax.clip_by_global_norm(form.clip), step, optax.scale_by_learning_rate(schedule))
+
+
+def text_recipe(form: TextRecipeConfig, *, with_rates: bool = False) -> Recipe:
+    """The recipe of a population of language models: loss and score are mean nats per token.
+
+    Args:
+      form: the recipe.
+      with_rates: every member has a dictionary of rates, `learning_rate` and `decay_from`, in place of the recipe's.
+
+    Raises:
+      UserError: more judgements than fit into the steps.
+    """
+    first = form.steps - (form.judgements - 1) * form.judge_every
+    if first < 1:
+        raise UserError(
+            f"steps is {form.steps}, expected at least {form.steps - first + 1}, so that {form.judgements} judgements "
+            f"fit, {form.judge_every} steps apart"
+        )
+    return Recipe(
+        (lambda rates: optimiser(form, **rates)) if with_rates else optimiser(form),
+        form.steps,
+        form.batch_size,
+        tuple(range(first, form.steps + 1, form.judge_every)),
+        judge_batch=128,
+        loss=lambda logits, targets: jnp.mean(token_nats(logits, targets)),
+        score=token_nats,
+    )
