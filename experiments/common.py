@@ -256,7 +256,8 @@ def train_children(
 
     # One row of metrics for each epoch: means over the children.
     def row(key, epoch, losses):
-        return epoch + 1, {"loss": np.mean(losses[:, epoch]), "nonfinite": np.mean(np.isnan(losses[:, epoch]))}
+        failed = np.mean(np.isnan(losses[:, epoch]))
+        return epoch + 1, {"epoch": epoch + 1, "loss": np.mean(losses[:, epoch]), "nonfinite": failed}
 
     run.steps(name, lambda key, losses: 0, row, len(epochs), data=found.loss, meta={"space": setting.space.about.name})
     return found

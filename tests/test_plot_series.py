@@ -29,3 +29,11 @@ def test_a_running_mean_is_over_the_finite_neighbours():
     found = curves._running_mean(values, 2)
     expected = [np.nan, 1.5, np.nan, (2 + 4 + 5 + 6) / 4, (4 + 5 + 6 + 7) / 4, 6.0, 7.0, 8.0, np.nan]
     np.testing.assert_allclose(found, expected)
+
+
+def test_records_with_an_epoch_are_drawn_over_epochs():
+    records = [{"phase": "search", "step": n, "loss": 1.0} for n in (10, 20)]
+    records += [{"phase": "retrain", "step": 100 * n, "epoch": n, "loss": 2.0} for n in (1, 2, 3)]
+    search, retrain = curves._series(records)
+    assert (search.unit, search.steps.tolist()) == ("step", [10, 20])
+    assert (retrain.unit, retrain.steps.tolist()) == ("epoch", [1, 2, 3])

@@ -48,10 +48,11 @@ ORDER = (1, 2, 3, 4, 5, 6, 0)  # of the panels; a metric goes to the first quant
 
 
 class Series(NamedTuple):
-    """One curve: steps `[n]` and values `[n]`, NaN where a value was not finite."""
+    """One curve: steps or epochs `[n]`, as `unit` says, and values `[n]`, NaN where a value was not finite."""
 
     phase: str
     name: str
+    unit: str
     steps: np.ndarray
     values: np.ndarray
 
@@ -65,7 +66,8 @@ def curves(path: str | Path, records: Iterable[Mapping[str, Any]]) -> Path:
 
     Args:
       path: file of the picture; the suffix (`.png`, `.svg`, `.pdf`) decides the format.
-      records: lines of `metrics.jsonl`: dictionaries with `phase`, `step` and numbers by name, lists ignored.
+      records: lines of `metrics.jsonl`: dictionaries with `phase`, `step` and numbers by name, lists ignored. Where
+        there is an `epoch`, it takes the place of the step.
 
     Returns:
       The path.
@@ -95,13 +97,14 @@ def _series(records: Iterable[Mapping[str, Any]]) -> list[Series]:
 
     A NaN in a record that says that its step was good does not apply to that step.
     """
-    points: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    points: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for number, record in enumerate(records):
+        unit = "epoch" if "epoch" in record else "step"
         for name, value in record.items():
             applies = record.get("nonfinite") != 0 or (value != "NaN" and value == value)
-            if name not in ("phase", "step") and _is_number(value) and applies:
-                where = str(record.get("phase", "")), name
-                points.setdefault(where, []).append((record.get("step", number), float(value)))
+            if name not in ("phase", "step", "epoch") and _is_number(value) and applies:
+                where = str(record.get("phase", "")), name, unit
+                points.setdefault(where, []).append((record.get(unit, number), float(value)))
     found = [Series(*where, *np.array(rows, float).T) for where, rows in points.items()]
     return [one._replace(values=np.where(np.isfinite(one.values), one.values, np.nan)) for one in found]
 
@@ -135,7 +138,7 @@ def _panels(series: list[Series]) -> list[tuple[str, Quantity, list[Series]]]:
 
 
 def _same(one: Series, other: Series) -> bool:
-    return one.phase == other.phase and np.array_equal(one[2:], other[2:], equal_nan=True)
+    return one.phase == other.phase and np.array_equal(one[3:], other[3:], equal_nan=True)
 
 
 def _draw(axes: Any, title: str, quantity: Quantity, series: list[Series]) -> None:
@@ -162,7 +165,7 @@ def _draw(axes: Any, title: str, quantity: Quantity, series: list[Series]) -> No
     # Labels, grid and legend.
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(title, fontsize=10, loc="left", color="#222222")
-    axes.set_xlabel("step", fontsize=8.5)
+    axes.set_xlabel(series[0].unit, fontsize=8.5)
     axes.tick_params(labelsize=8)
     axes.grid(color="#e3e7ec", lw=0.7)
     axes.spines[["top", "right"]].set_visible(False)
