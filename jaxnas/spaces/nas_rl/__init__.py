@@ -1,4 +1,4 @@
-"""The recurrent cells of NAS-RL (Zoph and Le, 2017): trees of combinations and activations, and language models."""
+"""The spaces of NAS-RL (Zoph and Le, 2017): convolutional networks, and recurrent cells with their language models."""
 
 from jaxnas.spaces.nas_rl.cell import (
     CellState,
@@ -7,16 +7,27 @@ from jaxnas.spaces.nas_rl.cell import (
     recurrent_cell,
     recurrent_cell_space,
 )
+from jaxnas.spaces.nas_rl.decoding import decode
 from jaxnas.spaces.nas_rl.language import LanguageModel, language_model
-from jaxnas.spaces.nas_rl.published import PUBLISHED
+from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
+from jaxnas.spaces.nas_rl.layer_tokens import nas_rl_prefix, nas_rl_tokens
+from jaxnas.spaces.nas_rl.layers import layer_plan, nas_rl_space
+from jaxnas.spaces.nas_rl.published import PUBLISHED, PUBLISHED_NETWORKS
 
 __all__ = [
     "PUBLISHED",
+    "PUBLISHED_NETWORKS",
     "CellState",
     "LanguageModel",
+    "LayerPlan",
     "RecurrentCellSpace",
     "constants",
+    "decode",
     "language_model",
+    "layer_plan",
+    "nas_rl_prefix",
+    "nas_rl_space",
+    "nas_rl_tokens",
     "recurrent_cell",
     "recurrent_cell_space",
 ]
