@@ -12,7 +12,7 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
@@ -179,7 +179,7 @@ def parse(
     if smoke is not None and "--smoke" in words:
         config = smoke(config)
     text = f"Preset {name} of {', '.join(presets)}; name another one first to see and use its values."
-    options = _read(_options(config, smoke is not None), words, f"{system} [PRESET]", text)
+    options = _read(_options(config, smoke is not None), words, f"{system} [PRESET]", text, presets)
     check_ranges(options)
     small = getattr(options, "smoke", False)
     folder = f"{system}-{name}-{getattr(options.config, 'seed', 0)}{'-smoke' if small else ''}"
@@ -187,7 +187,7 @@ def parse(
     return Launch(options.config, name, workdir, small, options.checkpoint_seconds)
 
 
-def _read(kind: type, words: list[str], prog: str, description: str) -> Any:
+def _read(kind: type, words: list[str], prog: str, description: str, presets: Iterable[str]) -> Any:
     """Hands the words to tyro; its refusal, a box of several lines, becomes one."""
     import tyro
 
@@ -207,6 +207,9 @@ def _read(kind: type, words: list[str], prog: str, description: str) -> Any:
     given = [re.sub("_", "-", word.partition("=")[0]) for word in words if word.startswith("--")]
     close = [match for word in given if word not in known for match in difflib.get_close_matches(word, known, 1)]
     hint = f"; did you mean {' and '.join(close)}?" if close else ""
+    # So is the name of a preset that stands behind an option.
+    late = [name for name in presets if reason.endswith(f": {name}")]
+    hint += f"; a preset is the first word: {prog.partition(' ')[0]} {late[0]} ..." if late else ""
     raise UserError(f"{textwrap.shorten(reason, 300)}{hint}")
 
 
