@@ -2,6 +2,7 @@
 
 from jaxnas.searchers._darts import darts
 from jaxnas.searchers._local_search import LocalSearchState, local_search
+from jaxnas.searchers._nas_rl import PPO, NasRLState, depth_schedule, nas_rl
 from jaxnas.searchers._nsga2 import nsga2
 from jaxnas.searchers._policy_search import PolicySearchState, policy_search
 from jaxnas.searchers._proxyless import proxyless, reward_loss
@@ -24,11 +25,13 @@ from jaxnas.searchers.gradient import (
 from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent
 from jaxnas.searchers.optimisers import adam_l2, cosine_by_epoch, sgd_l2
 from jaxnas.searchers.pareto import crowding_distance, dominates, hypervolume, pareto_front, pareto_ranks, survivors
+from jaxnas.searchers.rewards import accuracy_cubed, best_of_last, inverse_square_perplexity
 from jaxnas.searchers.second_order import InnerStep, momentum_of, unrolled, unrolled_gradient
 from jaxnas.searchers.state import SearchInfo, SearchState, classification_loss
 from jaxnas.searchers.variation import Mutation, point_mutation, reset_mutation, two_point_crossover
 
 __all__ = [
+    "PPO",
     "BlackBoxInfo",
     "EvolutionState",
     "FrontState",
@@ -36,27 +39,33 @@ __all__ = [
     "InnerStep",
     "LocalSearchState",
     "Mutation",
+    "NasRLState",
     "PolicySearchState",
     "SearchInfo",
     "SearchParts",
     "SearchState",
     "SearchStep",
+    "accuracy_cubed",
     "adam_l2",
     "alternating",
+    "best_of_last",
     "classification_loss",
     "cosine_by_epoch",
     "crowding_distance",
     "darts",
+    "depth_schedule",
     "dominates",
     "estimate_on",
     "front_search",
     "gradient_search",
     "hypervolume",
+    "inverse_square_perplexity",
     "joint",
     "local_search",
     "momentum_of",
     "move_policy",
     "move_weights",
+    "nas_rl",
     "nsga2",
     "pareto_front",
     "pareto_ranks",

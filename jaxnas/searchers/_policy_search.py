@@ -8,9 +8,10 @@ import optax
 
 from jaxnas.architectures import decisions
 from jaxnas.base import BlackBox, Policy, Tree
-from jaxnas.errors import UserError
+from jaxnas.estimators.evaluation import score_gradient
 from jaxnas.guard import guarded
 from jaxnas.searchers.incumbent import BlackBoxInfo, Incumbent, better, check_at_least, no_incumbent, scalar_fitness
+from jaxnas.searchers.policy_gradient import Average, average_with, check_decay, descend, sample_archs
 
 __all__ = ["PolicySearchState", "policy_search"]
 
@@ -65,8 +66,7 @@ def policy_search(
       (0.5, (1, 2))
     """
     check_at_least(batch_size=batch_size)
-    if not 0 <= baseline_decay < 1:
-        raise UserError(f"baseline_decay must be at least 0 and below 1, got {baseline_decay}")
+    check_decay(baseline_decay)
     flat = decisions(policy.choices)
 
     def init(key):
@@ -75,7 +75,7 @@ def policy_search(
         return PolicySearchState(policy_params, tx.init(policy_params), zero, zero, no_incumbent(len(flat.counts)))
 
     def ask(key, state):
-        return state, jax.vmap(policy.sample, (0, None))(jax.random.split(key, batch_size), state.policy_params)
+        return state, sample_archs(policy, key, state.policy_params, batch_size)
 
     def tell(key, state, archs, fitness):
         del key
@@ -84,19 +84,12 @@ def policy_search(
         # The baseline: a moving average that counts this batch too, corrected for its start at zero.
         number = jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         mean = jnp.where(good, values, 0).sum() / number
-        rest = 1 - baseline_decay
-        total = baseline_decay * state.total + rest * mean
-        weight = baseline_decay * state.weight + rest
-        advantage = jnp.where(good, values - total / jnp.maximum(weight, rest), 0)
-
-        # Its gradient is that of REINFORCE: mean_b (f_b - baseline) grad log p(arch_b).
-        def surrogate(policy_params):
-            log_prob = jax.vmap(policy.log_prob, (None, 0))(policy_params, archs)
-            return jnp.sum(advantage * log_prob) / number
-
+        total, weight = average_with(Average(state.total, state.weight), mean, baseline_decay)
+        advantage = jnp.where(good, values - total / jnp.maximum(weight, 1 - baseline_decay), 0)
+        # The gradient of REINFORCE: mean_b (f_b - baseline) grad log p(arch_b).
+        grads = score_gradient(policy, state.policy_params, archs, advantage * (1 / number))
         # The step of the optimiser, taken back unless all of it is finite.
-        updates, opt = tx.update(jax.grad(surrogate)(state.policy_params), state.opt, state.policy_params)
-        moved = optax.apply_updates(state.policy_params, updates), opt, total, weight
+        moved = *descend(tx, grads, state.policy_params, state.opt), total, weight
         before = state.policy_params, state.opt, state.total, state.weight
         (policy_params, opt, total, weight), taught = guarded(moved, before, alive=good.any())
         best = better(state.best, flat.join(archs), values)
