@@ -208,7 +208,7 @@ def _read(kind: type, words: list[str], prog: str, description: str, presets: It
     close = [match for word in given if word not in known for match in difflib.get_close_matches(word, known, 1)]
     hint = f"; did you mean {' and '.join(close)}?" if close else ""
     # So is the name of a preset that stands behind an option.
-    late = [name for name in presets if reason.endswith(f": {name}")]
+    late = [name for name in presets if re.search(rf"[:,] {re.escape(name)}(?![\w-])", reason)]
     hint += f"; a preset is the first word: {prog.partition(' ')[0]} {late[0]} ..." if late else ""
     raise UserError(f"{textwrap.shorten(reason, 300)}{hint}")
 
