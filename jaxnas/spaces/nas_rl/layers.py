@@ -53,9 +53,9 @@ def nas_rl_space(
 
     The paper's variant with pooling predicts 13 layers, each a block of three densely connected ones with 6, 12, 24 or
     36 filters, and has poolings at layers 13 and 24 of the 39. It says no more of them. Here that variant is
-    `nas_rl_space(13, filters=(6, 12, 24, 36), convolutions=3, pooling=(4, 8))`: the poolings stand between blocks, after
-    12 and 24 convolutions; a block hands on all of its convolutions; and a pooling, the maximum over 3x3 pixels in steps
-    of two, is passed by everything that is read beyond it, the image included.
+    `nas_rl_space(13, filters=(6, 12, 24, 36), convolutions=3, pooling=(4, 8))`: the poolings stand between blocks,
+    after 12 and 24 convolutions; a block hands on all of its convolutions; and a pooling, the maximum over 3x3 pixels
+    in steps of two, is passed by everything that is read beyond it, the image included.
 
     Args:
       num_layers: number of predicted layers.
@@ -77,8 +77,8 @@ def nas_rl_space(
 
     Returns:
       The space, with `choices = {"filters": [L, F], "height": [L, K], "skip": [L (L - 1) / 2, 2], "width": [L, K]}`
-      and, where strides are predicted, `"stride_height"` and `"stride_width"` of shape `[L, S]`. Rows of `"skip"` are the
-      connections of layer 1 to layer 0, of layer 2 to layers 0 and 1, and so on; option 1 connects. A space of a single
+      and, where strides are predicted, `"stride_height"` and `"stride_width"` of shape `[L, S]`. Rows of `"skip"` are
+      the connections of layer 1 to layer 0, of layer 2 to layers 0 and 1, and so on; option 1 connects. A space of one
       layer has no `"skip"`. `derive` takes the greatest score of each decision. `about.genotype` is a text, see
       `jaxnas.spaces.nas_rl.layer_notation`.
 
