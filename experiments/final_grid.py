@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import common
-from jaxnas.base import Arch, Tree
+from jaxnas.base import Arch, Params, Tree
 from jaxnas.errors import UserError
 from jaxnas.judge import judge
 from jaxnas.population import Family, PopulationData, Recipe
@@ -25,7 +25,7 @@ Settings = Mapping[str, Any]  # by name a number, or a traced scalar
 
 
 class Grid(NamedTuple):
-    """What became of the `G` points of a grid, as JSON data.
+    """What became of the `G` points of a grid.
 
     Attributes:
       points: the settings of each point by name.
@@ -33,15 +33,17 @@ class Grid(NamedTuple):
         a point of which one repeat met a step that was not finite.
       best: the number of the point whose error on the validation examples is least.
       test: the scores of the best point on the test examples, one for each repeat.
+      params: the weights of the best point's first network.
     """
 
     points: list[dict[str, float]]
     validation: list[float]
     best: int
     test: list[float]
+    params: Params
 
     def summary(self) -> dict[str, Any]:
-        """The entry of `result.json`: all points with their validation scores, and the best one with its test."""
+        """The entry of `result.json`: the best point with its test scores, and all points with their validation."""
         tried = [{**point, "validation": score} for point, score in zip(self.points, self.validation, strict=True)]
         return {
             "best": self.points[self.best],
@@ -142,7 +144,8 @@ def final_grid(
     chosen = range(best * repeats, (best + 1) * repeats)
     score = make_test(family, data, recipe)
     tested = run.once(f"{name}/test", lambda: [score(trained.params, archs, number, test) for number in chosen])
-    return Grid(points, validation.tolist(), best, [float(value) for value in tested])
+    test_scores = [float(value) for value in tested]  # JSON has NaN as text
+    return Grid(points, validation.tolist(), best, test_scores, common.child(trained.params, chosen[0]))
 
 
 def make_test(family: Family, data: PopulationData, recipe: Recipe) -> Callable[..., float]:

@@ -67,6 +67,7 @@ def test_every_point_is_trained_with_its_settings_and_the_best_is_tested(tmp_pat
     summary = found.summary()
     assert (summary["best"], len(summary["grid"])) == ({"learning_rate": 1.0, "start": 1.0}, 6)
     assert summary["test_mean"] == found.test[0]
+    np.testing.assert_allclose(2 * found.params, by_hand(found.points[found.best]), rtol=1e-6)
 
 
 def test_larger_scores_are_better_where_the_error_says_so(tmp_path):
@@ -91,7 +92,7 @@ def test_the_choice_is_by_validation_and_by_the_mean_over_repeats(tmp_path, monk
     validation, test = [0.1, 0.9, 0.4, 0.4, 0.7, 0.7], [5.0, 4.0, 3.0, 2.0, 0.0, 1.0]
     fake_training(monkeypatch, validation, test)
     found = run_grid(tmp_path, grid={"start": (1.0, 2.0, 3.0)}, repeats=2)
-    assert (found.best, found.test) == (1, [3.0, 2.0])
+    assert (found.best, found.test, found.params) == (1, [3.0, 2.0], {"w": 2})
     np.testing.assert_allclose(found.validation, [0.5, 0.4, 0.7])
 
 
