@@ -12,9 +12,11 @@ from jaxnas.run._environment import (
     is_installed,
     split_cpu,
 )
+from jaxnas.run._in_flight import Evaluate, Order
 from jaxnas.run._script import Launch, exit_code, parse, script
-from jaxnas.run._search import Evaluate, History, read_history, search
+from jaxnas.run._search import search
 from jaxnas.run.board import TensorBoard
+from jaxnas.run.history import History, read_history
 from jaxnas.run.loop import Advance, compiled_steps, drive, python_steps
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Saving, Watch
@@ -33,6 +35,7 @@ __all__ = [
     "JsonLines",
     "Launch",
     "Option",
+    "Order",
     "Progress",
     "Run",
     "Saving",

@@ -99,6 +99,7 @@ class Phase:
       watch: what is recorded and shown.
       meta: JSON data that its checkpoints must carry, beside the name, the length and what the run is.
       describe: `(state) -> JSON data` that goes into each checkpoint, for states whose shapes change.
+      save_every: number of steps after which there is a checkpoint, beside those that `Services.saving` asks for.
 
     Raises:
       UserError: another kind of name, or a number of steps that is too small.
@@ -114,6 +115,7 @@ class Phase:
         watch: Watch | None = None,
         meta: Mapping[str, Any] | None = None,
         describe: Callable[[Any], Any] | None = None,
+        save_every: int | None = None,
     ):
         watch = watch or Watch()
         # Numbers that a phase could not run with.
@@ -124,7 +126,7 @@ class Phase:
         self._to = services
         self._name, self._num_steps, self._watch = checked_name(name), num_steps, watch
         self._meta = {**(meta or {}), "phase": name, "num_steps": num_steps, "run": {**services.mark, "data": data}}
-        self._describe = describe
+        self._describe, self._save_every = describe, save_every
         self._bad = 0
         self._lost, self._short = False, False
         self._moves: list[str] = []
@@ -236,7 +238,7 @@ class Phase:
         saving = self._to.saving
         waited = time.monotonic() - self._saved >= saving.seconds
         asked = self._to.signals.received is not None or step == self._num_steps
-        return waited or asked or bool(saving.steps and step % saving.steps == 0)
+        return waited or asked or any(every and step % every == 0 for every in (saving.steps, self._save_every))
 
     def _save(self, step: int, state: Any, *, good: bool) -> None:
         self._to.metrics.flush(sync=True)

@@ -172,8 +172,7 @@ class Run:
         """
 
         def advance(key: jax.Array, state: Any) -> Advance:
-            check = self._signals.check
-            return compiled_steps(step_fn, key, state, data, chunk=self._chunk, label=name, check=check)
+            return compiled_steps(step_fn, key, state, data, chunk=self._chunk, label=name, check=self._signals.check)
 
         return self._run(name, jax.jit(init_fn), advance, num_steps, data, watch=watch, meta=meta)
 
@@ -189,15 +188,17 @@ class Run:
         meta: Mapping[str, Any] | None = None,
         describe: Callable[[Any], Any] | None = None,
         target: Callable[[Any], Any] | None = None,
+        save_every: int | None = None,
     ) -> Any:
         """Like `phase`, with Python functions: they may train populations, ask a farm or call a jitted step.
 
         The state is a pytree of arrays and Python numbers. When its structure or shapes change from step to step,
         `describe(state)` gives JSON data from which `target(data)` builds a pytree like that state; both or neither.
+        After every `save_every` steps there is a checkpoint, beside those that the run writes anyway.
         """
         if (describe is None) != (target is None):
             raise UserError(f"phase {name}: describe and target come together")
-        options = {"watch": watch, "meta": meta, "describe": describe, "target": target}
+        options = {"watch": watch, "meta": meta, "describe": describe, "target": target, "save_every": save_every}
         return self._run(name, init_fn, lambda key, _: python_steps(step_fn, key, data), num_steps, data, **options)
 
     def once(self, name: str, fn: Callable[[], Any]) -> Any:
@@ -258,11 +259,10 @@ class Run:
             self._owner.acquire()
             self._tie()
             self._result = checked_outcome(self.path)
-            board = TensorBoard(self.path / "tensorboard")
-            writers: list[Writer] = [board] if self._writers is None else list(self._writers)
+            board = [TensorBoard(self.path / "tensorboard")] if self._writers is None else self._writers
             names = ("timing.jsonl", "metrics.jsonl")
             times, rows = (self.path / name if is_writer() else Path(os.devnull) for name in names)
-            tools = self._signals, self._saving, Clock(times), JsonLines(rows), writers
+            tools = self._signals, self._saving, Clock(times), JsonLines(rows), list(board)
             self._services = Services(self.path, self._identity.mark(), *tools, [])
         return self._services
 

@@ -111,7 +111,7 @@ def test_latencies_are_measured_once_for_each_generation(setting, monkeypatch):
 
 def history_of(fitness, cells):
     ids = np.arange(len(fitness))
-    return History(ids, {"cell": np.array(cells)}, np.array(fitness, float), None, np.full(len(ids), 0.5))
+    return History(ids, {"cell": np.array(cells)}, np.array(fitness, float), None, np.full(len(ids), 0.5), ids)
 
 
 def test_summaries_by_hand():

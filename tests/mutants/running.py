@@ -29,8 +29,8 @@ MUTANTS = (
         "torn-history",
         "the file of a search's history goes on behind what a kill has torn",
         "jaxnas/run/_search.py",
-        "        file.begin(state.history)\n        state, children",
-        "        state, children",
+        "        file.begin(state.history)\n        while",
+        "        while",
         ("tests/run/test_search.py::test_only_what_came_after_the_last_checkpoint_is_evaluated_again",),
     ),
     Mutant(
