@@ -1,8 +1,12 @@
-"""What the picture of a search's history shows."""
+"""What the picture of a search's history shows, and the means of the best children so far."""
 
 import importlib
 
 import numpy as np
+import pytest
+
+from jaxnas import plot
+from jaxnas.errors import UserError
 
 
 def test_a_history_draws_children_and_the_least_so_far_without_those_that_failed(monkeypatch):
@@ -14,3 +18,19 @@ def test_a_history_draws_children_and_the_least_so_far_without_those_that_failed
     np.testing.assert_array_equal(dots.get_xydata(), [[2, 3.0], [4, 4.0], [5, 1.0]])
     np.testing.assert_array_equal(line.get_xydata(), [[2, 3.0], [3, 3.0], [4, 3.0], [5, 1.0]])
     assert line.get_label() == "evolution"
+
+
+def test_means_of_the_best_so_far_are_those_of_a_sorted_list():
+    rng = np.random.default_rng(0)
+    fitness = rng.permutation(60).reshape(3, 20).astype(float)
+    fitness[1, ::3], fitness[2, 5] = np.nan, np.inf  # children that failed are never among the best
+    for count in (1, 5, 15):
+        found = plot.top_means(fitness, count)
+        for row, means in zip(fitness, found, strict=True):
+            for place, mean in enumerate(means):
+                best = sorted(value for value in row[: place + 1] if np.isfinite(value))[:count]
+                expected = np.mean(best) if len(best) == count else np.nan
+                np.testing.assert_allclose(mean, expected)
+    np.testing.assert_array_equal(plot.top_means(fitness[0], 5), plot.top_means(fitness, 5)[0])
+    with pytest.raises(UserError, match="count is 0, expected at least 1"):
+        plot.top_means(fitness, 0)

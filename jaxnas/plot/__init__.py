@@ -6,6 +6,6 @@ matplotlib, which the extra `plot` brings, is imported when a picture is drawn; 
 from jaxnas.plot._architecture import architecture
 from jaxnas.plot._curves import curves
 from jaxnas.plot.graph import dot
-from jaxnas.plot.searches import fronts, history, points, progress
+from jaxnas.plot.searches import fronts, history, points, progress, top_means
 
-__all__ = ["architecture", "curves", "dot", "fronts", "history", "points", "progress"]
+__all__ = ["architecture", "curves", "dot", "fronts", "history", "points", "progress", "top_means"]

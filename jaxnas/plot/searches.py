@@ -6,12 +6,47 @@ from typing import Any
 
 import numpy as np
 
+from jaxnas.errors import UserError
 from jaxnas.plot.graph import COLOURS
 
-__all__ = ["fronts", "history", "points", "progress"]
+__all__ = ["fronts", "history", "points", "progress", "top_means"]
 
 SIZE = (5.6, 3.8)  # inches
 INK = "#222222"
+
+
+def top_means(fitness: np.ndarray, count: int) -> np.ndarray:
+    """The mean of the `count` best children so far, by which Zoph and Le (2017, figure 6) compare two searches.
+
+    Args:
+      fitness: what each child of a search reached, in the order of proposal and to be minimised, `[..., T]`; not finite
+        for a child that failed, which is never among the best.
+      count: number of best children whose mean is taken, at least 1.
+
+    Returns:
+      Float64 `[..., T]`: at `t` the mean of the `count` least finite values among the first `t + 1`; NaN as long as
+      there are fewer.
+
+    Raises:
+      UserError: a `count` below 1.
+
+    Example:
+      >>> from jaxnas.plot import top_means
+      >>> top_means(np.array([3.0, 1.0, np.nan, 2.0]), 2).tolist()
+      [nan, 2.0, 2.0, 1.5]
+
+    References:
+      Zoph and Le, 2017, "Neural architecture search with reinforcement learning", arXiv 1611.01578, figure 6.
+    """
+    if count < 1:
+        raise UserError(f"count is {count}, expected at least 1")
+    values = np.where(np.isfinite(fitness), fitness, np.inf).astype(float)
+    best, means = np.full((*values.shape[:-1], count), np.inf), np.empty(values.shape)
+    for place in range(values.shape[-1]):
+        # The new child takes the place of the worst of the best, if it is better.
+        best = np.sort(np.concatenate([best, values[..., place, None]], -1), -1)[..., :count]
+        means[..., place] = best.mean(-1)
+    return np.where(np.isfinite(means), means, np.nan)
 
 
 def progress(
