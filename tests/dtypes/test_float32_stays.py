@@ -26,10 +26,13 @@ from jaxnas.population import family_of
 from jaxnas.population.member import Member, PopulationData, Recipe, train_member
 from jaxnas.run.loop import compiled_steps
 from jaxnas.searchers import (
+    PPO,
+    accuracy_cubed,
     darts,
     gradient_search,
     hypervolume,
     local_search,
+    nas_rl,
     nsga2,
     policy_search,
     proxyless,
@@ -202,6 +205,8 @@ BLACK_BOXES = {
     "local, best": local_search,
     "local, first": functools.partial(local_search, rule="first"),
     "reinforce": lambda choices: policy_search(categorical(choices), optax.adam(0.3), batch_size=2),
+    "nas-rl": lambda c: nas_rl(categorical(c), optax.adam(0.3), batch_size=2, reward=accuracy_cubed, staleness=1),
+    "nas-rl, ppo": lambda c: nas_rl(categorical(c), optax.adam(0.3), batch_size=2, reward=accuracy_cubed, ppo=PPO()),
     "nsga2": functools.partial(nsga2, population_size=4, num_objectives=1),
 }
 TABLE = {"error": np.arange(9.0), "seconds": 1 + np.arange(9.0) % 3, "macs": 1000 + np.arange(9)}

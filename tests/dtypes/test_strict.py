@@ -22,10 +22,14 @@ from jaxnas.policies import categorical
 from jaxnas.population import family_of
 from jaxnas.population.member import Member, PopulationData, Recipe, train_member
 from jaxnas.searchers import (
+    PPO,
+    accuracy_cubed,
     crowding_distance,
     gradient_search,
     hypervolume,
+    inverse_square_perplexity,
     local_search,
+    nas_rl,
     nsga2,
     pareto_front,
     pareto_ranks,
@@ -101,6 +105,8 @@ def test_a_gradient_search_without_adam(name):
         functools.partial(regularized_evolution, population_size=4, sample_size=2),
         local_search,
         lambda choices: policy_search(categorical(choices), SGD(), batch_size=2),
+        lambda choices: nas_rl(categorical(choices), SGD(), batch_size=2, reward=accuracy_cubed, staleness=1),
+        lambda choices: nas_rl(categorical(choices), SGD(), batch_size=2, reward=inverse_square_perplexity, ppo=PPO()),
         functools.partial(nsga2, population_size=4, num_objectives=1),
     ],
 )

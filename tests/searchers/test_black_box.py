@@ -18,11 +18,15 @@ import pytest
 
 from jaxnas.architectures import arch_like
 from jaxnas.base import BlackBox, Tree
-from jaxnas.policies import categorical
+from jaxnas.policies import categorical, controller
 from jaxnas.run import Run, search
 from jaxnas.searchers import (
+    PPO,
     BlackBoxInfo,
+    PolicySearchState,
+    depth_schedule,
     local_search,
+    nas_rl,
     nsga2,
     policy_search,
     random_search,
@@ -44,6 +48,18 @@ def reinforce(choices, **settings):
     return policy_search(categorical(choices), optax.adam(0.3, eps=1e-3), **settings)
 
 
+def policy_gradient(choices, policy=None, **settings):
+    policy = policy or categorical(choices)
+    return nas_rl(policy, optax.adam(0.3, eps=1e-3), reward=lambda fitness: 13 - fitness, **settings)
+
+
+def growing(choices):
+    growth = depth_schedule(start=2, by=1, every=4, most=5, tokens_per_layer=1)
+    return policy_gradient(
+        choices, lambda length: controller(choices, length=length, num_units=6), batch_size=2, growth=growth
+    )
+
+
 ROWS = [
     Row("random search", random_search),
     Row("random search, batches", lambda choices: random_search(choices, batch_size=4, archive_size=3)),
@@ -54,11 +70,15 @@ ROWS = [
     Row("local search, first", lambda choices: local_search(choices, rule="first")),
     Row("reinforce", reinforce),
     Row("reinforce, batches", lambda choices: reinforce(choices, batch_size=4)),
+    Row("nas-rl", lambda choices: policy_gradient(choices, batch_size=2)),
+    Row("nas-rl, ppo", lambda choices: policy_gradient(choices, batch_size=2, ppo=PPO(steps=2))),
+    Row("nas-rl, stale replicas", lambda choices: policy_gradient(choices, batch_size=1, staleness=2, replicas=3)),
+    Row("nas-rl, growing controller", growing),
     Row("nsga2", lambda choices: nsga2(choices, population_size=6), 2),
     Row("nsga2, one objective", lambda c: nsga2(c, population_size=6, num_objectives=1, tournament="dominance")),
 ]
 EVERY = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
-EAGER = {"random search", "regularised evolution", "local search, best", "reinforce"}  # an eager step is slow
+EAGER = {"random search", "regularised evolution", "local search, best", "reinforce", "nas-rl"}  # an eager step is slow
 CHOICES = {
     "normal": jax.ShapeDtypeStruct((3, 4), jnp.float32),
     "reduce": jax.ShapeDtypeStruct((2, 3), jnp.float32),
@@ -209,7 +229,7 @@ def test_a_bad_generation_then_good_ones(row, bad):
     assert not any(bool(jnp.isnan(leaf).any()) for leaf in jax.tree.leaves(state))
     with pytest.raises(ValueError, match="operations must lie in 0"):
         arch_like(CHOICES, searcher.decode(state))
-    if hasattr(state, "policy_params"):
+    if isinstance(state, PolicySearchState):  # a child that has diverged teaches NAS-RL that its reward is 0
         learned = [(one.policy_params, one.opt, one.total, one.weight) for one in (state, start)]
         chex.assert_trees_all_equal(*learned)
     told = []
