@@ -9,6 +9,7 @@ from tests.mutants import (
     estimators,
     experiments,
     farm,
+    layers,
     ops,
     population,
     recurrent,
@@ -30,10 +31,12 @@ MUTANTS: tuple[Mutant, ...] = (
     *spaces.MUTANTS,
     *costs.MUTANTS,
     *farm.MUTANTS,
+    *nas_rl.MUTANTS,
     *population.MUTANTS,
     *tabular.MUTANTS,
     *data.MUTANTS,
     *recurrent.MUTANTS,
+    *layers.MUTANTS,
     *running.MUTANTS,
 )
 
