@@ -10,6 +10,7 @@ from tests.mutants import (
     experiments,
     farm,
     layers,
+    nas_rl,
     ops,
     population,
     recurrent,
