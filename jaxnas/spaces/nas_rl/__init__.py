@@ -12,6 +12,7 @@ from jaxnas.spaces.nas_rl.language import LanguageModel, language_model
 from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
 from jaxnas.spaces.nas_rl.layer_tokens import nas_rl_prefix, nas_rl_tokens
 from jaxnas.spaces.nas_rl.layers import layer_plan, nas_rl_space
+from jaxnas.spaces.nas_rl.module import RecurrentCell
 from jaxnas.spaces.nas_rl.published import PUBLISHED, PUBLISHED_NETWORKS
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CellState",
     "LanguageModel",
     "LayerPlan",
+    "RecurrentCell",
     "RecurrentCellSpace",
     "constants",
     "decode",
