@@ -147,6 +147,17 @@ def test_counts_by_hand():
     )
 
 
+def test_counts_of_a_block_by_hand():
+    space = nas_rl_space(2, CLASSES, filters=(2, 3), strides=(1, 2), convolutions=3)
+    arch = space.about.parse("|3x5/2x1 2|1x3/1x1 3|")  # both read the image
+    found = space.about.counts(arch, (HEIGHT, WIDTH, CHANNELS))
+    first = [15 * inputs * 2 for inputs in (2, 2 + 2, 2 + 4)]
+    second = [3 * inputs * 3 for inputs in (2, 2 + 3, 2 + 6)]
+    dense = (6 + 9) * CLASSES
+    assert found["parameters"] == sum(first + second) + 2 * (6 + 9) + dense + CLASSES
+    assert found["macs"] == sum(first) * 4 * 6 + sum(second) * 7 * 6 + dense
+
+
 def test_counts_of_the_published_network_are_those_of_its_weights():
     space = nas_rl_space(15)
     arch = space.about.parse(PUBLISHED_NETWORKS["cifar10_v1"])

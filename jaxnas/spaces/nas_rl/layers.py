@@ -137,8 +137,10 @@ def layer_plan(space: SearchSpace) -> LayerPlan:
 
 def _plan(settings: dict[str, Any]) -> LayerPlan:
     """The settings of the factory in the form of a plan: sequences as tuples, no pooling as an empty one."""
-    values = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in settings.items()}
-    return LayerPlan(**{**values, "pooling": values["pooling"] or ()})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list | tuple) else value for name, value in settings.items()
+    }
+    return LayerPlan(**values | {"pooling": values["pooling"] or ()})
 
 
 def _all_used(params: Any, paths: Any) -> Any:
