@@ -179,12 +179,12 @@ def train_networks(
 
     Args:
       run: the run in whose work directory it happens.
-      name: a name that is free in the run; the key of the population comes from it.
+      name: a name that is free in the run.
       family: the networks.
       archs: the architectures.
       examples: the examples to learn from and be judged on.
       recipe: how every member is trained.
-      settings: more arguments of `train_population`.
+      settings: more arguments of `train_population`; its `key` is that of the name if not given.
     """
     size = len(jax.tree.leaves(archs)[0])
     with contextlib.ExitStack() as stack:
@@ -200,15 +200,14 @@ def train_networks(
             run.check()
 
         return train_population(
-            run.key(name),
-            family,
-            archs,
-            examples,
-            recipe,
+            family=family,
+            archs=archs,
+            data=examples,
+            recipe=recipe,
             directory=run.path / "children" / name,
             on_chunk=on_chunk,
             compile_fn=lambda lowered: run.compile(lowered, name),
-            **settings,
+            **{"key": run.key(name), **settings},
         )
 
 
