@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,15 @@ from jaxnas.base import Arch, Tree
 from jaxnas.checkpoint.broken import first_line
 from jaxnas.errors import UserError
 from jaxnas.files import plain
+from jaxnas.population.dispatch import Dispatcher, Submissions
 from jaxnas.population.records import Child, Record, Records
-from jaxnas.population.workers import Ended, Workers, call, in_process
+from jaxnas.population.workers import Workers, in_process
 
 __all__ = ["Farm"]
 
-POLL_SECONDS = 0.5  # the longest wait for children between two calls of `on_progress`
-
 
 class Farm:
-    """Trains children through one Python function, keeps a record of each, and has an `evaluate` for `search`.
+    """Trains children through one Python function, keeps a record of each, and has what `search` evaluates with.
 
     The child function stands at the top level of a module and takes `(arch, seed, config)`. It returns a dictionary of
     numbers, or of other JSON data and arrays beside them. The same arguments must give the same result: a child whose
@@ -46,8 +44,12 @@ class Farm:
     * One that has a record is not trained again. With a directory that holds across processes, so a script that was
       killed and is started again trains what is missing and gets the same numbers in the same order.
 
-    Use a farm as a context: leaving it ends the workers. After Ctrl-C, or an exception of `on_progress`, children that
-    wait are cancelled, those that are done are recorded, and processes of `local_processes` are stopped.
+    `evaluate` waits for its children; `submit` returns a future, so that a search may have several asks out at a time.
+    One thread calls the farm.
+
+    Use a farm as a context: leaving it ends the workers and whatever was submitted and is not done. After Ctrl-C, or an
+    exception of `on_progress`, children that wait are cancelled, those that are done are recorded, and processes of
+    `local_processes` are stopped.
 
     Args:
       child_fn: the child function.
@@ -93,11 +95,11 @@ class Farm:
             raise UserError(f"retries and seed must not be negative, got {retries} and {seed}")
         if workers is not None and workers.at_once is not None and workers.at_once < 1:
             raise UserError(f"workers: at_once is {workers.at_once}, expected at least 1 child or None for all")
-        self._child_fn, self._objectives = child_fn, tuple(objectives)
-        self._config, self._seed, self._retries, self._on_progress = config, seed, retries, on_progress
-        self._executor_fn, self._at_once = workers or in_process()
-        self._executor: Executor | None = None
+        self._objectives, self._seed, self._on_progress = tuple(objectives), seed, on_progress
         self._records = Records(config, directory)
+        self._is_inline = workers is None or workers.executor_fn is in_process().executor_fn
+        self._dispatcher = Dispatcher(child_fn, config, workers or in_process(), retries, self._records)
+        self._submissions = Submissions(self._dispatcher, self._records, on_progress)
 
     @property
     def records(self) -> dict[int, Record]:
@@ -108,7 +110,8 @@ class Farm:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._end_executor(wait=error is None)
+        self._submissions.stop()
+        self._dispatcher.end_executor(wait=error is None)
         self._records.release()
 
     def evaluate(self, ids: Any, archs: Arch, origins: Tree = None, /) -> np.ndarray:
@@ -125,12 +128,33 @@ class Farm:
         Raises:
           UserError: a result without one of the objectives, or a record of another child or config.
         """
-        children = [
-            Child(int(number), _row(archs, place), self.seed_of(int(number)), _row(origins, place))
-            for place, number in enumerate(ids)
-        ]
-        rows = [[_number(record, name) for name in self._objectives] for record in self.train(children)]
-        return np.array(rows, float).reshape(len(children), len(self._objectives))
+        return self._fitness(self.train(self._children(ids, archs, origins)))
+
+    def submit(self, ids: Any, archs: Arch, origins: Tree = None, /) -> Future:
+        """The future of what `evaluate` returns: children are trained beside those of earlier calls.
+
+        `jaxnas.run.search` takes it in place of `evaluate` and then has several asks out at a time. A thread of the
+        farm hands children to the workers, writes their records and calls `on_progress` with the numbers of all
+        children that were submitted since it was last idle. What `on_progress` raises, the futures raise. Without
+        `workers` the children are trained before this function returns.
+
+        Args:
+          ids: the number of each child in the order of proposal, `[n]`.
+          archs: architectures, leaves `[n, ...]`, lists allowed.
+          origins: where each child comes from, as the search says it, leaves `[n, ...]`; None if it says nothing.
+
+        Returns:
+          A future of float64 `[n, M]`. It cannot be cancelled; leaving the context of the farm ends it with an error.
+
+        Raises:
+          UserError: a directory that another process writes to.
+        """
+        if self._is_inline:
+            answer: Future = Future()
+            answer.set_result(self.evaluate(ids, archs, origins))
+            return answer
+        self._records.acquire()
+        return self._submissions.submit(self._children(ids, archs, origins), self._fitness)
 
     def seed_of(self, child_id: int) -> int:
         """The seed of a child, an integer from 0 to 2^31 - 1."""
@@ -149,79 +173,28 @@ class Farm:
           UserError: a record of another child or config, or a directory that another process writes to.
         """
         self._records.acquire()
-        waiting = {child.id: child for child in children if child not in self._records}
-        running: dict[Future, tuple[Child, Executor]] = {}
-        losses: Counter[int] = Counter()
+        if self._submissions.active:
+            return self._submissions.submit(children, list).result()
         try:
-            # Start what may start, wait until something ends, and record it or queue it again.
-            while waiting or running:
-                for child in self._startable(list(waiting.values()), len(running), losses):
-                    future, executor = self._submit(waiting.pop(child.id))
-                    running[future] = child, executor
-                ended = wait(running, POLL_SECONDS, FIRST_COMPLETED).done
-                for future in [future for future in running if future in ended]:  # in the order of starting
-                    child, executor = running.pop(future)
-                    if not self._settle(child, future, executor, losses):
-                        waiting[child.id] = child
-                self._on_progress(len(children) - len(waiting) - len(running), len(children))
+            self._dispatcher.add(children)
+            while self._dispatcher.unfinished:
+                self._dispatcher.turn()
+                self._on_progress(len(children) - self._dispatcher.unfinished, len(children))
         except BaseException:
-            self._abandon(running, losses)
+            self._dispatcher.abandon()
             raise
         return [self.records[child.id] for child in children]
 
-    def _startable(self, waiting: list[Child], num_running: int, losses: Counter[int]) -> list[Child]:
-        """The waiting children that may start now."""
-        # A child that was lost before has its last attempt alone: if its worker dies again, the child is to blame.
-        beside_others = [child for child in waiting if losses[child.id] < self._retries]
-        if beside_others:
-            return beside_others if self._at_once is None else beside_others[: max(self._at_once - num_running, 0)]
-        return [] if num_running else waiting[:1]
+    def _children(self, ids: Any, archs: Arch, origins: Tree) -> list[Child]:
+        return [
+            Child(int(number), _row(archs, place), self.seed_of(int(number)), _row(origins, place))
+            for place, number in enumerate(ids)
+        ]
 
-    def _submit(self, child: Child) -> tuple[Future, Executor]:
-        if self._executor is None:
-            self._executor = self._executor_fn()
-        lineage = {} if child.origin is None else {"child_id": child.id, "origin": child.origin}
-        try:
-            future = self._executor.submit(call, self._child_fn, child.arch, child.seed, self._config, lineage)
-        except BrokenExecutor as error:  # the pool broke after the last child was settled
-            future = Future()
-            future.set_exception(error)
-        return future, self._executor
-
-    def _settle(self, child: Child, future: Future, executor: Executor, losses: Counter[int]) -> bool:
-        """Records a child whose call has ended; False if its worker died and the child is to run again."""
-        error = _error(future)
-        if error is None:
-            self._records.add(child, future.result(), losses[child.id] + 1)
-            return True
-        # `call` returns what a child raises, so this error is the executor's word on a worker that is gone.
-        losses[child.id] += 1
-        if isinstance(error, BrokenExecutor) and executor is self._executor:
-            self._end_executor(wait=False)
-        # It runs again as long as it has attempts left.
-        if losses[child.id] <= self._retries:
-            return False
-        reason = f"no worker brought it to an end in {losses[child.id]} attempts; the last one: {first_line(error)}"
-        self._records.add(child, Ended(None, reason, 0.0), losses[child.id])
-        return True
-
-    def _abandon(self, running: Mapping[Future, tuple[Child, Executor]], losses: Counter[int]) -> None:
-        """Cancels what has not started and records what has ended meanwhile."""
-        ended = [future for future in running if not future.cancel() and future.done() and _error(future) is None]
-        self._end_executor(wait=False)
-        for future in ended:
-            child, _ = running[future]
-            self._records.add(child, future.result(), losses[child.id] + 1)
-
-    def _end_executor(self, *, wait: bool) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=wait)
-
-
-def _error(future: Future) -> BaseException | None:
-    """The error with which an executor gave up a call that has ended; None if the call was made."""
-    return CancelledError() if future.cancelled() else future.exception()
+    def _fitness(self, records: Sequence[Record]) -> np.ndarray:
+        """The objectives of recorded children, `[n, M]`."""
+        rows = [[_number(record, name) for name in self._objectives] for record in records]
+        return np.array(rows, float).reshape(len(records), len(self._objectives))
 
 
 def _row(tree: Tree, place: int) -> Tree:

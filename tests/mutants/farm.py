@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 FARM = "jaxnas/population/farm.py"
+DISPATCH = "jaxnas/population/dispatch.py"
 TESTS = "tests/population/test_farm.py"
 
 MUTANTS = (
@@ -17,7 +18,7 @@ MUTANTS = (
     Mutant(
         "blamed-together",
         "a child that was lost before has its last attempt beside others",
-        FARM,
+        DISPATCH,
         "losses[child.id] < self._retries",
         "losses[child.id] <= self._retries",
         (f"{TESTS}::test_only_the_child_that_kills_its_workers_fails",),
@@ -25,7 +26,7 @@ MUTANTS = (
     Mutant(
         "new-pool-dropped",
         "the last word of a broken pool ends the one that was made after it",
-        FARM,
+        DISPATCH,
         "isinstance(error, BrokenExecutor) and executor is self._executor",
         "isinstance(error, BrokenExecutor)",
         (f"{TESTS}::test_only_the_child_that_kills_its_workers_fails",),
@@ -33,7 +34,7 @@ MUTANTS = (
     Mutant(
         "broken-pool-kept",
         "a pool that broke is given more children",
-        FARM,
+        DISPATCH,
         "isinstance(error, BrokenExecutor) and executor is self._executor",
         "isinstance(error, OSError)",
         (f"{TESTS}::test_only_the_child_that_kills_its_workers_fails",),
@@ -41,7 +42,7 @@ MUTANTS = (
     Mutant(
         "done-forgotten",
         "a farm that is stopped drops what has ended meanwhile",
-        FARM,
+        DISPATCH,
         "for future in running if not future.cancel() and future.done()",
         "for future in running if future.cancel() and future.done()",
         (f"{TESTS}::test_a_stop_cancels_what_waits_and_records_what_is_done",),

@@ -28,6 +28,17 @@ def child(arch, seed, config, child_id=None, origin=None):
     return {"error": error, "macs": 10 * number, "lineage": [child_id, origin]}
 
 
+def dooming_child(arch, seed, config):
+    """A child that kills the script if its seed stands in the file `doom`, beside the number of the process."""
+    doom = Path(config["folder"]) / "doom"
+    try:
+        return child(arch, seed, config)
+    finally:
+        doomed, script = map(int, doom.read_text().split()) if doom.exists() else (-1, -1)
+        if seed == doomed:
+            os.kill(script, signal.SIGKILL)
+
+
 def calls(folder) -> list[int]:
     """The numbers of the children that were begun in a folder, in the order of beginning."""
     return [int(line.split()[0]) for line in (Path(folder) / "calls.txt").read_text().splitlines()]

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from jaxnas.errors import UserError
-from jaxnas.population import Farm, Workers, in_process, train_population
-from jaxnas.population import farm as farm_module
+from jaxnas.population import Farm, Workers, dispatch, in_process, train_population
 from jaxnas.run import Run, search
 from jaxnas.searchers import random_search
 from tests.population.families import DATA, FAMILY, KEY, RECIPE, SPACE
@@ -74,7 +73,7 @@ def engine(monkeypatch):
             Engine.work()
         return concurrent.futures.wait([[future for future in futures if future.done()][-1]], *rest)
 
-    monkeypatch.setattr(farm_module, "wait", wait)
+    monkeypatch.setattr(dispatch, "wait", wait)
     return Engine
 
 
@@ -253,7 +252,7 @@ def test_a_stop_cancels_what_waits_and_records_what_is_done(tmp_path, engine, mo
         Engine.work(2)
         return concurrent.futures.wait([next(future for future in futures if future.done())], *rest)
 
-    monkeypatch.setattr(farm_module, "wait", wait)
+    monkeypatch.setattr(dispatch, "wait", wait)
 
     class Stop(BaseException):
         pass
