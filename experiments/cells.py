@@ -1,7 +1,5 @@
 """Recurrent cells of NAS-RL in language models: what a cell costs, known cells beside it, and its last training."""
 
-import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,10 +11,13 @@ import numpy as np
 from experiments import final_grid, pictures
 from experiments import text as texts
 from experiments.configs.nas_rl_cell import FinalConfig
+from experiments.configs.text import TextRecipeConfig
 from jaxnas import export, plot
+from jaxnas.architecture_files import read_source
 from jaxnas.base import Arch, Tree
 from jaxnas.data.text import Text
-from jaxnas.population import Family
+from jaxnas.errors import UserError
+from jaxnas.population import Family, PopulationData
 from jaxnas.run import Run
 from jaxnas.spaces.nas_rl import (
     PUBLISHED,
@@ -26,6 +27,7 @@ from jaxnas.spaces.nas_rl import (
     constants,
     language_model,
     recurrent_cell_space,
+    space_of_genotype,
 )
 
 
@@ -139,18 +141,13 @@ def train_to_the_end(run: Run, name: str, cell: Cell, text: Text, form: FinalCon
       What `result.json` says of the cell, and the weights of the tested network.
     """
     grid = {"learning_rate": form.learning_rates, "init_scale": form.init_scales, "decay_from": form.decay_shares}
-    recipe = texts.text_recipe(form)
-
-    def tx(rates: Mapping[str, Any]) -> Any:
-        return texts.optimiser(form, rates["learning_rate"], rates["decay_from"])
-
     found = final_grid.final_grid(
         run,
         name,
         family_fn(cell),
         cell.arch,
         texts.text_population_data(text, form.length),
-        recipe._replace(tx=tx),
+        texts.text_recipe(form, with_rates=True),
         grid,
         test=texts.text_population_data(text, form.test_length, parts=("test",)).parts["test"],
         repeats=form.repeats,
@@ -159,30 +156,79 @@ def train_to_the_end(run: Run, name: str, cell: Cell, text: Text, form: FinalCon
     return {**in_units(float(np.mean(found.test))), **about, "final": found.summary()}, found.params
 
 
-def write_cell(run: Run, cell: Cell, params: Tree, text: Text) -> None:
-    """Writes the weights, the description that builds the language model again, and the picture of the tree."""
+def write_cell(run: Run, cell: Cell, params: Tree, text: Text) -> dict[str, Any]:
+    """Writes the weights, the description that builds the language model again, and the picture of the tree.
+
+    Returns:
+      The content of `architecture.json`.
+    """
     about = cell.space.about
     assert about.genotype is not None
     export.save_variables(run.path / "network.safetensors", params)
-    run.save_json(
-        "architecture.json",
-        {
-            "space": about.name,
-            "settings": about.config,
-            "arch": jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), cell.arch),
-            "genotype": about.genotype(cell.arch),
-            "hidden": cell.size.hidden,
-            "layers": cell.size.layers,
-            "parameters": cell.parameters,
-            "macs": cell.macs,
-            "unit": text.unit,
-            "vocabulary": list(text.vocabulary),
-            "weights": "network.safetensors",
-        },
-    )
+    record = {
+        "space": about.name,
+        "settings": about.config,
+        "arch": jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), cell.arch),
+        "genotype": about.genotype(cell.arch),
+        "hidden": cell.size.hidden,
+        "layers": cell.size.layers,
+        "parameters": cell.parameters,
+        "macs": cell.macs,
+        "unit": text.unit,
+        "vocabulary": list(text.vocabulary),
+        "weights": "network.safetensors",
+    }
+    run.save_json("architecture.json", record)
     pictures.draw(plot.cell_tree, run.path / "architecture.png", about, cell.arch)
+    return record
 
 
-def describe_recipe(form: Any) -> dict[str, Any]:
-    """The fields of a recipe as JSON data."""
-    return json.loads(json.dumps(dataclasses.asdict(form)))
+def conclude(
+    run: Run, contestants: Mapping[str, Cell], text: Text, form: FinalConfig, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Trains cells to the end, all with the same grid, writes the files of the first one and ends the run.
+
+    Args:
+      run: the run in whose work directory the files lie.
+      contestants: the cells by name; the first one is the child of `result.json`, the others are its baselines.
+      text: the text.
+      form: the recipe and the grid.
+      about: the further entries of `result.json`.
+    """
+    rows, weights = {}, {}
+    for name, cell in contestants.items():
+        rows[name], weights[name] = train_to_the_end(run, f"final/{name}", cell, text, form)
+    first, *others = contestants
+    record = write_cell(run, contestants[first], weights[first], text)
+    child = {**rows[first], "genotype": record["genotype"]}
+    return run.finish({**about, "child": child, "baseline": {name: rows[name] for name in others}})
+
+
+def read_cell(source: str) -> tuple[RecurrentCellSpace, Arch]:
+    """A cell from a work directory, a file, the name of a published cell, or a genotype, and a space that holds it.
+
+    Raises:
+      UserError: a source that cannot be read, or that is no recurrent cell.
+    """
+    if source in PUBLISHED or "|" in source:
+        genotype = PUBLISHED.get(source, source)
+        space = space_of_genotype(genotype)
+        return space, jax.tree.map(np.asarray, constants(space, genotype), is_leaf=lambda node: isinstance(node, list))
+    found = read_source(source)
+    if found.space != "nas-rl-cell" or not isinstance(found.record.get("genotype"), str):
+        raise UserError(f"{found.name}: not a recurrent cell of nas_rl_cell, but of space {found.space!r}")
+    return read_cell(found.record["genotype"])
+
+
+def check_final(text: Text, form: FinalConfig) -> None:
+    """Raises `UserError` for a last training that could not be done with a text."""
+    check_recipe("final", form, texts.text_population_data(text, form.length))
+    texts.text_population_data(text, form.test_length, parts=("test",))
+
+
+def check_recipe(name: str, form: TextRecipeConfig, data: PopulationData) -> None:
+    """Raises `UserError` for a recipe that does not fit the windows; `name` is the recipe's in the configuration."""
+    known = len(data.train[0])
+    if form.batch_size > known:
+        raise UserError(f"{name}.batch_size is {form.batch_size}, expected 1 to the {known} windows there are")
+    texts.text_recipe(form, name=name)

@@ -57,16 +57,11 @@ def prepare(config: Config) -> Study:
         raise UserError(f"search.children is {form.children}, expected a multiple of generation, {form.generation}")
     network = config.network
     space = recurrent_cell_space(network.base, combinations=network.combinations, activations=network.activations)
-    # The text, in windows of the length that cells are searched with; the final ones are only looked at.
+    # The text, in windows of the length that cells are searched with; the last training is only looked at.
     text = texts.load_text_data(config.data)
     data = texts.text_population_data(text, config.child.length, validation_windows=config.data.validation_windows)
-    later = texts.text_population_data(text, config.final.length)
-    texts.text_population_data(text, config.final.test_length, parts=("test",))
-    for name, recipe, windows in (("child", config.child, data), ("final", config.final, later)):
-        if recipe.batch_size > len(windows.train[0]):
-            known = len(windows.train[0])
-            raise UserError(f"{name}.batch_size is {recipe.batch_size}, expected 1 to the {known} windows there are")
-    texts.text_recipe(config.final)
+    cells.check_recipe("child", config.child, data)
+    cells.check_final(text, config.final)
     size = cells.Size(len(text.vocabulary), network.hidden, network.layers)
     model = language_model(space, *size[:2], layers=size.layers)
     family = Family(model.init, model.apply)
@@ -188,34 +183,21 @@ def main(run: Run, study: Study) -> None:
     # The last training, the same for all: the cell of each search, the published one and an LSTM of equal size.
     contestants = {method: cells.Cell(study.space, best_arch(history), study.size) for method, history in found.items()}
     contestants |= cells.known_cells(contestants["nas_rl"])
-    rows, weights = {}, {}
-    for name, cell in contestants.items():
-        rows[name], weights[name] = cells.train_to_the_end(run, f"final/{name}", cell, text, config.final)
-    cells.write_cell(run, contestants["nas_rl"], weights["nas_rl"], text)
-    assert study.space.about.genotype is not None
-    run.finish(
-        {
-            "system": "nas_rl_cell",
-            "data": config.data.path,
-            "unit": config.data.unit,
-            "steps": len(METHODS) * config.search.children * config.child.steps,
-            "search": summary(study, found),
-            "child": {**rows["nas_rl"], "genotype": study.space.about.genotype(best_arch(found["nas_rl"]))},
-            "baseline": {name: row for name, row in rows.items() if name != "nas_rl"},
-        }
-    )
+    about = {"system": "nas_rl_cell", "data": config.data.path, "unit": config.data.unit}
+    steps = len(METHODS) * config.search.children * config.child.steps
+    about |= {"steps": steps, "search": summary(study, found)}
+    cells.conclude(run, contestants, text, config.final, about)
 
 
 def smoke(config: Config) -> Config:
     """The same searches: a few cells and steps on a made-up text."""
-    few = {"steps": 4, "batch_size": 4, "length": 8, "judgements": 2, "judge_every": 1}
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, path=texts.SYNTHETIC, validation_windows=4),
+        data=dataclasses.replace(config.data, path=texts.SYNTHETIC, fractions=None, validation_windows=4),
         network=dataclasses.replace(config.network, base=2, hidden=4, layers=1),
         search=dataclasses.replace(config.search, children=8, generation=4),
-        child=dataclasses.replace(config.child, **few),
-        final=dataclasses.replace(config.final, **few, learning_rates=(0.01,), test_length=16),
+        child=dataclasses.replace(config.child, **texts.FEW),
+        final=dataclasses.replace(config.final, **texts.FEW, learning_rates=(0.01,), test_length=16),
     )
 
 

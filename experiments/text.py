@@ -17,6 +17,8 @@ from jaxnas.errors import UserError
 from jaxnas.population import PopulationData, Recipe
 
 SYNTHETIC = "synthetic"
+# Fields of a recipe that `--smoke` makes small.
+FEW: dict[str, int] = {"steps": 4, "batch_size": 4, "length": 8, "judgements": 2, "judge_every": 1}
 
 
 def load_text_data(config: TextConfig) -> texts.Text:
@@ -112,24 +114,25 @@ def optimiser(
     return optax.chain(optax.clip_by_global_norm(form.clip), step, optax.scale_by_learning_rate(schedule))
 
 
-def text_recipe(form: TextRecipeConfig, *, with_rates: bool = False) -> Recipe:
+def text_recipe(form: TextRecipeConfig, *, with_rates: bool = False, name: str = "") -> Recipe:
     """The recipe of a population of language models: loss and score are mean nats per token.
 
     Args:
       form: the recipe.
-      with_rates: every member has a dictionary of rates, `learning_rate` and `decay_from`, in place of the recipe's.
+      with_rates: every member has a dictionary of rates, `learning_rate` and `decay_from` among them, in place of the
+        recipe's.
+      name: the part of the configuration that the recipe is, for errors.
 
     Raises:
       UserError: more judgements than fit into the steps.
     """
     first = form.steps - (form.judgements - 1) * form.judge_every
     if first < 1:
-        raise UserError(
-            f"steps is {form.steps}, expected at least {form.steps - first + 1}, so that {form.judgements} judgements "
-            f"fit, {form.judge_every} steps apart"
-        )
+        field, least = f"{name}.steps" if name else "steps", form.steps - first + 1
+        many, apart = form.judgements, form.judge_every
+        raise UserError(f"{field} is {form.steps}, expected at least {least} for {many} judgements {apart} steps apart")
     return Recipe(
-        (lambda rates: optimiser(form, **rates)) if with_rates else optimiser(form),
+        (lambda rates: optimiser(form, rates["learning_rate"], rates["decay_from"])) if with_rates else optimiser(form),
         form.steps,
         form.batch_size,
         tuple(range(first, form.steps + 1, form.judge_every)),

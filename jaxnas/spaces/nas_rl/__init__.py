@@ -12,7 +12,7 @@ from jaxnas.spaces.nas_rl.language import LanguageModel, language_model
 from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
 from jaxnas.spaces.nas_rl.layer_tokens import nas_rl_prefix, nas_rl_tokens
 from jaxnas.spaces.nas_rl.layers import layer_plan, nas_rl_space
-from jaxnas.spaces.nas_rl.module import RecurrentCell
+from jaxnas.spaces.nas_rl.module import RecurrentCell, space_of_genotype
 from jaxnas.spaces.nas_rl.published import PUBLISHED, PUBLISHED_NETWORKS
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "nas_rl_tokens",
     "recurrent_cell",
     "recurrent_cell_space",
+    "space_of_genotype",
 ]

@@ -17,7 +17,7 @@ from jaxnas.spaces.nas_rl.cell import (
     recurrent_cell_space,
 )
 
-__all__ = ["RecurrentCell"]
+__all__ = ["RecurrentCell", "space_of_genotype"]
 
 
 class RecurrentCell(nn.RNNCellBase):
@@ -61,7 +61,10 @@ class RecurrentCell(nn.RNNCellBase):
         Returns:
           The new carry, and `h_t` once more as the output, `[..., H]`.
         """
-        space, lengths = self._space(), {"x": inputs.shape[-1], "h": self.features}
+        space, lengths = (
+            space_of_genotype(self.genotype, init_range=self.init_range),
+            {"x": inputs.shape[-1], "h": self.features},
+        )
 
         def first(key: jax.Array, name: str) -> jax.Array:
             return space.init(key, lengths["x"], self.features)[name]
@@ -85,12 +88,25 @@ class RecurrentCell(nn.RNNCellBase):
         """The number of axes of an input that are not batches."""
         return 1
 
-    @nn.nowrap
-    def _space(self) -> RecurrentCellSpace:
-        """A space that holds the cell: with as many leaves, and every operation that there is."""
-        leaves = self.genotype.partition("|")[0].count(",") + 1
-        if leaves < 2:
-            raise UserError(f"genotype is {self.genotype!r}, expected that of a cell with at least 2 leaves")
-        return recurrent_cell_space(
-            leaves, combinations=tuple(COMBINATIONS), activations=tuple(ACTIVATIONS), init_range=self.init_range
-        )
+
+def space_of_genotype(genotype: str, *, init_range: float | None = None) -> RecurrentCellSpace:
+    """A space that holds a cell: with as many leaves as its text has, and every operation that there is.
+
+    Args:
+      genotype: the cell as text.
+      init_range: the range of first weights; see `recurrent_cell_space`.
+
+    Raises:
+      UserError: a text with fewer than two leaves, or what `recurrent_cell_space` refuses.
+
+    Example:
+      >>> from jaxnas.spaces.nas_rl import PUBLISHED, space_of_genotype
+      >>> space_of_genotype(PUBLISHED["nascell"]).choices["index"].shape  # 2 cell indices among 15 nodes
+      (2, 15)
+    """
+    leaves = genotype.partition("|")[0].count(",") + 1
+    if leaves < 2:
+        raise UserError(f"genotype is {genotype!r}, expected that of a cell with at least 2 leaves")
+    return recurrent_cell_space(
+        leaves, combinations=tuple(COMBINATIONS), activations=tuple(ACTIVATIONS), init_range=init_range
+    )
