@@ -18,6 +18,7 @@ import optax
 from scipy.optimize import nnls
 
 from experiments import batches, common
+from experiments.classes import Plan, by_class, draw_members
 from experiments.configs.exhaustive import PRESETS, Config
 from jaxnas import costs, data
 from jaxnas.errors import UserError
@@ -29,35 +30,11 @@ from jaxnas.spaces.nasbench201 import EDGES, OPERATIONS, all_cells, live_operati
 from jaxnas.tabular.benchmarks import MISSING
 
 
-class Plan(NamedTuple):
-    """Which networks are trained, each a class of cells and a seed.
-
-    Attributes:
-      cells: all cells, `[15625, 6]`.
-      class_of: the class of each cell, `[15625]`.
-      first: the first cell of each class, which stands for it, `[C]`.
-      member_class: the class of each network, `[P]`; costly ones first, so that those of one call take about the same.
-      member_seed: the seed of each network, `[P]`.
-    """
-
-    cells: np.ndarray
-    class_of: np.ndarray
-    first: np.ndarray
-    member_class: np.ndarray
-    member_seed: np.ndarray
-
-
 def make_plan(config: Config) -> Plan:
-    """All classes once and some of them with more seeds."""
+    """All classes once and some with more seeds; costly networks first, so that those of a call take about as long."""
     cells = all_cells()
     first, class_of = np.unique(representatives(), return_inverse=True)
-    order = np.random.default_rng(config.seed).permutation(len(first))
-    # One seed for every class, more seeds for the first `repeated` of them.
-    members = [(number, 0) for number in order[: config.cells]]
-    members += [
-        (number, seed) for seed in range(1, config.seeds) for number in order[: config.cells][: config.repeated]
-    ]
-    chosen = np.array(members)
+    chosen = draw_members(len(first), config)
     # Costly networks first, by a rough cost of each operation.
     weight = (operation_counts(cells[first]) @ (0, 0, 2, 10, 1))[chosen[:, 0]]
     chosen = chosen[np.lexsort((chosen[:, 1], chosen[:, 0], -weight))]
@@ -124,14 +101,6 @@ def train(run: Run, study: Study) -> Population:
         seeds=plan.member_seed,
         chunk=config.chunk,
     )
-
-
-def by_class(plan: Plan, values: np.ndarray, missing) -> np.ndarray:
-    """`[C, S, ...]` from one entry per member `[P, ...]`."""
-    shape = (len(plan.first), plan.member_seed.max() + 1, *values.shape[1:])
-    table = np.full(shape, missing, values.dtype)
-    table[plan.member_class, plan.member_seed] = values
-    return table
 
 
 def hits(accuracy: np.ndarray, size: int) -> np.ndarray:
