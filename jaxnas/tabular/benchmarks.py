@@ -1,6 +1,7 @@
-"""The benchmarks that come as arrays: digits, which is bundled, and NAS-Bench-201 and NAS-Bench-Macro from files.
+"""The benchmarks that come as arrays: two that are bundled, and NAS-Bench-201 and NAS-Bench-Macro from files.
 
-Accuracies are per cent, costs seconds, latencies milliseconds. `X_runs` holds the single runs behind the mean `X`.
+Accuracies are per cent, losses nats, costs seconds, latencies milliseconds. `X_runs` holds the single runs behind the
+mean `X`.
 """
 
 import difflib
@@ -14,9 +15,10 @@ import numpy as np
 
 from jaxnas.errors import UserError
 from jaxnas.spaces.nasbench201 import EDGES, OPERATIONS
+from jaxnas.tabular.cells import cells, exhaustive_cells
 from jaxnas.tabular.counts import checked_counts, warn_of_disagreements
 from jaxnas.tabular.files import load_table, read_npz
-from jaxnas.tabular.table import Table, from_arrays
+from jaxnas.tabular.table import Table, from_arrays, mean_of_runs
 
 __all__ = ["BENCHMARKS", "CELL", "DATASETS", "digits", "load", "nas_bench_macro", "nasbench201", "with_metrics"]
 
@@ -78,7 +80,7 @@ def exhaustive(path: str | Path, *, name: str = "exhaustive", sha256: str | None
         percent = np.where(hits == MISSING, np.nan, 100 * hits.astype(np.float32) / size)
         for place, epoch in enumerate(arrays["epochs"].tolist()):
             runs = percent[classes, :, place]
-            metrics |= {f"{short}_{epoch}": _mean(runs), f"{short}_{epoch}_runs": runs}
+            metrics |= {f"{short}_{epoch}": mean_of_runs(runs), f"{short}_{epoch}_runs": runs}
     partial = bool(np.isnan(metrics[f"valid_{epoch}"]).any())
     return from_arrays(CELL, metrics, archs={"cell": arrays["cells"]}, name=name, holes=partial)
 
@@ -109,7 +111,7 @@ def nasbench201(path: str | Path, latency: str | Path | None = None, *, sha256: 
     recorded = {"parameters": 1e6 * arrays["params_m"][:, None], "macs": 1e6 * arrays["flops_m"][:, None]}
     metrics = checked_counts(path, archs, recorded) | {"cifar10_test_200_runs": runs}
     mean = arrays["c10_test_200"]
-    warn_of_disagreements(path, "mean of c10_test_200_runs", archs, mean[:, None], _mean(runs)[:, None], 0.01)
+    warn_of_disagreements(path, "mean of c10_test_200_runs", archs, mean[:, None], mean_of_runs(runs)[:, None], 0.01)
     for name, (short, trained, validated) in DATASETS.items():
         metrics |= {f"{name}_{part}_{epochs}": arrays[f"{short}_{part}_{epochs}"] for part, epochs in splits}
         # An evaluation is 12 epochs of training and one pass over the validation images.
@@ -147,7 +149,7 @@ def nas_bench_macro(path: str | Path, *, sha256: str | None = None) -> Table:
     """
     arrays = read_npz(path, {"ops", "c10_test_runs", "params", "flops"}, sha256=sha256)
     runs = arrays["c10_test_runs"]
-    metrics = {"test": _mean(runs), "test_runs": runs, "parameters": arrays["params"], "macs": arrays["flops"]}
+    metrics = {"test": mean_of_runs(runs), "test_runs": runs, "parameters": arrays["params"], "macs": arrays["flops"]}
     return from_arrays(MACRO, metrics, archs={"blocks": arrays["ops"]}, name="nas-bench-macro")
 
 
@@ -172,7 +174,9 @@ def with_metrics(table: Table, metrics: dict[str, np.ndarray]) -> Table:
 
 BENCHMARKS: dict[str, Callable[..., Table]] = {
     "digits": digits,
+    "cells": cells,
     "exhaustive": exhaustive,
+    "exhaustive-cells": exhaustive_cells,
     "nasbench201": nasbench201,
     "nas-bench-macro": nas_bench_macro,
     "table": load_table,
@@ -183,8 +187,8 @@ def load(name: str) -> Table:
     """A benchmark by name.
 
     Args:
-      name: `digits`, or `KIND:FILE[,FILE]` with a kind of `BENCHMARKS`: `nasbench201:A.npz,B.npz` takes accuracies and
-        latencies, `table:FILE` takes what `save_table` or the converters wrote.
+      name: `digits`, `cells`, or `KIND:FILE[,FILE]` with a kind of `BENCHMARKS`: `nasbench201:A.npz,B.npz` takes
+        accuracies and latencies, `table:FILE` takes what `save_table` or the converters wrote.
 
     Raises:
       UserError: an unknown kind, too many or too few files, or what the kind's own function refuses.
@@ -196,14 +200,7 @@ def load(name: str) -> Table:
         hint = f" did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown benchmark {kind!r};{hint} there are {', '.join(BENCHMARKS)}")
     # How few and how many files a kind takes.
-    allowed = {"digits": (0, 0), "nasbench201": (1, 2)}.get(kind, (1, 1))
+    allowed = {"digits": (0, 0), "cells": (0, 0), "nasbench201": (1, 2)}.get(kind, (1, 1))
     if not allowed[0] <= len(files) <= allowed[1]:
         raise UserError(f"benchmark {name!r}: {kind} takes {' to '.join(map(str, sorted(set(allowed))))} files")
     return BENCHMARKS[kind](*files)
-
-
-def _mean(runs: np.ndarray) -> np.ndarray:
-    """The mean over the runs that there are, `[A]` of `[A, R]`; NaN where there is none."""
-    there = ~np.isnan(runs)
-    number = there.sum(1)
-    return np.where(number > 0, np.where(there, runs, 0).sum(1) / np.maximum(number, 1), np.nan)

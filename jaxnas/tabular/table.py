@@ -14,7 +14,7 @@ from jaxnas.architectures import decisions
 from jaxnas.base import Arch, Tree
 from jaxnas.errors import UserError
 
-__all__ = ["Table", "floats", "from_arrays", "lookup", "metric_of", "missing", "sample_run"]
+__all__ = ["Table", "floats", "from_arrays", "lookup", "mean_of_runs", "metric_of", "missing", "sample_run"]
 
 LARGEST = 2**24  # architectures in a table; a metric of so many takes 64 MB
 
@@ -195,6 +195,18 @@ def sample_run(key: jax.Array, table: Table, metric: str, archs: Arch) -> jax.Ar
     logits = jnp.where(jnp.isnan(runs), jnp.float32(-jnp.inf), jnp.float32(0))
     chosen = jax.random.categorical(key, logits)
     return jnp.take_along_axis(runs, chosen[..., None], -1)[..., 0]
+
+
+def mean_of_runs(runs: np.ndarray) -> np.ndarray:
+    """The mean over the runs that there are, `[A]` of `[A, R]`; NaN where there is none.
+
+    Example:
+      >>> mean_of_runs(np.array([[1.0, 3.0], [5.0, np.nan]])).tolist()
+      [2.0, 5.0]
+    """
+    there = ~np.isnan(runs)
+    number = there.sum(1)
+    return np.where(number > 0, np.where(there, runs, 0).sum(1) / np.maximum(number, 1), np.nan)
 
 
 def _places(name: str, flat, archs: Arch) -> np.ndarray:

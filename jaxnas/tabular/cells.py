@@ -1,0 +1,67 @@
+"""The benchmark of recurrent cells: every cell of base 2 as a small language model, bundled with the library."""
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from jaxnas.errors import UserError
+from jaxnas.spaces.nas_rl import recurrent_cell_space
+from jaxnas.tabular.files import read_npz
+from jaxnas.tabular.table import Table, from_arrays, mean_of_runs
+
+__all__ = ["DIVERGED", "MISSING", "UNIT", "cells", "exhaustive_cells"]
+
+CELLS_SHA256 = ""
+UNIT = 1e-4  # nats, of the whole numbers in the file
+MISSING, DIVERGED = -1, -2  # in place of a number: no such run; a run whose training or judgement was not finite
+
+
+def cells() -> Table:
+    """Every recurrent cell of base 2 as a language model on tiny Shakespeare, trained with this library.
+
+    Metrics are `valid_nats_E` and `test_nats_E`, the mean nats per character after `E` training steps, to be minimised,
+    each with its `_runs`; `diverged`, the share of runs whose training was not finite; and `seconds`, what training and
+    judging took. Where all runs of a cell diverged, its nats are NaN. `jaxnas/tabular/data/README.md` says how the
+    table was made.
+
+    The architectures are those of `jaxnas.spaces.nas_rl.recurrent_cell_space(2)`.
+
+    Example:
+      >>> cells().metrics["valid_nats_100"].shape
+      (36864,)
+    """
+    with resources.as_file(resources.files("jaxnas.tabular") / "data" / "cells.npz") as path:
+        return exhaustive_cells(path, name="cells", sha256=CELLS_SHA256)
+
+
+def exhaustive_cells(path: str | Path, *, name: str = "exhaustive-cells", sha256: str | None = None) -> Table:
+    """A table that `python -m experiments.exhaustive_cells` wrote.
+
+    Args:
+      path: the `.npz` file.
+      name: words for people to know the table by.
+      sha256: the checksum that the file must have, if given.
+
+    Raises:
+      UserError: a missing, damaged or other file; another checksum; a class without results.
+    """
+    leaves = ("activation", "combination", "index")
+    arrays = read_npz(path, {*leaves, "class_of", "steps", "validation_nats", "test_nats", "seconds"}, sha256=sha256)
+    # Cells that compute the same function form a class, and one network was trained for all of them.
+    classes, trained = arrays["class_of"].astype(np.int64), arrays["validation_nats"]
+    if len(arrays["test_nats"]) != len(trained) or not 0 <= classes.min() <= classes.max() < len(trained):
+        rows = f"{len(trained)} rows of validation and {len(arrays['test_nats'])} of test nats"
+        raise UserError(f"{path}: class_of names the classes {classes.min()} to {classes.max()}, and there are {rows}")
+    steps, last = arrays["steps"].tolist(), trained[..., -1][classes]
+    metrics = {
+        "diverged": mean_of_runs(np.where(last == MISSING, np.nan, last == DIVERGED)),
+        "seconds": np.full(len(classes), arrays["seconds"], np.float32),
+    }
+    for part, short in (("validation", "valid"), ("test", "test")):
+        nats = np.where(arrays[f"{part}_nats"] < 0, np.nan, arrays[f"{part}_nats"] * UNIT)
+        for place, step in enumerate(steps):
+            runs = nats[classes, :, place]
+            metrics |= {f"{short}_nats_{step}": mean_of_runs(runs), f"{short}_nats_{step}_runs": runs}
+    choices, archs = recurrent_cell_space(2).choices, {leaf: arrays[leaf] for leaf in leaves}
+    return from_arrays(choices, metrics, archs=archs, name=name, holes=bool((last < 0).all(1).any()))
