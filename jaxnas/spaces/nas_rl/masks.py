@@ -1,0 +1,156 @@
+"""What paths leave of the canvas of NAS-RL's convolutional space: factors for its weights, and sizes that are in use.
+
+Letters for shapes: `L` layers, `K` side of the largest kernel, `S` most filters.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.base import Paths
+from jaxnas.errors import UserError
+from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
+from jaxnas.spaces.nas_rl.taps import InUse
+
+__all__ = ["Masks", "Sizes", "all_masks", "gates", "masks_of", "most_filters", "sizes_of"]
+
+
+class Masks(NamedTuple):
+    """Factors that are 0 or 1 where every decision has a single option of weight one.
+
+    Attributes:
+      area: of each layer the rectangle of its kernel, `[L, K, K]`.
+      filters: of each layer its filters, `[L, S]`.
+      connected: how much layer `i` reads of layer `j`, `[L, L]`, zero from the diagonal on.
+      image: how much each layer reads of the image, `[L]`.
+      outputs: how much the classifier reads of each layer, `[L]`.
+    """
+
+    area: jax.Array
+    filters: jax.Array
+    connected: jax.Array
+    image: jax.Array
+    outputs: jax.Array
+
+
+class Sizes(NamedTuple):
+    """Sizes beyond which weights are zero, as int32 arrays.
+
+    Attributes:
+      rows: of each layer the rows of its kernel, `[L]`.
+      columns: of each layer the columns of its kernel, `[L]`.
+      filters: of each layer the chosen option for the number of filters, `[L]`.
+      connected: whether layer `i` reads layer `j`, `[L, L]`.
+      image: whether a layer reads the image, `[L]`.
+    """
+
+    rows: Any
+    columns: Any
+    filters: Any
+    connected: Any
+    image: Any
+
+    def of_image(self, reader: int) -> InUse:
+        """The part of a kernel of layer `reader` with which it reads the image."""
+        on = self.image[reader]
+        return InUse(self.rows[reader] * on, self.columns[reader] * on, 0, self.filters[reader])
+
+    def of_layer(self, writer: int, reader: int) -> InUse:
+        """The part of a kernel of layer `reader` with which it reads a convolution of layer `writer`."""
+        on = 1 if writer == reader else self.connected[reader, writer]
+        return InUse(self.rows[reader] * on, self.columns[reader] * on, self.filters[writer], self.filters[reader])
+
+
+def most_filters(plan: LayerPlan) -> int:
+    """The greatest number of filters `S` of a convolution."""
+    return max(plan.filters) + plan.more_filters
+
+
+def masks_of(plan: LayerPlan, paths: Paths) -> Masks:
+    """The masks of some paths, differentiable in the weights of the options.
+
+    Raises:
+      UserError: an index of one option beside weights of all of them.
+    """
+    options = {kind: _option_weights(paths.select(lambda tree, kind=kind: tree[kind]), leaf.shape[1])
+               for kind, leaf in plan.choices.items()}  # fmt: skip
+    # Each option is a row of zeros and ones: sides around the centre, and the first filters.
+    most = max(plan.kernels)
+    distance = np.abs(np.arange(most) - most // 2)
+    sides = jnp.asarray(distance[None] <= np.array(plan.kernels)[:, None] // 2, plan.wide)
+    counts = np.array(plan.filters)[:, None] + plan.more_filters
+    filters = jnp.asarray(np.arange(most_filters(plan))[None] < counts, plan.wide)
+    rows, columns = options["height"] @ sides, options["width"] @ sides
+    # Connections: option 1 is to read, option 0 not to.
+    apart, connected = (
+        _matrix(plan, options["skip"][:, option] if plan.num_layers > 1 else None, rest)
+        for option, rest in ((0, 1.0), (1, 0.0))
+    )
+    return Masks(
+        area=rows[:, :, None] * columns[:, None, :],
+        filters=options["filters"] @ filters,
+        connected=connected,
+        image=jnp.prod(apart, 1),  # rule 1: no connection to an earlier layer
+        outputs=jnp.prod(apart, 0),  # rule 2: no connection from a later one
+    )
+
+
+def all_masks(plan: LayerPlan) -> Masks:
+    """Masks that leave the whole canvas."""
+    layers, side = plan.num_layers, max(plan.kernels)
+    ones = lambda *shape: jnp.ones(shape, plan.wide)  # noqa: E731
+    connected = jnp.tril(ones(layers, layers), -1)
+    return Masks(ones(layers, side, side), ones(layers, most_filters(plan)), connected, ones(layers), ones(layers))
+
+
+def sizes_of(plan: LayerPlan, paths: Paths) -> Sizes:
+    """The sizes in use: those of an architecture for sparse paths with one option each, otherwise all of the canvas."""
+    layers, options = plan.num_layers, paths.index
+    one = options is not None and all(leaf.shape[-1] == 1 for leaf in jax.tree.leaves(options))
+    if not one or paths.probe is not None:
+        full = jnp.full(layers, max(plan.kernels), jnp.int32)
+        widest = jnp.full(layers, int(np.argmax(plan.filters)), jnp.int32)
+        connected, ones = jnp.tril(jnp.ones((layers, layers), jnp.int32), -1), jnp.ones(layers, jnp.int32)
+        return Sizes(full, full, widest, connected, ones)
+    chosen = {kind: leaf[:, 0] for kind, leaf in options.items()}
+    sides = jnp.asarray(plan.kernels, jnp.int32)
+    connected = _matrix(plan, chosen.get("skip"), 0, jnp.int32)
+    image = jnp.all(connected == 0, 1).astype(jnp.int32)
+    return Sizes(sides[chosen["height"]], sides[chosen["width"]], chosen["filters"], connected, image)
+
+
+def gates(plan: LayerPlan, masks: Masks, layer: int, number: int) -> jax.Array:
+    """How much a convolution reads of the image and of each convolution before it, `[1 + n]`.
+
+    Args:
+      plan: settings of the space.
+      masks: the masks of some paths.
+      layer: number of the layer of the convolution.
+      number: number of the convolution in its layer, which reads all those before it in the layer.
+    """
+    layers = jnp.repeat(masks.connected[layer, :layer], plan.convolutions)
+    return jnp.concatenate([masks.image[layer][None], layers, jnp.ones(number, layers.dtype)])
+
+
+def _matrix(plan: LayerPlan, pairs: jax.Array | None, rest: float, dtype: Any = None) -> jax.Array:
+    """A value for each two layers as a matrix `[L, L]` of readers and writers, `rest` from the diagonal on."""
+    matrix = jnp.full((plan.num_layers,) * 2, rest, dtype or plan.wide)
+    return matrix if pairs is None else matrix.at[np.tril_indices(plan.num_layers, -1)].set(pairs)
+
+
+def _option_weights(paths: Paths, options: int) -> jax.Array:
+    """The weights `[E, options]` of all options of one kind of decision; a probe has weights of value zero."""
+    weight = paths.weight
+    if paths.index is not None:
+        if weight.shape != paths.index.shape:
+            raise UserError(
+                f"paths: weights of shape {weight.shape} beside an index of shape {paths.index.shape}, expected a weight "
+                "for each option that runs: an option of a canvas is a mask and has no output to which a gate is added"
+            )
+        weight = jnp.sum(weight[..., None] * jax.nn.one_hot(paths.index, options, dtype=weight.dtype), -2)
+    if paths.probe is not None:
+        probed = _option_weights(paths.probe, options)
+        weight = weight + probed - jax.lax.stop_gradient(probed)
+    return weight
