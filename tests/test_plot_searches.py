@@ -34,3 +34,13 @@ def test_means_of_the_best_so_far_are_those_of_a_sorted_list():
     np.testing.assert_array_equal(plot.top_means(fitness[0], 5), plot.top_means(fitness, 5)[0])
     with pytest.raises(UserError, match="count is 0, expected at least 1"):
         plot.top_means(fitness, 0)
+
+
+def test_progress_that_falls_is_not_cut_off(monkeypatch):
+    searches, drawn = importlib.import_module("jaxnas.plot.searches"), []
+    monkeypatch.setattr(searches, "_saved", lambda figure, path: drawn.append(figure) or path)
+    times = np.arange(1.0, 41)
+    rising, falling = np.sqrt(times)[None] * np.ones((3, 1)), -times[None] * np.ones((3, 1))
+    for values, bottom in ((rising, np.sqrt(2)), (falling, -40)):
+        searches.progress("picture.png", times, {"search": values}, xlabel="children", ylabel="accuracy")
+        assert drawn[-1].axes[0].get_ylim()[0] == pytest.approx(bottom)

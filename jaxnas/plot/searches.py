@@ -54,7 +54,7 @@ def progress(
 ) -> Path:
     """Draws the mean over seeds of what each search has found by a time, with the 95 per cent band of that mean.
 
-    The axis begins where the searches stand after a twentieth of the time.
+    The axis begins at the least of these means after a twentieth of the time.
 
     Args:
       path: where the picture goes; the suffix decides the format.
@@ -69,7 +69,7 @@ def progress(
       The path.
     """
     figure, axes = _axes(xlabel, ylabel, title)
-    early = []
+    settled: list[float] = []
     for (name, values), colour in zip(found.items(), COLOURS * 3, strict=False):
         # The mean over seeds where most of them have found something, and 1.96 standard errors.
         counted = np.isfinite(values).sum(0)
@@ -77,10 +77,10 @@ def progress(
         mean = np.nanmean(values[:, shown], 0)
         half = 1.96 * np.nanstd(values[:, shown], 0, ddof=1) / np.sqrt(counted[shown]) if len(values) > 1 else 0 * mean
         axes.plot(times[shown], mean, color=colour, lw=1.6, label=name)
-        early += mean[times[shown] >= times[-1] / 20][:1].tolist()
+        settled += mean[times[shown] >= times[-1] / 20].tolist()
         axes.fill_between(times[shown], mean - half, mean + half, color=colour, alpha=0.2, lw=0)
-    if early:
-        axes.set_ylim(bottom=min(early))  # the first twentieth of the time would take most of the height
+    if settled:
+        axes.set_ylim(bottom=min(settled))  # the first twentieth of the time would take most of the height
     axes.legend(fontsize=8.5, frameon=False, loc="lower right")
     return _saved(figure, path)
 

@@ -81,7 +81,12 @@ def test_a_small_exhaustive_run_writes_a_table_that_is_read(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("system", "options"), [("tabular", ("--methods", "regularized_evolution")), ("fronts", ("--costs", "macs"))]
+    ("system", "options"),
+    [
+        ("tabular", ("--methods", "regularized_evolution")),
+        ("fronts", ("--costs", "macs")),
+        ("policy_gradient", ("--top", "1", "3")),
+    ],
 )
 def test_small_searches_on_the_bundled_table(system, options, tmp_path):
     code, out, err = finish(system, tmp_path, "--smoke", *options)

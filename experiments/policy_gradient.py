@@ -1,0 +1,163 @@
+"""NAS-RL above random search: the mean of the best children so far, against the number of children.
+
+  python -m experiments.policy_gradient [digits | cells]
+  python -m experiments.policy_gradient digits --learning-rates 0.01 --children 1000
+
+The comparison of Zoph and Le (2017, arXiv 1611.01578, figure 6), on a table that knows the fitness of every
+architecture. A child that a search has proposed before is counted among its children, but not once more among its best.
+Prints means over seeds with 95 per cent intervals, and leaves `table.md`, `top.npz` and one picture
+`above_<learning rate>.png` for each rate.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from experiments import pictures
+from experiments.configs.policy_gradient import PRESETS, Config
+from experiments.tabular import markdown, refuse_too_many
+from jaxnas import plot
+from jaxnas.base import BlackBox
+from jaxnas.errors import UserError
+from jaxnas.policies import controller
+from jaxnas.run import Run, script
+from jaxnas.searchers import accuracy_cubed, inverse_square_perplexity, nas_rl, random_search
+from jaxnas.tabular import Table, load, simulate, table_task
+
+REWARDS = {
+    "accuracy": lambda fitness: accuracy_cubed(1 + fitness / 100),  # the fitness is minus the accuracy in per cent
+    "perplexity": inverse_square_perplexity,
+}
+MARKS = 4  # numbers of children at which the table compares the searches
+
+
+class Study(NamedTuple):
+    """What is searched.
+
+    Attributes:
+      config: the configuration of the script.
+      table: the benchmark.
+      searches: the search of each method, from `simulate`; random search is the first.
+    """
+
+    config: Config
+    table: Table
+    searches: dict[str, Callable]
+
+
+def methods(table: Table, config: Config) -> dict[str, BlackBox]:
+    """The searches by name, random search first."""
+    found = {"random search": random_search(table.choices, batch_size=config.batch_size)}
+    for rate in config.learning_rates:
+        found[f"controller, {rate:g}"] = nas_rl(
+            controller(table.choices),
+            optax.adam(rate),
+            batch_size=config.batch_size,
+            reward=REWARDS[config.reward],
+        )
+    return found
+
+
+def prepare(config: Config) -> Study:
+    """The table and the searches."""
+    if config.children % config.batch_size:
+        raise UserError(f"children is {config.children}, expected a multiple of batch_size, {config.batch_size}")
+    if max(config.top) > config.children // MARKS:
+        most = f"at most {config.children // MARKS}, the children at the first comparison"
+        raise UserError(f"top has {max(config.top)}, expected {most}")
+    if config.objective.startswith("-") != (config.reward == "accuracy"):
+        wanted = "an accuracy with a minus for 'accuracy', or nats without one for 'perplexity'"
+        raise UserError(f"objective is {config.objective!r} for reward {config.reward!r}, expected {wanted}")
+    refuse_too_many("children", config.children, "children", config.seeds)
+    table = load(os.path.expandvars(config.table))
+    task = table_task(table, config.objective)
+    searches = {name: simulate(one, task, config.children) for name, one in methods(table, config).items()}
+    return Study(config, table, searches)
+
+
+def without_repeats(fitness: np.ndarray, archs: Any) -> np.ndarray:
+    """Fitness `[S, T]` with NaN where the same search has proposed the architecture, leaves `[S, T, E]`, before."""
+    rows = np.concatenate([np.asarray(leaf) for leaf in jax.tree.leaves(archs)], -1)
+    known = np.full_like(fitness, np.nan)
+    for values, one, into in zip(fitness, rows, known, strict=True):
+        _, first = np.unique(one, axis=0, return_index=True)
+        into[first] = values[first]
+    return known
+
+
+def search(run: Run, study: Study, name: str) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """All seeds of one method.
+
+    Returns:
+      For each number of best children their mean fitness so far, `[S, T]`, and the number of distinct children so far,
+      `[S, T]`.
+    """
+    keys = jax.random.split(run.key(name), study.config.seeds)
+    _, history = jax.jit(jax.vmap(study.searches[name]))(keys)
+    distinct = without_repeats(np.asarray(history.fitness[..., 0], np.float64), history.archs)
+    return {count: plot.top_means(distinct, count) for count in study.config.top}, np.cumsum(~np.isnan(distinct), 1)
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """The mean over seeds, and half the width of its 95 per cent interval; without the latter for a single seed."""
+    half = [1.96 * np.std(values, ddof=1) / np.sqrt(len(values))] if len(values) > 1 else []
+    return [round(float(value), 4) for value in (np.mean(values), *half)]
+
+
+def rows_of(config: Config, found: dict[str, Any], above: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers of the table: a row for each method and each mark, with intervals as pairs."""
+    sign, rows = -1 if config.objective.startswith("-") else 1, []
+    for mark in range(config.children // MARKS, config.children + 1, config.children // MARKS):
+        for name, (tops, distinct) in found.items():
+            row: dict[str, Any] = {"children": mark, "search": name}
+            row["distinct"] = round(float(distinct[:, mark - 1].mean()), 1)
+            for count, means in tops.items():
+                row[f"top {count}"] = interval(sign * means[:, mark - 1])
+                row[f"top {count} above random"] = interval(above[name][count][:, mark - 1]) if name in above else None
+            rows.append(row)
+    return rows
+
+
+def as_text(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its intervals written out."""
+
+    def written(value):
+        return " ± ".join(f"{number:.3f}" for number in value) if isinstance(value, list) else value
+
+    return {name: "" if value is None else written(value) for name, value in row.items()}
+
+
+def main(run: Run, study: Study) -> None:
+    """Search with every method, compare with random search, draw and tell."""
+    config, table, searches = study
+    found = {name: search(run, study, name) for name in searches}
+    # How far the mean of the best is above that of random search with the same number, in units of the metric.
+    (_, (chance, _)), *others = found.items()
+    above = {name: {count: chance[count] - tops[count] for count in config.top} for name, (tops, _) in others}
+    numbers = np.arange(1, config.children + 1)
+    for rate, differences in zip(config.learning_rates, above.values(), strict=True):
+        title = f"{table.name}: mean of {config.seeds} searches with its 95 per cent band"
+        labels = {"xlabel": "children", "ylabel": f"{config.objective.removeprefix('-')} above random search"}
+        shown = {f"top {count}": values for count, values in differences.items()}
+        pictures.draw(plot.progress, run.path / f"above_{rate:g}.png", numbers, shown, **labels, title=title)
+    rows = rows_of(config, found, above)
+    arrays = {f"{name}/{count}": means for name, (tops, _) in found.items() for count, means in tops.items()}
+    np.savez_compressed(run.path / "top.npz", **arrays)
+    text = markdown([as_text(row) for row in rows])
+    (run.path / "table.md").write_text(text + "\n")
+    print(text)
+    run.finish({"system": "policy_gradient", "table": table.name, "objective": config.objective, "rows": rows})
+
+
+def smoke(config: Config) -> Config:
+    """The same searches with few seeds and children."""
+    return dataclasses.replace(config, seeds=3, children=80, batch_size=8, learning_rates=config.learning_rates[:1])
+
+
+if __name__ == "__main__":
+    script(main, PRESETS, system="policy_gradient", prepare=prepare, smoke=smoke)

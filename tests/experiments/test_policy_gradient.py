@@ -1,0 +1,48 @@
+"""The comparison of NAS-RL with random search: which children count as the best, and the numbers of its table."""
+
+import numpy as np
+import pytest
+
+from experiments.configs.policy_gradient import Config
+from experiments.policy_gradient import REWARDS, as_text, rows_of, without_repeats
+
+
+def test_a_child_is_among_the_best_once():
+    fitness = np.array([[1.0, 2.0, 1.0, 3.0, 2.0], [1.0, 2.0, 1.0, 3.0, 2.0]])
+    archs = {
+        "a": np.array([[[0], [1], [0], [1], [1]], [[0], [1], [0], [0], [0]]]),
+        "b": np.array([[[0, 0], [0, 0], [0, 0], [0, 1], [0, 0]], [[0, 0], [0, 0], [0, 1], [0, 1], [2, 2]]]),
+    }
+    nan = np.nan
+    np.testing.assert_array_equal(without_repeats(fitness, archs), [[1, 2, nan, 3, nan], [1, 2, 1, nan, 2]])
+
+
+def test_rows_hold_means_intervals_and_the_distance_from_random_search():
+    config = Config(children=8, top=(1,))
+    rng = np.random.default_rng(0)
+    chance, policy = rng.normal(-90, 1, (50, 8)), rng.normal(-92, 1, (50, 8))
+    distinct = np.tile(np.arange(1, 9), (50, 1))
+    found = {"random search": ({1: chance}, distinct), "controller": ({1: policy}, distinct)}
+    rows = rows_of(config, found, {"controller": {1: chance - policy}})
+    assert [(row["children"], row["search"]) for row in rows[:3]] == [
+        (2, "random search"),
+        (2, "controller"),
+        (4, "random search"),
+    ]
+    last = rows[-1]
+    assert (last["children"], last["distinct"]) == (8, 8.0)
+    assert last["top 1"][0] == pytest.approx(-policy[:, 7].mean(), abs=1e-4)  # accuracies, the more the better
+    assert last["top 1 above random"][0] == pytest.approx((chance - policy)[:, 7].mean(), abs=1e-4)
+    assert last["top 1"][1] == pytest.approx(1.96 * policy[:, 7].std(ddof=1) / np.sqrt(50), abs=1e-4)
+    assert rows[-2]["top 1 above random"] is None
+    assert as_text({"a": [1.5, 0.25], "b": None, "c": [2.0], "d": 3}) == {
+        "a": "1.500 ± 0.250",
+        "b": "",
+        "c": "2.000",
+        "d": 3,
+    }
+
+
+def test_rewards_take_the_units_of_a_table():
+    np.testing.assert_allclose(REWARDS["accuracy"](np.array([-100.0, -50.0])), [1.0, 0.125], rtol=1e-6)
+    np.testing.assert_allclose(REWARDS["perplexity"](np.log([8.0])), [1.25], rtol=1e-5)
