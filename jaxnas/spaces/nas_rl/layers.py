@@ -1,6 +1,7 @@
 """The convolutional space of NAS-RL: layers with a kernel, filters and connections to any of the earlier layers."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas.architectures import arch_like, greatest
-from jaxnas.base import About, Arch, Network, SearchSpace
+from jaxnas.base import About, Arch, Key, Network, Params, Paths, SearchSpace
 from jaxnas.errors import UserError
 from jaxnas.ops import Lowering, Style
+from jaxnas.spaces.nas_rl.canvas import canvas_apply, canvas_cut, canvas_init, canvas_used
 from jaxnas.spaces.nas_rl.decoding import decode
 from jaxnas.spaces.nas_rl.layer_network import LayerNetwork, layer_counts
 from jaxnas.spaces.nas_rl.layer_notation import genotype, parse
@@ -101,7 +103,13 @@ def nas_rl_space(
 
     def network(arch: Arch, **changes: Any) -> Network:
         module = form(**changes)
-        return linen_network(module.clone(network=decode(module.plan, arch)))
+
+        def inherit(params: Params) -> tuple[dict[str, Any], jax.ShapeDtypeStruct]:
+            weights = canvas_cut(plan, params, arch)
+            channels = weights["layer0"]["conv0"]["kernel"].shape[2]
+            return weights, jax.ShapeDtypeStruct((4, 32, 32, channels), jnp.float32)
+
+        return linen_network(module.clone(network=decode(module.plan, arch)), inherit)
 
     def counts(arch: Arch, image_shape: Sequence[int], **changes: Any) -> dict[str, int]:
         module = form(**changes)
@@ -117,7 +125,13 @@ def nas_rl_space(
         counts=counts,
         config={name: list(value) if isinstance(value, tuple | list) else value for name, value in settings.items()},
     )
-    return SearchSpace(_no_supernet, _no_supernet, _all_used, greatest, choices, about)
+
+    def apply(params: Params, paths: Paths, x: jax.Array, *, key: Key | None = None) -> jax.Array:
+        del key  # nothing is random
+        return canvas_apply(plan, params, paths, x)
+
+    init, used = functools.partial(canvas_init, plan), functools.partial(canvas_used, plan)
+    return SearchSpace(init, apply, used, greatest, choices, about)
 
 
 def layer_plan(space: SearchSpace) -> LayerPlan:
@@ -141,12 +155,3 @@ def _plan(settings: dict[str, Any]) -> LayerPlan:
         name: tuple(value) if isinstance(value, list | tuple) else value for name, value in settings.items()
     }
     return LayerPlan(**values | {"pooling": values["pooling"] or ()})
-
-
-def _all_used(params: Any, paths: Any) -> Any:
-    del paths
-    return jax.tree.map(lambda leaf: jnp.ones((1,) * leaf.ndim, bool), params)
-
-
-def _no_supernet(*args: Any, **kwargs: Any) -> Any:
-    raise UserError("nas-rl: the space has no supernet, use about.network")
