@@ -59,16 +59,19 @@ class Cell(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """The number of weights of the language model, embedding and softmax included."""
-        tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-        shapes = jax.eval_shape(lambda: self.model.init(jax.random.key(0), None, tokens))
-        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        """The number of weights: `2 B H^2` for each layer, `V H` for the embedding and `H V + V` for the softmax."""
+        num_tokens, hidden, layers = self.size
+        return layers * 2 * self._leaves * hidden**2 + (2 * hidden + 1) * num_tokens
 
     @property
     def macs(self) -> int:
         """Multiply-adds of one token in matrix products: `2 B H^2` for each layer, `H V` for the softmax."""
-        leaves = len(jax.eval_shape(lambda: self.space.init(jax.random.key(0), 1, 1))["x"])
-        return self.size.layers * 2 * leaves * self.size.hidden**2 + self.size.hidden * self.size.num_tokens
+        return self.size.layers * 2 * self._leaves * self.size.hidden**2 + self.size.hidden * self.size.num_tokens
+
+    @property
+    def _leaves(self) -> int:
+        """The number `B` of leaves of the tree, which has `2 B - 1` nodes."""
+        return (self.space.choices["index"].shape[1] + 1) // 2
 
 
 def lstm_space() -> RecurrentCellSpace:

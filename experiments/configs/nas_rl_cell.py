@@ -41,8 +41,8 @@ class SearchConfig:
     """Cells that each search trains."""
     generation: Few = 10
     """Cells that are proposed at once and trained side by side, after which the controller is updated."""
-    learning_rate: Rate = 5e-3
-    """Adam on the controller. The paper has 5e-4 for some ten thousand cells."""
+    learning_rate: Rate = 0.01
+    """Adam on the controller. The paper has 5e-4 for some ten thousand cells; hundreds need larger steps."""
     baseline_decay: BaselineDecay = 0.95
     """Factor of the moving average of rewards that is the baseline."""
     c: Positive = 80.0
