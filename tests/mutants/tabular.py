@@ -49,7 +49,7 @@ MUTANTS = (
     Mutant(
         "holes-averaged",
         "missing runs counted as zeros in a mean",
-        "jaxnas/tabular/benchmarks.py",
+        "jaxnas/tabular/table.py",
         "np.where(there, runs, 0).sum(1) / np.maximum(number, 1)",
         "np.where(there, runs, 0).sum(1) / runs.shape[1]",
         WRITTEN,
