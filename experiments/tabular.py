@@ -24,9 +24,9 @@ from experiments.configs.tabular import PRESETS, Config
 from jaxnas import plot
 from jaxnas.base import BlackBox
 from jaxnas.errors import UserError
-from jaxnas.policies import categorical
+from jaxnas.policies import categorical, controller
 from jaxnas.run import Run, script
-from jaxnas.searchers import local_search, policy_search, random_search, regularized_evolution
+from jaxnas.searchers import local_search, nas_rl, policy_search, random_search, regularized_evolution
 from jaxnas.tabular import (
     Table,
     best_at,
@@ -41,11 +41,17 @@ from jaxnas.tabular import (
 )
 
 METHODS = {
-    "random_search": lambda choices, config: random_search(choices),
-    "local_search": lambda choices, config: local_search(choices),
-    "reinforce": lambda choices, config: policy_search(categorical(choices), optax.adam(config.learning_rate)),
-    "regularized_evolution": lambda choices, config: regularized_evolution(
-        choices, population_size=config.population_size, sample_size=config.sample_size
+    "random_search": lambda table, config: random_search(table.choices),
+    "local_search": lambda table, config: local_search(table.choices),
+    "reinforce": lambda table, config: policy_search(categorical(table.choices), optax.adam(config.learning_rate)),
+    "nas_rl": lambda table, config: nas_rl(
+        controller(table.choices),
+        optax.adam(config.controller_learning_rate),
+        batch_size=config.batch_size,
+        reward=above_the_worst(table, config.objective),
+    ),
+    "regularized_evolution": lambda table, config: regularized_evolution(
+        table.choices, population_size=config.population_size, sample_size=config.sample_size
     ),
 }
 MOST = 100_000_000  # the largest number of evaluations, or of members of a population, in one call
@@ -56,7 +62,14 @@ def make_searcher(name: str, table: Table, config: Config) -> BlackBox:
     """A search by name."""
     if name not in METHODS:
         raise UserError(f"methods: unknown {name!r}, there are {', '.join(METHODS)}")
-    return METHODS[name](table.choices, config)
+    return METHODS[name](table, config)
+
+
+def above_the_worst(table: Table, objective: str) -> Callable[[jax.Array], jax.Array]:
+    """The reward of an architecture: how much better it is than the worst in the table, in units of the metric."""
+    values = floats(np.asarray(metric_of(table, objective.removeprefix("-"))))
+    worst = np.nanmax(-values if objective.startswith("-") else values)
+    return lambda fitness: worst - fitness
 
 
 class Study(NamedTuple):

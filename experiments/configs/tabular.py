@@ -25,7 +25,7 @@ class Config:
     """Searches see one stored run, drawn anew at every evaluation, instead of the mean."""
     report: Names = ("valid_16", "test_16")
     """Metrics of the found architectures that are reported; the last one is drawn as a curve."""
-    methods: Names = ("random_search", "local_search", "reinforce", "regularized_evolution")
+    methods: Names = ("random_search", "local_search", "reinforce", "nas_rl", "regularized_evolution")
     """Which searches."""
     population_size: Count = 10
     """Of regularised evolution."""
@@ -33,6 +33,10 @@ class Config:
     """Of regularised evolution."""
     learning_rate: Rate = 0.01
     """Of Adam on the logits, for REINFORCE."""
+    controller_learning_rate: Rate = 5e-3
+    """Of Adam on the parameters of the controller, for NAS-RL, whose reward is the distance from the worst."""
+    batch_size: Count = 8
+    """Architectures of each step of NAS-RL."""
     seeds: Count = 500
     """Searches of each method, all in one compiled call."""
     seed: Seed = 0
