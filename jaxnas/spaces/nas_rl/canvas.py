@@ -21,11 +21,11 @@ from jax import lax
 
 from jaxnas.base import Arch, Key, Params, Paths, Tree, sparse_paths
 from jaxnas.dtypes import compute_dtype
-from jaxnas.errors import UserError
 from jaxnas.ops import Norm, by_hand, conv, max_pool
 from jaxnas.spaces.nas_rl.decoding import IMAGE, decode
 from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
-from jaxnas.spaces.nas_rl.masks import Masks, Sizes, all_masks, gates, masks_of, most_filters, sizes_of
+from jaxnas.spaces.nas_rl.masks import Masks, Sizes, all_masks, gates, masked_kernel, masks_of, most_filters, sizes_of
+from jaxnas.spaces.nas_rl.strided import strided_apply
 from jaxnas.spaces.nas_rl.taps import conv_in_use
 
 __all__ = ["canvas_apply", "canvas_cut", "canvas_init", "canvas_used"]
@@ -46,9 +46,6 @@ def canvas_init(plan: LayerPlan, key: Key, x: jax.Array, arch: Arch | None = Non
     Returns:
       `{"layer0": {"conv0": {"kernel": [K, K, C + n S, S], "norm": {"scale": [S], "bias": [S]}}}, ..., "classifier":
       {"kernel": [N S, num_classes], "bias": [num_classes]}}`, where `n` counts the convolutions before this one.
-
-    Raises:
-      UserError: a space whose strides are predicted.
 
     Example:
       >>> params = canvas_init(LayerPlan(num_layers=2, filters=(2, 4)), jax.random.key(0), jnp.zeros((8, 8, 8, 3)))
@@ -101,13 +98,11 @@ def canvas_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *,
       paths: paths as `SearchSpace.apply` takes them.
       x: images `[B, H, W, C]`.
       eps: number above zero that normalisation adds to the variance.
-
-    Raises:
-      UserError: a space whose strides are predicted.
     """
-    _refuse_strides(plan)
+    if plan.strides is not None:
+        return strided_apply(plan, params, paths, x, eps=eps)
     masks, sizes = masks_of(plan, paths), sizes_of(plan, paths)
-    norm_layer = Norm(affine=True, reference=plan.reference, eps=eps)
+    batch_norm = Norm(affine=True, reference=plan.reference, eps=eps)
     # Images that may be read, in the order of the input channels of every kernel.
     images: list[jax.Array] = [x.astype(compute_dtype(plan.dtype))]
     for i in range(plan.num_layers):
@@ -115,18 +110,15 @@ def canvas_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *,
             images = [max_pool(image, stride=2, lowering=plan.lowering) for image in images]
         for c in range(plan.convolutions):
             weights = params[f"layer{i}"][f"conv{c}"]
-            kernel = _masked(plan, weights["kernel"], masks, i, c).astype(images[0].dtype)
+            kernel = masked_kernel(plan, weights["kernel"], masks, i, c).astype(images[0].dtype)
             y = _convolution(plan, images, kernel, sizes, i)
-            norm = functools.partial(
-                Norm(affine=True, reference=plan.reference, eps=eps).apply, {"params": weights["norm"]}
-            )
+            norm = functools.partial(batch_norm.apply, {"params": weights["norm"]})
             y = jax.nn.relu(norm(y)) if plan.order == "conv_bn_relu" else norm(jax.nn.relu(y))
             # Masked after normalisation, whose offset would fill filters that the layer does not have.
             images.append(y * masks.filters[i].astype(y.dtype).reshape(1, 1, 1, -1))
     # Rule 2: the classifier reads what no layer reads.
     means = [jnp.mean(image.astype(plan.wide), (1, 2)) for image in images[1:]]
-    gates = jnp.repeat(masks.outputs, plan.convolutions)
-    pooled = jnp.stack(means, 1) * gates.reshape(1, -1, 1)
+    pooled = jnp.stack(means, 1) * jnp.repeat(masks.outputs, plan.convolutions).reshape(1, -1, 1)
     return pooled.reshape(len(x), -1) @ params["classifier"]["kernel"] + params["classifier"]["bias"][None]
 
 
@@ -170,15 +162,6 @@ def canvas_cut(plan: LayerPlan, params: Params, arch: Arch) -> Params:
     return {**found, "classifier": {"kernel": classifier["kernel"][kept], "bias": classifier["bias"]}}
 
 
-def _masked(plan: LayerPlan, kernel: jax.Array, masks: Masks, layer: int, number: int) -> jax.Array:
-    """The kernel of a convolution, zero outside of the layer's rectangle and for what the layer does not read."""
-    most = most_filters(plan)
-    read = gates(plan, masks, layer, number)
-    widths = np.array([kernel.shape[2] - (len(read) - 1) * most, *[most] * (len(read) - 1)])
-    channels = jnp.repeat(read, widths, total_repeat_length=kernel.shape[2])
-    return kernel * (masks.area[layer][:, :, None, None] * channels.reshape(1, 1, -1, 1))
-
-
 def _convolution(plan: LayerPlan, images: Sequence[jax.Array], kernel: jax.Array, sizes: Sizes, layer: int):
     """A convolution of the image and all convolutions before it, one behind the other along the channels."""
     if not by_hand(plan.lowering):
@@ -217,7 +200,6 @@ def _inside(plan: LayerPlan, masks: Masks, like: Tree) -> Tree:
 
 def _shapes(plan: LayerPlan, channels: int) -> dict[str, Any]:
     """Shapes of all weights."""
-    _refuse_strides(plan)
     side, most = max(plan.kernels), most_filters(plan)
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=plan.wide)
     found: dict[str, Any] = {f"layer{i}": {} for i in range(plan.num_layers)}
@@ -237,11 +219,3 @@ def _nodes(plan: LayerPlan) -> Iterator[tuple[int, int, int]]:
 def _centred(plan: LayerPlan, side: int) -> slice:
     first = (max(plan.kernels) - side) // 2
     return slice(first, first + side)
-
-
-def _refuse_strides(plan: LayerPlan) -> None:
-    if plan.strides is not None:
-        raise UserError(
-            f"strides is {list(plan.strides)}: a canvas has stride 1 everywhere, so networks with predicted strides "
-            "are trained by programs of their own (about.network)"
-        )

@@ -14,7 +14,17 @@ from jaxnas.errors import UserError
 from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
 from jaxnas.spaces.nas_rl.taps import InUse
 
-__all__ = ["Masks", "Sizes", "all_masks", "gates", "masks_of", "most_filters", "sizes_of"]
+__all__ = [
+    "Masks",
+    "Sizes",
+    "all_masks",
+    "gates",
+    "masked_kernel",
+    "masks_of",
+    "most_filters",
+    "option_weights",
+    "sizes_of",
+]
 
 
 class Masks(NamedTuple):
@@ -74,7 +84,7 @@ def masks_of(plan: LayerPlan, paths: Paths) -> Masks:
     Raises:
       UserError: an index of one option beside weights of all of them.
     """
-    options = {kind: _option_weights(paths.select(lambda tree, kind=kind: tree[kind]), leaf.shape[1])
+    options = {kind: option_weights(paths.select(lambda tree, kind=kind: tree[kind]), leaf.shape[1])
                for kind, leaf in plan.choices.items()}  # fmt: skip
     # Each option is a row of zeros and ones: sides around the centre, and the first filters.
     most = max(plan.kernels)
@@ -134,23 +144,32 @@ def gates(plan: LayerPlan, masks: Masks, layer: int, number: int) -> jax.Array:
     return jnp.concatenate([masks.image[layer][None], layers, jnp.ones(number, layers.dtype)])
 
 
-def _matrix(plan: LayerPlan, pairs: jax.Array | None, rest: float, dtype: Any = None) -> jax.Array:
-    """A value for each two layers as a matrix `[L, L]` of readers and writers, `rest` from the diagonal on."""
-    matrix = jnp.full((plan.num_layers,) * 2, rest, dtype or plan.wide)
-    return matrix if pairs is None else matrix.at[np.tril_indices(plan.num_layers, -1)].set(pairs)
+def masked_kernel(plan: LayerPlan, kernel: jax.Array, masks: Masks, layer: int, number: int) -> jax.Array:
+    """The kernel of a convolution, zero outside of the layer's rectangle and for what the layer does not read."""
+    most = most_filters(plan)
+    read = gates(plan, masks, layer, number)
+    widths = np.array([kernel.shape[2] - (len(read) - 1) * most, *[most] * (len(read) - 1)])
+    channels = jnp.repeat(read, widths, total_repeat_length=kernel.shape[2])
+    return kernel * (masks.area[layer][:, :, None, None] * channels.reshape(1, 1, -1, 1))
 
 
-def _option_weights(paths: Paths, options: int) -> jax.Array:
+def option_weights(paths: Paths, options: int) -> jax.Array:
     """The weights `[E, options]` of all options of one kind of decision; a probe has weights of value zero."""
     weight = paths.weight
     if paths.index is not None:
         if weight.shape != paths.index.shape:
             raise UserError(
-                f"paths: weights of shape {weight.shape} beside an index of shape {paths.index.shape}, expected a weight "
-                "for each option that runs: an option of a canvas is a mask and has no output to which a gate is added"
+                f"paths: weights of shape {weight.shape} beside an index of shape {paths.index.shape}, expected a "
+                "weight for each option that runs: an option of a canvas is a mask, without an output of its own"
             )
         weight = jnp.sum(weight[..., None] * jax.nn.one_hot(paths.index, options, dtype=weight.dtype), -2)
     if paths.probe is not None:
-        probed = _option_weights(paths.probe, options)
+        probed = option_weights(paths.probe, options)
         weight = weight + probed - jax.lax.stop_gradient(probed)
     return weight
+
+
+def _matrix(plan: LayerPlan, pairs: jax.Array | None, rest: float, dtype: Any = None) -> jax.Array:
+    """A value for each two layers as a matrix `[L, L]` of readers and writers, `rest` from the diagonal on."""
+    matrix = jnp.full((plan.num_layers,) * 2, rest, dtype or plan.wide)
+    return matrix if pairs is None else matrix.at[np.tril_indices(plan.num_layers, -1)].set(pairs)
