@@ -2,6 +2,7 @@
 
 from jaxnas.population.chunks import Population, train_population
 from jaxnas.population.farm import Farm
+from jaxnas.population.layer_children import layer_family, own_family
 from jaxnas.population.member import Family, Member, PopulationData, Recipe, Trained, family_of, train_member
 from jaxnas.population.records import Child, Record
 from jaxnas.population.workers import Workers, in_process, local_processes
@@ -21,9 +22,11 @@ __all__ = [
     "Workers",
     "family_of",
     "in_process",
+    "layer_family",
     "lift",
     "local_processes",
     "member_mesh",
+    "own_family",
     "resolve",
     "train_member",
     "train_population",

@@ -1,0 +1,91 @@
+"""Children of NAS-RL's convolutional space by two routes with one result: the canvas, and a program of their own.
+
+On the canvas all children share one program, so `train_population` trains any number of them after one compilation. A
+program of its own wastes nothing on masks, has to be compiled for each architecture, and suits a `Farm`. Both routes
+draw the same first weights, see the same examples in the same order, and judge with reference examples instead of
+running averages, so a reward depends on the route by rounding alone.
+"""
+
+import dataclasses
+
+from jaxnas.base import Arch, SearchSpace, sparse_paths
+from jaxnas.population.member import Family
+from jaxnas.spaces.nas_rl import layer_plan
+from jaxnas.spaces.nas_rl.canvas import canvas_apply, canvas_cut, canvas_init
+
+__all__ = ["layer_family", "own_family"]
+
+
+def layer_family(space: SearchSpace, *, reference: int = 0, eps: float = 1e-5) -> Family:
+    """The children of a space of layers on the canvas, the architecture an argument of their one program.
+
+    A child's first weights are scaled by its own numbers of inputs, and everything outside of it is and stays zero.
+
+    Args:
+      space: a space from `nas_rl_space`.
+      reference: number of training examples that give the statistics of normalisation where a child is judged; 0 for
+        the statistics of the judged batch.
+      eps: number above zero that normalisation adds to the variance.
+
+    Raises:
+      UserError: another space, or a negative `reference`.
+
+    Example:
+      >>> from jaxnas.population import layer_family
+      >>> from jaxnas.spaces.nas_rl import nas_rl_space
+      >>> layer_family(nas_rl_space(6, 10), reference=256).reference
+      256
+    """
+    plan = layer_plan(space)
+    judge = dataclasses.replace(plan, reference=reference)
+    return Family(
+        init=lambda key, arch, x: canvas_init(plan, key, x, arch),
+        apply=lambda params, arch, x: canvas_apply(plan, params, sparse_paths(arch), x, eps=eps),
+        judge=lambda params, arch, x: canvas_apply(judge, params, sparse_paths(arch), x, eps=eps),
+        reference=reference,
+    )
+
+
+def own_family(
+    space: SearchSpace, arch: Arch, *, reference: int = 0, eps: float = 1e-5, more_filters: int | None = None
+) -> Family:
+    """One architecture in a program of its own; `train_population` and `train_member` train it like any other child.
+
+    Call `train_population` with the same key, the architecture as its only row and the child's seed, and the child
+    learns what it would have learnt on the canvas:
+
+        one = {kind: leaf[None] for kind, leaf in arch.items()}
+        train_population(key, own_family(space, arch), one, data, recipe, seeds=[seed])
+
+    Args:
+      space: a space from `nas_rl_space`.
+      arch: the architecture, leaves `[E]`. The family's functions take an architecture, too, and ignore it.
+      reference: number of training examples that give the statistics of normalisation where the child is judged; 0 for
+        the statistics of the judged batch.
+      eps: number above zero that normalisation adds to the variance.
+      more_filters: number of filters that every convolution has beside those that it chose; None for the space's own.
+
+    Raises:
+      UserError: another space, an architecture outside of it, or a number below zero.
+
+    Example:
+      >>> from jaxnas.population import own_family
+      >>> from jaxnas.spaces.nas_rl import nas_rl_space
+      >>> space = nas_rl_space(1, filters=(2, 4), kernels=(1, 3))
+      >>> family = own_family(space, {"filters": [1], "height": [0], "width": [1]})
+      >>> x = jax.numpy.zeros((4, 8, 8, 3))
+      >>> family.init(jax.random.key(0), None, x)["layer0"]["conv0"]["kernel"].shape
+      (1, 3, 3, 4)
+    """
+    plan = layer_plan(space)
+    if more_filters is not None:
+        plan = dataclasses.replace(plan, more_filters=more_filters)
+    form = {"running": False, "eps": eps, "more_filters": plan.more_filters}
+    network, judge = (space.about.network(arch, reference=count, **form) for count in (0, reference))
+
+    return Family(
+        init=lambda key, _, x: canvas_cut(plan, canvas_init(plan, key, x, arch), arch),
+        apply=lambda params, _, x: network.apply({"params": params}, x)[0],
+        judge=lambda params, _, x: judge.apply({"params": params}, x)[0],
+        reference=reference,
+    )
