@@ -205,6 +205,7 @@ def train_networks(
             data=examples,
             recipe=recipe,
             directory=run.path / "children" / name,
+            save_seconds=run.saving.seconds,
             on_chunk=on_chunk,
             compile_fn=lambda lowered: run.compile(lowered, name),
             **{"key": run.key(name), **settings},

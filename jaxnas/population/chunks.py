@@ -22,8 +22,6 @@ from jaxnas.strategies import Strategy, in_turn, member_mesh, resolve
 
 __all__ = ["Population", "train_population"]
 
-SAVE_SECONDS = 30.0  # between two checkpoints
-
 
 class Population(NamedTuple):
     """What became of `P` members that were judged `J` times, as numpy arrays.
@@ -59,6 +57,7 @@ def train_population(
     mesh: Mesh | None = None,
     keep_params: bool = False,
     directory: str | Path | None = None,
+    save_seconds: float = 30.0,
     on_chunk: Callable[[float, float], None] | None = None,
     seconds: float = 5.0,
     compile_fn: Callable[[Any], Any] = lambda lowered: lowered.compile(),
@@ -87,6 +86,7 @@ def train_population(
       keep_params: whether the weights of all members are returned. They are part of every checkpoint then.
       directory: where checkpoints are kept. The same call with the same directory goes on from there, on as many
         devices and processes as there are then.
+      save_seconds: time between two checkpoints; several processes save after every call.
       on_chunk: `(members done, seconds of the call)` after every call; members in training count by the share of their
         steps. If it raises, what is done is saved.
       seconds: aimed time of one call, in which a long training does a part of its steps. Several processes have to
@@ -136,7 +136,7 @@ def train_population(
             if checkpoints is not None:
                 checkpoints.acquire()
             program.compile(compile_fn)
-            _train(program, cuts, work, seconds if alone else None, save, SAVE_SECONDS if alone else 0.0, on_chunk)
+            _train(program, cuts, work, seconds if alone else None, save, save_seconds if alone else 0.0, on_chunk)
     return Population(seconds=work.seconds, **work.found._asdict())
 
 

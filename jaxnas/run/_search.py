@@ -70,7 +70,7 @@ def search(
       run: the work directory that the search lives in.
       name: the name of the phase, for example `"search"`.
       black_box: the search. Between two asks the shapes in its state may change, its tree may not. With several asks
-        out it is asked again before it is told, so that `tell` must take all it needs from the architectures it gets.
+        out it is asked again before it is told, so its `tell` has to know what it needs from the architectures alone.
       evaluate: gives children their fitness; see `Evaluate`.
       num_asks: number of times that the black box is asked. A black box may answer with several children at once.
       in_flight: the largest number of asks that are out at a time, at least 1.

@@ -41,7 +41,7 @@ class Run:
       workdir: the directory, made if need be.
       config: frozen dataclass that the directory is tied to, or None.
       seed: seed of all keys: the key of a phase comes from it and from the phase's name. The directory is tied to it.
-      saving: when checkpoints are written.
+      saving: when checkpoints are written; an attribute of the run, too.
       chunk: largest number of steps between two looks at progress and signals.
       writers: sinks of metrics besides `metrics.jsonl`; by default TensorBoard, where tensorboardX is installed.
 
@@ -73,7 +73,7 @@ class Run:
         self.path = files.make_workdir(workdir)
         self.seed = seed
         self._identity = Identity(seed, config)
-        self._saving, self._chunk, self._writers = saving or Saving(), chunk, writers
+        self.saving, self._chunk, self._writers = saving or Saving(), chunk, writers
         self._owner = Owner(self.path, "workdir")
         self._services: Services | None = None
         self._phases: dict[str, dict[str, Any]] = {}  # name -> `Phase.summary()`
@@ -262,7 +262,7 @@ class Run:
             board = [TensorBoard(self.path / "tensorboard")] if self._writers is None else self._writers
             names = ("timing.jsonl", "metrics.jsonl")
             times, rows = (self.path / name if is_writer() else Path(os.devnull) for name in names)
-            tools = self._signals, self._saving, Clock(times), JsonLines(rows), list(board)
+            tools = self._signals, self.saving, Clock(times), JsonLines(rows), list(board)
             self._services = Services(self.path, self._identity.mark(), *tools, [])
         return self._services
 

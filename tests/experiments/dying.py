@@ -2,7 +2,7 @@
 
 Once `metrics.jsonl` has ROWS lines the process gets SIGKILL, after SECONDS that are counted from there (`running`) or
 from the start of the next checkpoint (`saving`). In the moment `generation` it gets SIGKILL when a part of the next
-population has been saved. It never comes to its end before.
+population has been saved, which wants the option `--checkpoint-seconds 0`. It never comes to its end before.
 """
 
 import os
@@ -13,7 +13,6 @@ import threading
 import time
 
 from jaxnas.checkpoint import Checkpoints
-from jaxnas.population import chunks
 from jaxnas.run import Run
 from jaxnas.run.records import JsonLines
 
@@ -40,8 +39,6 @@ def main() -> None:
         if moment == "saving" and doomed.is_set():
             time.sleep(600)
 
-    if moment == "generation":
-        chunks.SAVE_SECONDS = 0.0
     JsonLines.flush, Checkpoints.save = counting_flush, last_save
     Run.finish = lambda self, result: time.sleep(600)
     sys.argv = [f"experiments.{system}", *options]

@@ -156,7 +156,8 @@ def test_killed_in_mid_generation_goes_on_there_and_ends_in_the_same_bits(tmp_pa
     check_files(whole, out)
     for name in ("history.png", "front_macs.png"):
         assert (whole / name).stat().st_size > 0
-    words = ["tests.experiments.dying", "evolution", 1, "generation", 0, "--workdir", killed, *options]
+    often = ("--workdir", killed, "--checkpoint-seconds", 0)
+    words = ["tests.experiments.dying", "evolution", 1, "generation", 0, *often, *options]
     process = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, timeout=600)
     assert process.returncode == -signal.SIGKILL, process.stderr
     saved = Checkpoints(killed / "children" / "nsga2" / "4").steps()

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Mutant
 FARM = "jaxnas/population/farm.py"
 DISPATCH = "jaxnas/population/dispatch.py"
 TESTS = "tests/population/test_farm.py"
+SUBMIT = "tests/population/test_submit.py"
 
 MUTANTS = (
     Mutant(
@@ -62,5 +63,45 @@ MUTANTS = (
         'plain({**child._asdict(), "config": self._config})',
         "plain(child._asdict())",
         (f"{TESTS}::test_a_record_of_another_config_or_seed_is_refused",),
+    ),
+    Mutant(
+        "trained-twice",
+        "a child that is at work is started again for another ask",
+        DISPATCH,
+        "for child in missing if child.id not in known}",
+        "for child in missing}",
+        (f"{SUBMIT}::test_a_child_that_is_submitted_twice_is_trained_once",),
+    ),
+    Mutant(
+        "two-dispatchers",
+        "evaluate trains its children beside the thread that trains what was submitted",
+        FARM,
+        "if self._submissions.active:",
+        "if not self._submissions:",
+        (f"{SUBMIT}::test_evaluate_joins_what_was_submitted",),
+    ),
+    Mutant(
+        "answered-by-completion",
+        "a future has its children in the order in which they ended",
+        DISPATCH,
+        "answer_fn([known[child.id] for child in children])",
+        "answer_fn([known[number] for number in known if number in {child.id for child in children}])",
+        (f"{SUBMIT}::test_an_ask_has_its_children_in_their_order",),
+    ),
+    Mutant(
+        "one-refusal-for-all",
+        "a record of another child fails every ask that is out",
+        DISPATCH,
+        "            except UserError as error:\n                del unanswered[answer]",
+        "            except OSError as error:\n                del unanswered[answer]",
+        (f"{SUBMIT}::test_a_record_of_another_child_fails_its_own_ask_alone",),
+    ),
+    Mutant(
+        "left-at-work",
+        "leaving a farm lets what was submitted go on",
+        FARM,
+        "        self._submissions.stop()\n",
+        "",
+        (f"{SUBMIT}::test_leaving_the_farm_ends_what_was_submitted",),
     ),
 )

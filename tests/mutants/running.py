@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 DRIVER = ("tests/run/test_driver.py",)
 PHASES = ("tests/run/test_phases.py",)
+IN_FLIGHT = "tests/run/test_in_flight.py::"
 CHECKPOINT = ("tests/test_checkpoint.py",)
 
 GRADIENT = "tests/searchers/test_gradient.py::"
@@ -32,6 +33,110 @@ MUTANTS = (
         "        file.begin(state.history)\n        while",
         "        while",
         ("tests/run/test_search.py::test_only_what_came_after_the_last_checkpoint_is_evaluated_again",),
+    ),
+    Mutant(
+        "one-more-in-flight",
+        "a search has one ask more out than it was allowed",
+        "jaxnas/run/_search.py",
+        "len(state.outstanding.numbers) < in_flight",
+        "len(state.outstanding.numbers) <= in_flight",
+        (f"{IN_FLIGHT}test_a_search_is_the_pipeline_written_by_hand",),
+    ),
+    Mutant(
+        "key-of-the-newest-ask",
+        "an ask is told with the key of the newest one",
+        "jaxnas/run/_search.py",
+        "keys(ask)[2]",
+        "keys(state.num_asks - 1)[2]",
+        (f"{IN_FLIGHT}test_a_search_is_the_pipeline_written_by_hand",),
+    ),
+    Mutant(
+        "ids-of-the-told",
+        "children that are out do not count in the ids of the next ones",
+        "jaxnas/run/_search.py",
+        "num_known = len(state.history.ids) + num_out",
+        "num_known = len(state.history.ids)",
+        (f"{IN_FLIGHT}test_a_search_is_the_pipeline_written_by_hand",),
+    ),
+    Mutant(
+        "never-the-oldest",
+        "a search in the order of proposal tells what is ready first",
+        "jaxnas/run/_in_flight.py",
+        '[oldest] if self._order == "proposal" else [oldest, *others]',
+        "[oldest, *others]",
+        (f"{IN_FLIGHT}test_the_order_in_which_children_are_ready_changes_nothing",),
+    ),
+    Mutant(
+        "always-the-oldest",
+        "a search in the order of arrival waits for the oldest ask",
+        "jaxnas/run/_in_flight.py",
+        'if self._order == "proposal" else',
+        "if self._order else",
+        (f"{IN_FLIGHT}test_arrival_tells_what_is_ready_and_the_history_says_so",),
+    ),
+    Mutant(
+        "history-by-arrival",
+        "the history is in the order of telling",
+        "jaxnas/run/_search.py",
+        "return state.box, by_id(state.history)",
+        "return state.box, state.history",
+        (f"{IN_FLIGHT}test_arrival_tells_what_is_ready_and_the_history_says_so",),
+    ),
+    Mutant(
+        "file-by-arrival",
+        "a history that is read is in the order of telling",
+        "jaxnas/run/history.py",
+        "return by_id(History(*columns, np.arange(len(rows))))",
+        "return History(*columns, np.arange(len(rows)))",
+        (f"{IN_FLIGHT}test_arrival_tells_what_is_ready_and_the_history_says_so",),
+    ),
+    Mutant(
+        "arrival-unsaved",
+        "a search in the order of arrival is saved by the clock alone",
+        "jaxnas/run/_search.py",
+        'save_every=1 if order == "arrival" else None',
+        "save_every=None",
+        (f"{IN_FLIGHT}test_a_search_by_arrival_proposes_under_each_id_what_it_did_before_the_kill",),
+    ),
+    Mutant(
+        "seconds-until-told",
+        "the seconds of a child count its wait for older asks",
+        "jaxnas/run/_in_flight.py",
+        "(self._ended or time.monotonic()) - self._begun",
+        "time.monotonic() - self._begun",
+        (f"{IN_FLIGHT}test_seconds_end_when_the_fitness_is_there",),
+    ),
+    Mutant(
+        "deaf-while-waiting",
+        "a signal is not heard while a search waits for a child",
+        "jaxnas/run/_in_flight.py",
+        "            self._check()\n",
+        "            pass\n",
+        (f"{IN_FLIGHT}test_in_order_of_proposal_a_search_waits_for_the_oldest_ask",),
+    ),
+    Mutant(
+        "flight-untied",
+        "a search goes on with another number of asks in flight",
+        "jaxnas/run/_search.py",
+        'meta={"in_flight": in_flight, "order": order, **(meta or {})}',
+        "meta=meta",
+        (f"{IN_FLIGHT}test_another_way_to_ask_is_another_search",),
+    ),
+    Mutant(
+        "populations-saved-by-habit",
+        "populations of a script are saved every 30 seconds, whatever the command line says",
+        "experiments/common.py",
+        "            save_seconds=run.saving.seconds,\n",
+        "",
+        ("tests/experiments/test_children.py",),
+    ),
+    Mutant(
+        "populations-always-saved",
+        "a population is saved after every call",
+        "jaxnas/population/chunks.py",
+        "save_seconds if alone else 0.0",
+        "0.0 if alone else save_seconds",
+        ("tests/population/test_population.py::test_checkpoints_are_as_far_apart_as_wanted",),
     ),
     Mutant(
         "one-seed-for-all",

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from jaxnas.base import sparse_paths
+from jaxnas.checkpoint import Checkpoints
 from jaxnas.errors import UserError
 from jaxnas.population import (
     Population,
@@ -267,6 +268,16 @@ def test_a_stopped_population_goes_on_where_it_was(strategy, moment, tmp_path):
     again = trained(**settings)
     assert len(calls) == before
     chex.assert_trees_all_equal(again, resumed)
+
+
+@pytest.mark.parametrize("save_seconds", [0.0, 1e9])
+def test_checkpoints_are_as_far_apart_as_wanted(save_seconds, tmp_path, monkeypatch):
+    saved, calls = [], []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, number, *rest: saved.append(number))
+    settings = {"strategy": "map", "on_chunk": lambda *call: calls.append(call)}
+    trained(save_seconds=save_seconds, directory=tmp_path, **settings)
+    assert len(calls) > 1
+    assert len(saved) == (1 if save_seconds else len(calls))
 
 
 def test_members_in_work_start_anew_on_another_number_of_devices(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tests.population.flight_script import let_live, searched
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("error", "macs")
-PATIENCE = 60  # seconds until a wait for another thread is given up
+PATIENCE = 30  # seconds until a wait for another thread is given up
 OPEN = [threading.Event() for _ in range(8)]
 
 
@@ -43,6 +44,14 @@ def make_gated(folder, workers=None, **settings):
     for event in OPEN:
         event.clear()
     return Farm(gated, NAMES, config={"folder": str(folder)}, workers=workers or threads(), **settings)
+
+
+def until(condition):
+    """Waits for what another thread does."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def test_futures_have_the_fitness_of_evaluate_and_every_child_one_record(tmp_path):
@@ -83,6 +92,25 @@ def test_evaluate_joins_what_was_submitted(tmp_path):
         assert early.done()
         timer.join()
     assert calls(tmp_path) == [0, 1, 2]
+
+
+def test_an_ask_has_its_children_in_their_order(tmp_path):
+    with make_gated(tmp_path) as farm:
+        future = farm.submit([0, 1, 2], archs(FINE, FINE, FINE))
+        for number in (2, 0, 1):
+            OPEN[number].set()
+            until(lambda number=number: number in farm.records)
+        assert future.result(PATIENCE)[:, 1].tolist() == [0.0, 10.0, 20.0]
+
+
+def test_a_child_that_is_submitted_twice_is_trained_once(tmp_path):
+    with make_gated(tmp_path) as farm:
+        futures = [farm.submit([0], archs(FINE)) for _ in range(3)]
+        OPEN[1].set()
+        farm.submit([1], archs(FINE, first=1)).result(PATIENCE)  # by now the farm has seen all three
+        OPEN[0].set()
+        assert [future.result(PATIENCE)[0, 1] for future in futures] == [0.0] * 3
+    assert calls(tmp_path) == [1, 0]
 
 
 def test_a_record_of_another_child_fails_its_own_ask_alone(tmp_path):

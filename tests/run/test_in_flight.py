@@ -15,9 +15,9 @@ import optax
 import pytest
 
 from jaxnas.errors import UserError
-from jaxnas.policies import categorical
+from jaxnas.policies import categorical, controller
 from jaxnas.run import Interrupted, Run, Saving, _in_flight, read_history, search
-from jaxnas.searchers import nsga2, policy_search, random_search, regularized_evolution
+from jaxnas.searchers import local_search, nas_rl, nsga2, policy_search, random_search, regularized_evolution
 from tests.run.toy import NEVER, digest
 
 CHOICES = {"layer": jax.ShapeDtypeStruct((4, 3), jnp.float32), "head": jax.ShapeDtypeStruct((1, 2), jnp.float32)}
@@ -29,6 +29,8 @@ SEARCHES = {
     "evolution": (EVOLUTION, 1),
     "policy": (policy_search(categorical(CHOICES), optax.adam(0.3), batch_size=2), 1),
     "nsga2": (nsga2(CHOICES, population_size=4), 2),
+    "local": (local_search(CHOICES), 1),  # the only one whose `tell` uses its key
+    "nas-rl": (nas_rl(controller(CHOICES, num_units=4), optax.adam(0.3), batch_size=2, reward=jnp.exp, replicas=3), 1),
 }
 
 
@@ -173,18 +175,28 @@ def test_in_order_of_proposal_a_search_waits_for_the_oldest_ask(tmp_path):
     assert bits(run_all(tmp_path)) == bits(run_all(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("saving", [NEVER, Saving(1e9, steps=1), Saving(1e9, steps=5)])
-@pytest.mark.parametrize("dies_at", [0, 7, 23])
-def test_killed_with_asks_out_and_resumed_ends_in_the_same_bits(tmp_path, saving, dies_at):
+@pytest.mark.parametrize(
+    ("name", "saving", "dies_at"),
+    [
+        ("evolution", NEVER, 0),
+        ("evolution", NEVER, 7),
+        ("evolution", Saving(1e9, steps=1), 7),
+        ("evolution", Saving(1e9, steps=5), 23),
+        ("nas-rl", Saving(1e9, steps=1), 13),
+    ],
+)
+def test_killed_with_asks_out_and_resumed_ends_in_the_same_bits(tmp_path, name, saving, dies_at):
+    box, _ = SEARCHES[name]
+
     def dying(ids, archs, origins):
         if dies_at in ids:
             raise RuntimeError("killed")
         return total(ids, archs, origins)
 
-    whole = run_all(tmp_path / "whole")
+    whole = run_all(tmp_path / "whole", box=box)
     with pytest.raises(RuntimeError, match="killed"):
-        run_all(tmp_path / "killed", dying, saving=saving)
-    assert bits(run_all(tmp_path / "killed", saving=saving)) == bits(whole)
+        run_all(tmp_path / "killed", dying, box=box, saving=saving)
+    assert bits(run_all(tmp_path / "killed", box=box, saving=saving)) == bits(whole)
     assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
     first, second = (tmp_path / name / "metrics.jsonl" for name in ("whole", "killed"))
     assert first.read_bytes() == second.read_bytes()
