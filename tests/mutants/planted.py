@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.mutants import (
+    cells,
     controller,
     costs,
     data,
@@ -37,6 +38,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *tabular.MUTANTS,
     *data.MUTANTS,
     *recurrent.MUTANTS,
+    *cells.MUTANTS,
     *layers.MUTANTS,
     *running.MUTANTS,
 )
