@@ -13,6 +13,7 @@ from typing import Any
 from jaxnas.base import SearchSpace
 from jaxnas.errors import UserError
 from jaxnas.spaces.darts import darts_space, snas_space
+from jaxnas.spaces.nas_rl import nas_rl_space
 from jaxnas.spaces.nasbench201 import nasbench201_small_space, nasbench201_space
 from jaxnas.spaces.proxyless import proxyless_space, proxyless_tree_space
 from jaxnas.spaces.toy import quadratic_space, table_space
@@ -24,6 +25,7 @@ SPACES: dict[str, Callable[..., SearchSpace]] = {
     "snas": snas_space,
     "nasbench201": nasbench201_space,
     "nasbench201-small": nasbench201_small_space,
+    "nas-rl": nas_rl_space,
     "proxyless": proxyless_space,
     "proxyless-tree": proxyless_tree_space,
     "table": table_space,

@@ -113,6 +113,23 @@ ROWS = {
         },
         ({}, {"cell_drop": 0.25}),
     ),
+    "nas-rl": Row(
+        {
+            "num_layers": 3,
+            "num_classes": 3,
+            "filters": (2, 3),
+            "kernels": (1, 3),
+            "strides": (1, 2),
+            "order": "conv_relu_bn",
+            "pooling": (2,),
+            "convolutions": 2,
+            "more_filters": 1,
+            "reference": 4,
+            "dtype": "bfloat16",
+            "lowering": "lax",
+        },
+        ({}, {"affine": False}, {"more_filters": 4}),
+    ),
     "table": Row({"values": [[3.0, 1.0, 0.5], [4.0, 2.0, 0.25], [0.0, 1.0, 1.0]]}, table=False),
     "quadratic": Row({"matrix": np.eye(6).tolist(), "linear": [0.5] * 6, "num_edges": 2}, table=False),
 }
