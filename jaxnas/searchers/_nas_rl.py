@@ -23,7 +23,7 @@ from jaxnas.searchers.rewards import Reward
 
 __all__ = ["PPO", "NasRLState", "depth_schedule", "nas_rl"]
 
-Growth = Callable[[jax.Array], jax.Array]  # number of children asked for so far -> number of tokens
+Growth = Callable[[jax.Array | int], jax.Array]  # number of children asked for so far -> number of tokens
 
 
 class PPO(NamedTuple):
@@ -60,9 +60,7 @@ class NasRLState(NamedTuple):
     best: Incumbent
 
 
-def depth_schedule(
-    start: int = 6, by: int = 2, every: int = 1600, most: int = 20, tokens_per_layer: int = 4
-) -> Callable[[jax.Array], jax.Array]:
+def depth_schedule(start: int = 6, by: int = 2, every: int = 1600, most: int = 20, tokens_per_layer: int = 4) -> Growth:
     """A `growth` for `nas_rl`: networks of `start` layers at first, and `by` more after each `every` children.
 
     The defaults are those of Zoph & Le (2017, section 4.1).
@@ -160,11 +158,12 @@ def nas_rl(
       Schulman et al., 2017, "Proximal policy optimization algorithms", arXiv 1707.06347, equation 7.
     """
     check_at_least(batch_size=batch_size, replicas=replicas)
-    _check(policy, baseline_decay, ppo, growth, staleness)
-
-    def policy_for(asked) -> Policy:
-        return policy if isinstance(policy, Policy) else policy(growth(asked))
-
+    check_decay(baseline_decay)
+    if staleness < 0:
+        raise UserError(f"staleness must be at least 0, got {staleness}")
+    if ppo is not None and not (ppo.clip > 0 and ppo.steps >= 1):
+        raise UserError(f"ppo must have a clip above 0 and at least 1 step, got {ppo}")
+    policy_for = _by_number_asked(policy, growth)
     flat = decisions(policy_for(0).choices)
 
     def init(key):
@@ -202,21 +201,28 @@ def nas_rl(
         state = NasRLState(params, opt, earlier, baseline, state.asked, outstanding, best)
         return state, BlackBoxInfo(best.fitness, jnp.where(taught, bad, len(values)))
 
-    def origins(state):
-        return {"length": jnp.full(batch_size, growth(state.asked - batch_size), jnp.int32)}
-
-    return BlackBox(init, ask, tell, lambda state: flat.split(state.best.row), origins if growth else None)
+    origins = None if growth is None else _lengths(growth, batch_size)
+    return BlackBox(init, ask, tell, lambda state: flat.split(state.best.row), origins)
 
 
-def _check(policy, baseline_decay: float, ppo: PPO | None, growth: Growth | None, staleness: int) -> None:
-    """Raises `UserError` for settings of `nas_rl` that are out of range."""
-    check_decay(baseline_decay)
-    if staleness < 0:
-        raise UserError(f"staleness must be at least 0, got {staleness}")
-    if ppo is not None and not (ppo.clip > 0 and ppo.steps >= 1):
-        raise UserError(f"ppo must have a clip above 0 and at least 1 step, got {ppo}")
-    if isinstance(policy, Policy) == (growth is not None):
-        raise UserError(f"policy must be a function of the number of tokens with growth, else a Policy, got {policy}")
+def _by_number_asked(
+    policy: Policy | Callable[[jax.Array], Policy], growth: Growth | None
+) -> Callable[[jax.Array | int], Policy]:
+    """The policy by the number of children asked for so far.
+
+    Raises:
+      UserError: a policy that grows without `growth`, or the other way round.
+    """
+    if isinstance(policy, Policy) and growth is None:
+        return lambda asked: policy
+    if not isinstance(policy, Policy) and growth is not None:
+        return lambda asked: policy(growth(asked))
+    raise UserError(f"policy must be a function of the number of tokens with growth, else a Policy, got {policy}")
+
+
+def _lengths(growth: Growth, batch_size: int) -> Callable[[NasRLState], Tree]:
+    """The `origins` of a search with growing networks: the number of tokens of each child of the last ask."""
+    return lambda state: {"length": jnp.full(batch_size, growth(state.asked - batch_size), jnp.int32)}
 
 
 def _by_age(state: NasRLState) -> Tree:
