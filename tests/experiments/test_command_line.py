@@ -26,6 +26,7 @@ SYSTEMS = (
 )
 CASES = [(system, "digits") for system in SYSTEMS]
 CASES += [("proxyless", "cifar10-tree"), ("exhaustive_cells", "shakespeare")]
+CASES += [("nas_rl_cell", "shakespeare"), ("transfer_cell", "words")]
 VALUES = ("0", "-1", "nan", "inf", "1e30", "1" + 30 * "0", "")
 
 

@@ -20,7 +20,7 @@ from jaxnas.checkpoint import Checkpoints
 from jaxnas.data.text import windows
 from jaxnas.errors import UserError
 from jaxnas.export import load_variables
-from jaxnas.run import History, Run, read_history
+from jaxnas.run import History, read_history
 from jaxnas.spaces.nas_rl import PUBLISHED, CellState, recurrent_cell, recurrent_cell_space
 from tests.experiments.test_scripts import ROOT, TIMES, finish
 
