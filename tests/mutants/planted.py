@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.mutants import (
+    cell_search,
     cells,
     controller,
     costs,
@@ -39,6 +40,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *data.MUTANTS,
     *recurrent.MUTANTS,
     *cells.MUTANTS,
+    *cell_search.MUTANTS,
     *layers.MUTANTS,
     *running.MUTANTS,
 )
