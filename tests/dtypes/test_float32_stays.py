@@ -260,7 +260,14 @@ def test_costs_and_volumes_keep_their_types():
 
 
 @pytest.mark.parametrize(
-    "name", ["nasbench201", "nasbench201-small", *(pytest.param(name, marks=SLOW) for name in HEAVY)]
+    "name",
+    [
+        "nasbench201",
+        "nasbench201-small",
+        "nas-rl",
+        "nas-rl-strided",
+        *(pytest.param(name, marks=SLOW) for name in HEAVY),
+    ],
 )
 def test_spaces_and_the_training_of_their_networks_keep_float32(name):
     space = SPACES[name]()

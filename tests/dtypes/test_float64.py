@@ -22,6 +22,7 @@ from jaxnas.relaxations import annealed, softmax
 from jaxnas.searchers import darts, proxyless, snas
 from jaxnas.searchers.state import classification_loss
 from jaxnas.spaces import chain_space, darts_space, gates, nasbench201_space, proxyless_space, snas_space
+from jaxnas.spaces.nas_rl import nas_rl_space
 from jaxnas.spaces.proxyless import proxyless_tree_space
 
 HEAD = Op(
@@ -32,6 +33,8 @@ SPACES = {
     "darts": functools.partial(darts_space, 2, 1, 3, nodes=2),
     "snas": functools.partial(snas_space, 2, 1, 3, nodes=1),
     "nasbench201": functools.partial(nasbench201_space, 2, 1, 3),
+    "nas-rl": functools.partial(nas_rl_space, 2, 3, filters=(2, 3), kernels=(1, 3)),
+    "nas-rl-strided": functools.partial(nas_rl_space, 2, 3, filters=(2, 3), kernels=(1, 3), strides=(1, 2)),
     "tree": functools.partial(proxyless_tree_space, 1, 1, stem_channels=4, alpha=4, num_classes=3),
     "proxyless": functools.partial(
         proxyless_space,
@@ -157,7 +160,9 @@ def test_gradients_by_hand_are_those_of_plain_operations_to_rounding(name):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["chain", "nasbench201", *(pytest.param(name, marks=SLOW) for name in HEAVY)])
+@pytest.mark.parametrize(
+    "name", ["chain", "nasbench201", "nas-rl", "nas-rl-strided", *(pytest.param(name, marks=SLOW) for name in HEAVY)]
+)
 def test_weights_logits_and_outputs_are_float64_and_start_from_the_numbers_of_float32(name):
     space, params, _ = started(name)
     narrow = jax.jit(SPACES[name]().init)(jax.random.key(3), IMAGES.astype(np.float32))

@@ -133,6 +133,7 @@ def test_fronts_and_costs():
         ("nasbench201-small", {}),
         ("nasbench201", {"dtype": "float32"}),
         ("nasbench201", {"dtype": "bfloat16"}),
+        *((name, {"dtype": dtype}) for name in ("nas-rl", "nas-rl-strided") for dtype in ("float32", "bfloat16")),
         *(pytest.param(name, {"dtype": dtype}, marks=SLOW) for name in HEAVY for dtype in ("float32", "bfloat16")),
     ],
 )

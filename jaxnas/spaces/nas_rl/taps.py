@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxnas.dtypes import wide_dtype
 from jaxnas.ops.calls import barrier, not_inlined
 
 __all__ = ["InUse", "Widths", "conv_in_use"]
+
+ZERO = np.int32(0)  # in the type of the other indices: a plain 0 is an int64 where JAX has 64 bits
 
 Widths = tuple[tuple[int, ...], tuple[int, ...]]  # numbers of input channels and of output channels that may be in use
 
@@ -83,8 +86,8 @@ def _padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _taken(padded: jax.Array, kernel: jax.Array, place: Any, shape: Any, inputs: int, outputs: int) -> Any:
     """What one tap multiplies: pixels `[B H W, inputs]` and weights `[inputs, outputs]`."""
-    pixels = lax.dynamic_slice(padded, (0, *place, 0), (*shape[:3], inputs)).reshape(-1, inputs)
-    return pixels, lax.dynamic_slice(kernel, (*place, 0, 0), (1, 1, inputs, outputs))[0, 0]
+    pixels = lax.dynamic_slice(padded, (ZERO, *place, ZERO), (*shape[:3], inputs)).reshape(-1, inputs)
+    return pixels, lax.dynamic_slice(kernel, (*place, ZERO, ZERO), (1, 1, inputs, outputs))[0, 0]
 
 
 @functools.partial(not_inlined, static=(0,))
@@ -125,10 +128,10 @@ def _gradients(widths: Widths, x: jax.Array, kernel: jax.Array, use: InUse, g: j
             pixels, weights = _taken(padded, kernel, place, x.shape, inputs, outputs)
             # The tap's weights get pixels^T g, and its pixels g weights^T beside what other taps gave them.
             product = jnp.matmul(pixels.T, g, preferred_element_type=wide).astype(kernel.dtype)
-            to_kernel = lax.dynamic_update_slice(to_kernel, product[None, None], (*place, 0, 0))
+            to_kernel = lax.dynamic_update_slice(to_kernel, product[None, None], (*place, ZERO, ZERO))
             back = jnp.matmul(g, weights.T, preferred_element_type=wide).reshape(*x.shape[:3], inputs)
-            before = lax.dynamic_slice(to_pixels, (0, *place, 0), back.shape)
-            return lax.dynamic_update_slice(to_pixels, before + back, (0, *place, 0)), to_kernel
+            before = lax.dynamic_slice(to_pixels, (ZERO, *place, ZERO), back.shape)
+            return lax.dynamic_update_slice(to_pixels, before + back, (ZERO, *place, ZERO)), to_kernel
 
         start = jnp.zeros(padded.shape, wide), jnp.zeros_like(kernel)
         to_pixels, to_kernel = lax.fori_loop(0, use.rows * use.columns, add, start)
