@@ -1,0 +1,227 @@
+"""The children of NAS-RL on images: their space, their recipe, and two ways to train them that give the same fitness.
+
+On a canvas all networks of one depth are a single program with the architecture as an argument. On a farm every child
+has a program of its own, in a process beside the script. Both start from the same first weights, see the same batches,
+and are judged by the same rule (`jaxnas.population.layer_children`), so that a reward does not depend on the route.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import batches, common
+from experiments.configs.nas_rl import Config, LayersConfig, SearchConfig
+from experiments.configs.parts import DataConfig
+from jaxnas import data
+from jaxnas.base import Arch, SearchSpace
+from jaxnas.population import (
+    Farm,
+    PopulationData,
+    Recipe,
+    layer_family,
+    local_processes,
+    own_family,
+    train_population,
+)
+from jaxnas.run import Evaluate, Run
+from jaxnas.searchers import best_of_last, sgd_l2
+from jaxnas.spaces.nas_rl import nas_rl_prefix, nas_rl_space, nas_rl_tokens
+
+LAST = 5  # judgements of which the best counts, after each of the last epochs (section 4.1)
+
+
+def build(config: Config, num_classes: int, num_layers: int, **changes: Any) -> SearchSpace:
+    """The configured space of networks with `num_layers` layers."""
+    layers = config.layers
+    return nas_rl_space(num_layers, num_classes, filters=layers.filters, kernels=layers.kernels, **changes)
+
+
+def tokens_per_layer(space: SearchSpace) -> int:
+    """The number of tokens that a controller of the space writes for each layer."""
+    return len(nas_rl_tokens(space)) // space.choices["filters"].shape[0]
+
+
+def make_recipe(config: Config, images: data.SearchData) -> Recipe:
+    """How every child is trained, and judged after each of its last five epochs."""
+    form = config.search
+    steps = batches.num_steps("search.", form, images.weights)
+    per_epoch = steps // form.epochs
+    judged = tuple(range(max(1, form.epochs - LAST + 1) * per_epoch, steps + 1, per_epoch))
+    tx = sgd_l2(form.learning_rate, weight_decay=form.weight_decay, clip=None, nesterov=True)
+    return Recipe(tx, steps, form.batch_size, judged, common.prepare_images(images, config.data))
+
+
+def error_of(accuracy: np.ndarray) -> np.ndarray:
+    """The fitness of children with accuracies `[..., J]`: one minus the best of the last five, or NaN."""
+    return 1 - best_of_last(accuracy, LAST)
+
+
+def children_key(seed: int, method: str) -> jax.Array:
+    """The key of all children of a search, that of `Run.key`; a child folds in its architecture and its id."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(method.encode()))
+
+
+def examples_of(images: data.SearchData, parts: dict[str, data.Examples]) -> PopulationData:
+    """The examples for the weights, beside the parts on which children are judged."""
+    return PopulationData(tuple(images.weights), {part: tuple(each) for part, each in parts.items()})
+
+
+def num_reference(images: data.SearchData) -> int:
+    """The number of training examples that give the statistics of a judged network."""
+    return min(common.REFERENCE, len(images.weights.labels))
+
+
+# On a canvas
+
+
+def canvas_evaluator(run: Run, setting: common.Setting, method: str) -> Evaluate:
+    """An evaluator that trains each batch of children as a population; one program serves all networks of a depth."""
+    config, images = setting.config, setting.images
+    recipe, per_layer = make_recipe(config, images), tokens_per_layer(setting.space)
+    examples = examples_of(images, {"validation": images.policy})
+
+    @functools.cache
+    def family(num_layers: int) -> Any:
+        space = build(config, images.num_classes, num_layers)
+        return layer_family(space, reference=num_reference(images)), space.choices
+
+    def evaluate(ids: np.ndarray, archs: Arch, origins: Any) -> np.ndarray:
+        num_layers, name = int(origins["length"][0]) // per_layer, f"{method}/{ids[0]}"
+        networks, choices = family(num_layers)
+        trained = common.train_networks(
+            run,
+            name,
+            networks,
+            nas_rl_prefix(archs, num_layers),
+            examples,
+            recipe,
+            key=children_key(config.seed, method),
+            choices=choices,
+            seeds=ids,
+            strategy=config.search.strategy,
+        )
+        run.once(f"seconds/{name}", lambda: float(trained.seconds.sum()))
+        return error_of(trained.score["validation"])[:, None]
+
+    return evaluate
+
+
+# On a farm
+
+
+@functools.lru_cache(1)
+def _parts_of(text: str) -> tuple[Config, data.SearchData]:
+    """The configuration that a farm sends as JSON, and the images that it names."""
+    sent = json.loads(text)
+    config = Config(
+        DataConfig(**sent["data"]),
+        LayersConfig(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in sent["layers"].items()}
+        ),
+        SearchConfig(**sent["search"]),
+        seed=sent["seed"],
+    )
+    return config, batches.split_data(batches.load_data(config.data), config.data, config.seed)
+
+
+def train_child(
+    arch: Arch, seed: int, config: dict[str, Any], *, child_id: int, origin: dict[str, int]
+) -> dict[str, Any]:
+    """Trains one child in a program of its own, as a population of one; the child function of a farm.
+
+    Args:
+      arch: the architecture of the deepest space, of which the child has the first layers.
+      seed: the farm's seed for the child, which is not used: its id seeds it, as on the canvas.
+      config: the configuration as a dictionary, and the name of the search as `method`.
+      child_id: the number of the child in its search.
+      origin: `length`, the number of tokens in use.
+
+    Returns:
+      `error`, the fitness; `validation`, the judgements, and `seconds` of training, without compilation.
+    """
+    del seed
+    setting, images = _parts_of(json.dumps({name: value for name, value in config.items() if name != "method"}))
+    space = build(setting, images.num_classes, setting.layers.last_layers)
+    num_layers = int(origin["length"]) // tokens_per_layer(space)
+    arch = nas_rl_prefix(arch, num_layers)
+    family = own_family(build(setting, images.num_classes, num_layers), arch, reference=num_reference(images))
+    trained = train_population(
+        children_key(setting.seed, config["method"]),
+        family,
+        jax.tree.map(lambda leaf: np.asarray(leaf)[None], arch),
+        examples_of(images, {"validation": images.policy}),
+        make_recipe(setting, images),
+        seeds=np.array([child_id]),
+        strategy="map",
+    )
+    accuracy = trained.score["validation"][0]
+    return {"error": float(error_of(accuracy)), "validation": accuracy.tolist(), "seconds": float(trained.seconds[0])}
+
+
+@contextlib.contextmanager
+def farm_evaluator(run: Run, setting: common.Setting, method: str) -> Iterator[Evaluate]:
+    """An evaluator that trains children in processes beside the script; records lie under `farm/`."""
+    config = setting.config
+    sent = {name: dataclasses.asdict(getattr(config, name)) for name in ("data", "layers", "search")}
+    with Farm(
+        train_child,
+        ("error",),
+        config={**sent, "seed": config.seed, "method": method},
+        seed=config.seed,
+        workers=local_processes(config.search.workers),
+        directory=run.path / "farm" / method,
+        on_progress=lambda done, total: run.check(),
+    ) as farm:
+        yield farm.submit if config.search.replicas > 1 else farm.evaluate
+
+
+def route_of(config: Config) -> str:
+    """`"canvas"` or `"farm"`: how the children of this configuration are trained."""
+    form = config.search
+    return form.route if form.route != "auto" else "farm" if max(form.workers, form.replicas) > 1 else "canvas"
+
+
+@contextlib.contextmanager
+def evaluator(run: Run, setting: common.Setting, method: str) -> Iterator[Evaluate]:
+    """The evaluator of a search by the configured route; the context ends the processes of a farm."""
+    if route_of(setting.config) == "farm":
+        with farm_evaluator(run, setting, method) as evaluate:
+            yield evaluate
+    else:
+        yield canvas_evaluator(run, setting, method)
+
+
+def train_alone(
+    run: Run,
+    setting: common.Setting,
+    name: str,
+    arch: Arch,
+    seeds: np.ndarray,
+    examples: PopulationData,
+    recipe: Recipe,
+) -> dict[str, list[float]]:
+    """Trains one architecture once for each seed in a program of its own.
+
+    Args:
+      run: the run in whose work directory it happens.
+      setting: what the parts of the script share, with the space of the architecture.
+      name: a name that is free in the run.
+      arch: the architecture.
+      seeds: whole numbers, `[n]`.
+      examples: the examples to learn from and those to be judged on.
+      recipe: how it is trained.
+
+    Returns:
+      By part of the data the score after the last step, one for each seed.
+    """
+    family = own_family(setting.space, arch, reference=num_reference(setting.images))
+    archs = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], len(seeds), 0), arch)
+    trained = common.train_networks(run, name, family, archs, examples, recipe, seeds=seeds)
+    return {part: score[:, -1].tolist() for part, score in trained.score.items()}
