@@ -8,6 +8,7 @@ import pytest
 from experiments import exhaustive
 from experiments.configs.exhaustive import PRESETS
 from jaxnas.spaces.nasbench201 import all_cells, live_operations, representatives
+from experiments.tabular import above_the_worst
 from jaxnas.tabular import digits, lookup
 from jaxnas.tabular import exhaustive as read_table
 from tests.experiments.test_scripts import finish
@@ -77,6 +78,17 @@ def test_a_small_exhaustive_run_writes_a_table_that_is_read(tmp_path):
     table = read_table(tmp_path / "table.npz", sha256=result["sha256"])
     runs = np.asarray(table.metrics["valid_2_runs"])[np.unique(representatives())]
     assert np.isfinite(runs).sum() == 8
+
+
+@pytest.mark.parametrize("objective", ["-valid_16", "macs"])
+def test_the_reward_on_a_table_is_zero_at_its_worst_whatever_is_wanted(objective):
+    """So that a child that fails, whose reward is 0, is never above another one."""
+    table = digits()
+    values = np.asarray(table.metrics[objective.removeprefix("-")], np.float32)
+    fitness = -values if objective.startswith("-") else values
+    rewards = above_the_worst(table, objective)(fitness)
+    assert rewards.min() == 0.0
+    assert rewards[np.argmin(fitness)] == pytest.approx(np.ptp(values))
 
 
 @pytest.mark.slow

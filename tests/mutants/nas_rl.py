@@ -156,4 +156,20 @@ MUTANTS = (
         "start + by * ((asked - 1) // every)",
         (CURVES,),
     ),
+    Mutant(
+        "repeats-counted",
+        "a child that is proposed again counts once more among the best",
+        "experiments/policy_gradient.py",
+        "into[first] = values[first]",
+        "into[:] = values",
+        ("tests/experiments/test_policy_gradient.py",),
+    ),
+    Mutant(
+        "minus-the-objective",
+        "the reward of a table's objective is its distance from 0, so that a failure may be the best",
+        "experiments/tabular.py",
+        "return lambda fitness: worst - fitness",
+        "return lambda fitness: -fitness",
+        ("tests/experiments/test_tables.py::test_the_reward_on_a_table_is_zero_at_its_worst_whatever_is_wanted",),
+    ),
 )
