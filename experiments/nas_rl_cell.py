@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments import cells, common, outcome, pictures
+from experiments import cells, common, pictures
 from experiments import text as texts
 from experiments.configs.nas_rl_cell import PRESETS, Config
 from jaxnas import plot
@@ -161,7 +161,9 @@ def draw(run: Run, study: Study, found: dict[str, History]) -> None:
     """Every cell of both searches, and the means of the best ones so far."""
     name, network, c = study.config.data.path.rpartition("/")[2], study.config.network, study.config.search.c
     labels = {"xlabel": "cells trained", "title": f"{name}, base {network.base}, {network.hidden} hidden units"}
-    nats = {method: losses(history) for method, history in found.items()}
+    # Cells that predict worse than a guess among all tokens have no dot: a few of them are far off.
+    guess = math.log(study.size.num_tokens)
+    nats = {method: np.where(losses(history) <= guess, losses(history), np.inf) for method, history in found.items()}
     pictures.draw(plot.history, run.path / "history.png", nats, ylabel="validation loss (nats per token)", **labels)
     curves = {
         f"{method}, top {k}": values[None]
@@ -179,7 +181,6 @@ def main(run: Run, study: Study) -> None:
     config, text = study.config, study.text
     found = search_all(run, study)
     draw(run, study, found)
-    outcome.draw_curves(run)
     # The last training, the same for all: the cell of each search, the published one and an LSTM of equal size.
     contestants = {method: cells.Cell(study.space, best_arch(history), study.size) for method, history in found.items()}
     contestants |= cells.known_cells(contestants["nas_rl"])

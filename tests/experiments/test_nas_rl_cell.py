@@ -213,6 +213,27 @@ def test_the_grid_of_the_configuration_is_trained_and_its_best_point_tested(stud
     assert {name: pytest.approx(row[name]) for name in expected} == expected
 
 
+def test_a_picture_of_both_searches_leaves_out_cells_that_are_worse_than_a_guess(study, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        nas_rl_cell.pictures,
+        "draw",
+        lambda picture, path, *values, **labels: drawn.update({path.name: (values, labels)}),
+    )
+    nats = [1.0, 2.0, 30.0, math.nan, *np.linspace(1.5, 2.5, 4)]
+    history = history_of(nats, study.space.choices)
+    nas_rl_cell.draw(SimpleNamespace(path=tmp_path), study, {"nas_rl": history, "random_search": history})
+    (found,), labels = drawn["history.png"]
+    np.testing.assert_array_equal(found["nas_rl"], [1.0, 2.0, np.inf, np.inf, *np.linspace(1.5, 2.5, 4)])
+    assert labels["title"] == "synthetic, base 2, 4 hidden units"
+    (times, curves), labels = drawn["top.png"]
+    assert times.tolist() == list(range(1, 9))
+    assert {name: values.shape for name, values in curves.items()} == {
+        f"{method}, top {k}": (1, 8) for method in nas_rl_cell.METHODS for k in (1, 5)
+    }
+    assert labels["ylabel"] == "mean reward (80 / perplexity²)"
+
+
 @pytest.mark.parametrize("kind", ["name", "genotype", "file", "folder"])
 def test_a_cell_is_read_in_every_form(kind, tmp_path):
     text = PUBLISHED["worked_example"]
@@ -257,7 +278,7 @@ def test_killed_in_mid_generation_goes_on_there_and_its_cell_transfers(tmp_path)
     code, out, err = finish("nas_rl_cell", whole, "--smoke")
     assert code == 0, err
     result = json.loads(out)
-    for name in ("history.png", "top.png", "curves.png", "architecture.png"):
+    for name in ("history.png", "top.png", "architecture.png"):
         assert (whole / name).stat().st_size > 0
     assert set(result["baseline"]) == {"random_search", "nascell", "lstm"}
     record = json.loads((whole / "architecture.json").read_text())
