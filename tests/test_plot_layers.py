@@ -17,7 +17,7 @@ from jaxnas.spaces.nas_rl import PUBLISHED_NETWORKS, nas_rl_space
 def _drawn(tmp_path, space, text):
     """The texts of an SVG picture, but for empty ones."""
     with mpl.rc_context({"svg.fonttype": "none"}):
-        path = plot.layer_network(tmp_path / "new" / "network.svg", space, space.about.parse(text))
+        path = plot.layer_network(tmp_path / "new" / "network.svg", space.about, space.about.parse(text))
     return [word for word in re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8")) if word]
 
 
@@ -80,6 +80,14 @@ def test_arches_with_a_common_end_do_not_cross():
     assert compared > 60
 
 
+def test_it_is_the_picture_of_an_architecture_of_its_space(tmp_path, monkeypatch):
+    space, asked = nas_rl_space(2), []
+    monkeypatch.setattr(plot._architecture, "layer_network", lambda *arguments: asked.append(arguments) or "drawn")
+    arch = space.about.parse("|3x3 24|3x3 24|")
+    assert plot.architecture(tmp_path / "network.svg", space.about, arch) == "drawn"
+    assert asked == [(tmp_path / "network.svg", space.about, arch)]
+
+
 def test_another_space_is_refused(tmp_path):
     with pytest.raises(UserError, match="space must be one of nas_rl_space"):
-        plot.layer_network(tmp_path / "network.png", registry.build("nasbench201-small"), {"cell": [0] * 6})
+        plot.layer_network(tmp_path / "network.png", registry.build("nasbench201-small").about, {"cell": [0] * 6})

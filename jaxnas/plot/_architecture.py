@@ -1,4 +1,4 @@
-"""A found architecture as a picture: cells as graphs, and every other space as a table of its decisions.
+"""A found architecture as a picture: cells as graphs, the layers of NAS-RL in a row, other spaces as tables.
 
 All lengths are inches: the picture is one set of axes in which a unit is an inch, so text has a known size and nothing
 can overlap by chance.
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxnas.base import About, Arch
+from jaxnas.plot._layer_network import layer_network
 from jaxnas.plot.graph import Panel, colours, panels
-from jaxnas.plot.layout import CHARACTER, RADIUS, place
+from jaxnas.plot.layout import CHARACTER, FONT, INK, MARGIN, PALE, RADIUS, place
 
 __all__ = ["architecture"]
 
-FONT = 8.5  # points
-MARGIN, TITLE, LEGEND = 0.3, 0.42, 0.42  # inches
-INK, PALE, FAINT, BAND = "#222222", "#8d95a0", "#d5dae1", "#eef1f5"
+TITLE, LEGEND = 0.42, 0.42  # inches
+FAINT, BAND = "#d5dae1", "#eef1f5"
 LOWER = str.maketrans("k-0123456789", "ₖ₋₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -24,7 +24,7 @@ def architecture(path: str | Path, about: About, arch: Arch) -> Path:
 
     In a space of cells a panel is a graph: a colour and a label per edge, edges with operation `none` left out, nodes
     that nothing enters dashed. Chains and spaces without edges become tables, a column per decision and a row per
-    operation.
+    operation, except for `jaxnas.spaces.nas_rl_space`, whose networks `layer_network` draws.
 
     Args:
       path: the file to write; its suffix (`.png`, `.svg`, `.pdf`) decides the format.
@@ -46,6 +46,8 @@ def architecture(path: str | Path, about: About, arch: Arch) -> Path:
     """
     from matplotlib.figure import Figure
 
+    if about.name == "nas-rl":
+        return layer_network(path, about, arch)
     # What is drawn, in the colours of the operations that occur.
     found = panels(about, arch)
     used = {name for panel in found for name in panel.decisions}

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnas.base import Arch, SearchSpace
-from jaxnas.plot._architecture import FONT, INK, MARGIN, PALE
+from jaxnas.base import About, Arch
 from jaxnas.plot.graph import COLOURS
+from jaxnas.plot.layout import FONT, INK, MARGIN, PALE
 from jaxnas.spaces.nas_rl.decoding import IMAGE, decode
 from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
-from jaxnas.spaces.nas_rl.layers import layer_plan
+from jaxnas.spaces.nas_rl.layers import plan_of
 
 __all__ = ["Arrow", "arrows", "layer_network"]
 
@@ -68,7 +68,7 @@ def arrows(pairs: list[tuple[int, int]]) -> list[Arrow]:
     return found
 
 
-def layer_network(path: str | Path, space: SearchSpace, arch: Arch) -> Path:
+def layer_network(path: str | Path, about: About, arch: Arch) -> Path:
     """Draws the network of an architecture of `jaxnas.spaces.nas_rl_space` with all of its connections.
 
     A box names the kernel and the number of filters of a layer, and its strides if they are predicted. Connections
@@ -76,7 +76,7 @@ def layer_network(path: str | Path, space: SearchSpace, arch: Arch) -> Path:
 
     Args:
       path: the file to write; its suffix (`.png`, `.svg`, `.pdf`) decides the format.
-      space: the space of the architecture.
+      about: what the space says of itself.
       arch: one integer per decision, leaves `[E]`.
 
     Returns:
@@ -90,12 +90,12 @@ def layer_network(path: str | Path, space: SearchSpace, arch: Arch) -> Path:
       >>> space = jn.spaces.nas_rl.nas_rl_space(3)
       >>> arch = space.about.parse("|3x3 36|3x7 48 from 0|5x5 36 from 0,1|")
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     layer_network(f"{folder}/network.svg", space, arch).name
+      ...     layer_network(f"{folder}/network.svg", space.about, arch).name
       'network.svg'
     """
     from matplotlib.figure import Figure
 
-    plan = layer_plan(space)
+    plan = plan_of(about)
     network = decode(plan, arch)
     boxes = _boxes(plan, network.layers)
     pairs = [(j + 1, i + 1) for i, layer in enumerate(network.layers) for j in layer.inputs]

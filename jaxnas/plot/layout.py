@@ -11,7 +11,11 @@ import numpy as np
 
 from jaxnas.plot.graph import Edge, Panel
 
-__all__ = ["CHARACTER", "LABEL_HEIGHT", "RADIUS", "Curve", "Layout", "place"]
+__all__ = ["CHARACTER", "FONT", "INK", "LABEL_HEIGHT", "MARGIN", "PALE", "RADIUS", "Curve", "Layout", "place"]
+
+# What all pictures of architectures have in common.
+FONT, MARGIN = 8.5, 0.3  # size of text in points, and the empty space around a picture
+INK, PALE = "#222222", "#8d95a0"
 
 RADIUS, TIP = 0.19, 0.02  # radius of a node, and the gap between it and the tip of an arrow
 CHARACTER, LABEL_HEIGHT = 0.073, 0.17  # width of a character of a label, and the height of a label

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Mutant
 RULES = ("tests/spaces/test_nas_rl_layers.py",)
 NETWORK = ("tests/spaces/test_nas_rl_layers_network.py",)
 PICTURE = ("tests/test_plot_layers.py",)
+STRIDED = ("tests/spaces/test_nas_rl_strided.py",)
 
 MUTANTS = (
     Mutant(
@@ -142,6 +143,54 @@ MUTANTS = (
         "Style(affine, running, True, reference, momentum, eps, lowering)",
         "Style(affine, running, True, reference, momentum, lowering=lowering)",
         NETWORK,
+    ),
+    Mutant(
+        "moments-of-the-canvas",
+        "normalisation on a canvas with strides counts the pixels outside of an image",
+        "jaxnas/spaces/nas_rl/strided.py",
+        "total = jnp.sum(area) * len(counted)",
+        "total = area.size * len(counted)",
+        STRIDED,
+    ),
+    Mutant(
+        "mean-of-the-canvas",
+        "the classifier on a canvas with strides takes the mean over the whole canvas",
+        "jaxnas/spaces/nas_rl/strided.py",
+        "/ (jnp.sum(rows) * jnp.sum(columns))",
+        "/ (len(rows) * len(columns))",
+        STRIDED,
+    ),
+    Mutant(
+        "canvas-filled-by-offsets",
+        "the offset of a normalisation fills a canvas with strides outside of an image",
+        "jaxnas/spaces/nas_rl/strided.py",
+        "y = y * (placed.area * masks",
+        "y = y * (jnp.ones_like(placed.area) * masks",
+        STRIDED,
+    ),
+    Mutant(
+        "pooled-with-zeros",
+        "zeros outside of an image take part in a pooling on a canvas with strides",
+        "jaxnas/spaces/nas_rl/strided.py",
+        "jnp.where(image.area > 0, image.pixels, -jnp.inf)",
+        "image.pixels",
+        STRIDED,
+    ),
+    Mutant(
+        "near-without-strides",
+        "later convolutions of a block on a canvas read its input without the strides",
+        "jaxnas/spaces/nas_rl/strided.py",
+        "near = [_strided(steps, pixels) for pixels in near] if plan.convolutions > 1 else near",
+        "near = list(near)",
+        STRIDED,
+    ),
+    Mutant(
+        "size-of-all-images",
+        "a layer on a canvas with strides is as large as the largest image, whether it reads that or not",
+        "jaxnas/spaces/nas_rl/strided.py",
+        "_largest(read, [image[axis] for image in images]) for axis in (1, 2)]",
+        "_largest(jnp.ones_like(read), [image[axis] for image in images]) for axis in (1, 2)]",
+        STRIDED,
     ),
     Mutant(
         "arrows-to-the-classifier",

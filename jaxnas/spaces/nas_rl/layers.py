@@ -20,7 +20,7 @@ from jaxnas.spaces.nas_rl.layer_notation import genotype, parse
 from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
 from jaxnas.spaces.parts.inherit import linen_network
 
-__all__ = ["layer_plan", "nas_rl_space"]
+__all__ = ["layer_plan", "nas_rl_space", "plan_of"]
 
 
 def nas_rl_space(
@@ -144,9 +144,18 @@ def layer_plan(space: SearchSpace) -> LayerPlan:
       >>> layer_plan(nas_rl_space(8)).num_layers
       8
     """
-    if space.about.name != "nas-rl" or space.about.config is None:
-        raise UserError(f"space must be one of nas_rl_space, got {space.about.name!r}")
-    return _plan(space.about.config)
+    return plan_of(space.about)
+
+
+def plan_of(about: About) -> LayerPlan:
+    """The settings of a space from `nas_rl_space`, read from what the space says of itself.
+
+    Raises:
+      UserError: another space.
+    """
+    if about.name != "nas-rl" or about.config is None:
+        raise UserError(f"space must be one of nas_rl_space, got {about.name!r}")
+    return _plan(about.config)
 
 
 def _plan(settings: dict[str, Any]) -> LayerPlan:
