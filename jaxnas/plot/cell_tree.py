@@ -64,7 +64,9 @@ def tree_nodes(about: About, arch: Arch) -> list[TreeNode]:
     combinations = [names["combination"][k] for k in np.asarray(arch["combination"])]
     activations = [names["activation"][k] for k in np.asarray(arch["activation"])]
     base = len(combinations) // 2
-    children = [() if n < base else (2 * (n - base), 2 * (n - base) + 1) for n in range(2 * base - 1)]
+    children: list[tuple[int, ...]] = [
+        () if n < base else (2 * (n - base), 2 * (n - base) + 1) for n in range(2 * base - 1)
+    ]
     # Leaves from left to right, as a walk from the root meets them.
     waiting, order = [2 * base - 2], []
     while waiting:
@@ -208,8 +210,8 @@ class _Tree:
     def _arrow(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         from matplotlib.patches import FancyArrowPatch
 
-        style = {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0, "color": PALE}
-        self._axes.add_patch(FancyArrowPatch(start, end, zorder=2, **style))
+        style: dict[str, Any] = {"mutation_scale": 8, "shrinkA": 0, "shrinkB": 0, "color": PALE}
+        self._axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", zorder=2, **style))
 
     def _text(self, centre: tuple[float, float], text: str, color: str, *, fontsize: float = FONT, **style: Any):
         place = {"ha": "center", "va": "center_baseline", "zorder": 5}
