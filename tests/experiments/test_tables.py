@@ -7,8 +7,8 @@ import pytest
 
 from experiments import exhaustive
 from experiments.configs.exhaustive import PRESETS
-from jaxnas.spaces.nasbench201 import all_cells, live_operations, representatives
 from experiments.tabular import above_the_worst
+from jaxnas.spaces.nasbench201 import all_cells, live_operations, representatives
 from jaxnas.tabular import digits, lookup
 from jaxnas.tabular import exhaustive as read_table
 from tests.experiments.test_scripts import finish
