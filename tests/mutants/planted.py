@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.mutants import (
+    canvas,
     cell_search,
     cells,
     controller,
@@ -44,6 +45,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *cells.MUTANTS,
     *cell_search.MUTANTS,
     *layers.MUTANTS,
+    *canvas.MUTANTS,
     *running.MUTANTS,
 )
 
