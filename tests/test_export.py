@@ -27,10 +27,19 @@ SETTINGS = {
     # Every operation that is written by hand for a CPU occurs, with stride one or two.
     "darts": {"channels": 4, "cells": 1, "num_classes": 5, "nodes": 2, "stem_multiplier": 1, "lowering": "shifts"},
     "nasbench201": {"channels": 4, "cells": 1, "num_classes": 5},
+    "nas-rl": {"num_layers": 3, "num_classes": 5, "filters": (2, 3), "strides": (1, 2), "pooling": (2,)},
 }
 ARCHS = {
     "darts": {"normal": [0, 0, 0, 0, 0], "reduce": [1, 4, 7, 2, 6]},
     "nasbench201": {"cell": [3, 1, 4, 0, 2, 3]},
+    "nas-rl": {  # every kernel and stride, an orphan, and images of different sizes side by side
+        "filters": [0, 1, 1],
+        "height": [0, 1, 2],
+        "skip": [0, 1, 0],
+        "stride_height": [1, 0, 0],
+        "stride_width": [0, 1, 1],
+        "width": [3, 2, 1],
+    },
 }
 
 

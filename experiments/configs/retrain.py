@@ -68,6 +68,7 @@ _PROXYLESS = dataclasses.replace(
     dropout=0.1,
 )
 _TREE = dataclasses.replace(_PLAIN, epochs=300, batch_size=64, learning_rate=0.1, weight_decay=1e-4, cutout=16)
+_LAYERS = dataclasses.replace(_PLAIN, epochs=50, batch_size=64, learning_rate=0.1, weight_decay=1e-4)
 
 RECIPES = {
     "darts": _CELLS,
@@ -76,6 +77,7 @@ RECIPES = {
     "nasbench201-small": _BENCHMARK,
     "proxyless": _PROXYLESS,
     "proxyless-tree": _TREE,
+    "nas-rl": _LAYERS,
 }
 """The recipe of every space's paper; crops and mirrored images belong to the data.
 
@@ -86,6 +88,9 @@ proxyless: the released code for ImageNet (arXiv 1812.00332), with the dropout o
   without its random sizes of crops and changes of colour, which the data here do not have.
 proxyless-tree: batches, learning rate, weight decay and cutout are those of the code of arXiv 1806.02639, on which the
   paper builds; the number of epochs is recalled from the paper, as is that it is twice as many with drop path.
+nas-rl: learning rate, Nesterov's momentum, weight decay and epochs of a child in the search of arXiv 1611.01578. That
+  paper trains what was found until it converges and does not say for how long; batches of 64 are those of DenseNet,
+  whose settings it names, and the cosine stands in for a decay that it chooses by validation.
 """
 
 

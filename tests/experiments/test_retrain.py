@@ -25,6 +25,7 @@ SMALL = {
     "nasbench201-small": {"channels": 4},
     "proxyless": {"widths": (8, 16), "blocks": (2, 1), "strides": (1, 2), "stem_stride": 1, "last_channels": 8},
     "proxyless-tree": {"blocks": 1, "stages": 2, "stem_channels": 4, "alpha": 4.0, "bottleneck": 2},
+    "nas-rl": {"num_layers": 3, "filters": (2, 3), "strides": (1, 2)},
 }
 CELL = "|skip_connect~0|+|avg_pool_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|none~1|avg_pool_3x3~2|"
 EXAMPLES = data.Examples(np.zeros((64, 8, 8, 1), np.uint8), np.zeros(64, np.int32))
@@ -196,6 +197,7 @@ def test_epochs_batches_and_regularisation_of_the_papers():
     assert found["nasbench201"] == found["nasbench201-small"] == (200, 256, 0.0, 0.0, 0.0, 0)
     assert found["proxyless"] == (300, 256, 0.1, 0.0, 0.1, 0)
     assert found["proxyless-tree"] == (300, 64, 0.0, 0.0, 0.0, 16)
+    assert found["nas-rl"] == (50, 64, 0.0, 0.0, 0.0, 0)
     assert [name for name, recipe in RECIPES.items() if recipe.auxiliary] == ["darts", "snas"]
 
 
