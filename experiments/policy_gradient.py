@@ -33,6 +33,7 @@ REWARDS = {
     "accuracy": lambda fitness: accuracy_cubed(1 + fitness / 100),  # the fitness is minus the accuracy in per cent
     "perplexity": inverse_square_perplexity,
 }
+UNITS = {"accuracy": "%", "perplexity": "nats"}  # of the metric that a reward is made from
 MARKS = 4  # numbers of children at which the table compares the searches
 
 
@@ -139,10 +140,10 @@ def main(run: Run, study: Study) -> None:
     # How far the mean of the best is above that of random search with the same number, in units of the metric.
     (_, (chance, _)), *others = found.items()
     above = {name: {count: chance[count] - tops[count] for count in config.top} for name, (tops, _) in others}
-    numbers = np.arange(1, config.children + 1)
+    numbers, metric = np.arange(1, config.children + 1), config.objective.removeprefix("-")
     for rate, differences in zip(config.learning_rates, above.values(), strict=True):
         title = f"{table.name}: mean of {config.seeds} searches with its 95 per cent band"
-        labels = {"xlabel": "children", "ylabel": f"{config.objective.removeprefix('-')} above random search"}
+        labels = {"xlabel": "children", "ylabel": f"{metric} better than random search [{UNITS[config.reward]}]"}
         shown = {f"top {count}": values for count, values in differences.items()}
         pictures.draw(plot.progress, run.path / f"above_{rate:g}.png", numbers, shown, **labels, title=title)
     rows = rows_of(config, found, above)
