@@ -18,7 +18,7 @@ from jaxnas.architectures import decisions
 from jaxnas.spaces.nas_rl import recurrent_cell_space
 from jaxnas.spaces.nas_rl.symmetry import cell_representatives
 from jaxnas.tabular import Table
-from jaxnas.tabular.cells import cells, exhaustive_cells
+from jaxnas.tabular.cell_table import cells, exhaustive_cells
 
 
 class Noise(NamedTuple):

@@ -26,7 +26,7 @@ from jaxnas.population import Family, Population, Recipe
 from jaxnas.run import Run, environment, script
 from jaxnas.spaces.nas_rl import RecurrentCellSpace, language_model, recurrent_cell_space
 from jaxnas.spaces.nas_rl.symmetry import all_recurrent_cells, cell_representatives
-from jaxnas.tabular.cells import DIVERGED, MISSING, UNIT
+from jaxnas.tabular.cell_table import DIVERGED, MISSING, UNIT
 
 BASE = 2
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnas.errors import UserError
 from jaxnas.spaces.nasbench201 import EDGES, OPERATIONS
-from jaxnas.tabular.cells import cells, exhaustive_cells
+from jaxnas.tabular.cell_table import cells, exhaustive_cells
 from jaxnas.tabular.counts import checked_counts, warn_of_disagreements
 from jaxnas.tabular.files import load_table, read_npz
 from jaxnas.tabular.table import Table, from_arrays, mean_of_runs

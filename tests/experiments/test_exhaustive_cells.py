@@ -14,8 +14,8 @@ from jaxnas.errors import UserError
 from jaxnas.population import Population
 from jaxnas.spaces.nas_rl import recurrent_cell_space
 from jaxnas.spaces.nas_rl.symmetry import cell_representatives
-from jaxnas.tabular.cells import DIVERGED
-from jaxnas.tabular.cells import exhaustive_cells as read_table
+from jaxnas.tabular.cell_table import DIVERGED
+from jaxnas.tabular.cell_table import exhaustive_cells as read_table
 from tests.experiments.test_scripts import finish
 
 CONFIG = PRESETS["shakespeare"]

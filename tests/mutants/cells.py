@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         "missing-diverged",
         "runs that were never made count as diverged",
-        "jaxnas/tabular/cells.py",
+        "jaxnas/tabular/cell_table.py",
         "mean_of_runs(np.where(last == MISSING, np.nan, last == DIVERGED))",
         "mean_of_runs((last < 0).astype(float))",
         LOADER,
@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         "parts-of-cells",
         "test nats stand under the name of validation nats",
-        "jaxnas/tabular/cells.py",
+        "jaxnas/tabular/cell_table.py",
         '(("validation", "valid"), ("test", "test"))',
         '(("test", "valid"), ("test", "test"))',
         LOADER,

@@ -8,7 +8,7 @@ from jaxnas.errors import UserError
 from jaxnas.spaces.nas_rl import recurrent_cell_space
 from jaxnas.spaces.nas_rl.symmetry import all_recurrent_cells
 from jaxnas.tabular import load, lookup
-from jaxnas.tabular.cells import DIVERGED, MISSING, exhaustive_cells
+from jaxnas.tabular.cell_table import DIVERGED, MISSING, exhaustive_cells
 
 SPACE = recurrent_cell_space(2)
 NATS = [  # by class, run and judgement, in units of 1e-4 nats
