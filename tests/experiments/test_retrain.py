@@ -154,6 +154,7 @@ def test_published_recipe_by_hand(name):
         "nasbench201-small": (0.1, 5e-4, True, True, None, "step"),
         "proxyless": (0.05, 4e-5, False, True, None, "step"),
         "proxyless-tree": (0.1, 1e-4, True, True, None, "step"),
+        "nas-rl": (0.1, 1e-4, True, True, None, "step"),
     }
     first, decay, decay_norms, nesterov, clip, schedule = published[name]
     rng = np.random.default_rng(0)
