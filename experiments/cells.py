@@ -126,8 +126,9 @@ def family_fn(cell: Cell) -> Callable[[Mapping[str, Any]], Family]:
 
 
 def in_units(nats: float) -> dict[str, float]:
-    """A loss in nats per token with its perplexity and its bits per token."""
-    return {"nats": nats, "perplexity": math.exp(nats), "bits": nats / math.log(2)}
+    """A loss in nats per token with its perplexity, infinite where a float cannot hold it, and its bits per token."""
+    perplexity = math.exp(nats) if nats < 700 else math.inf
+    return {"nats": nats, "perplexity": perplexity, "bits": nats / math.log(2)}
 
 
 def train_to_the_end(run: Run, name: str, cell: Cell, text: Text, form: FinalConfig) -> tuple[dict[str, Any], Tree]:

@@ -132,6 +132,7 @@ def test_the_comparison_by_hand(study):
 
 def test_units_by_hand():
     assert cells.in_units(math.log(8.0)) == pytest.approx({"nats": math.log(8.0), "perplexity": 8.0, "bits": 3.0})
+    assert cells.in_units(1000.0)["perplexity"] == math.inf
 
 
 def test_an_lstm_by_hand():
