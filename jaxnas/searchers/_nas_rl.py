@@ -123,7 +123,8 @@ def nas_rl(
     `1/m sum_k min(r_k A_k, clip(r_k, 1 - clip, 1 + clip) A_k)`, where `A = R - b` and `r_k` is the probability of the
     architecture now, divided by that with which it was sampled. At equal parameters this gradient is `g`.
 
-    Differs from the paper: it does not give the decay of the baseline; 0.95 is usual in released code.
+    Differs from the paper: the decay of the baseline, which the paper does not give, is one that released code has. PPO
+    is an option of later work, and its ratio is that of whole architectures, as is the reward.
 
     Args:
       policy: the distribution that is learned; with `growth` a function of a number of tokens that returns it.
