@@ -27,6 +27,7 @@ from jaxnas.errors import UserError
 from jaxnas.policies import controller
 from jaxnas.run import Run, script
 from jaxnas.searchers import accuracy_cubed, inverse_square_perplexity, nas_rl, random_search
+from jaxnas.spaces.nas_rl import recurrent_cell_space
 from jaxnas.tabular import Table, load, simulate, table_task
 
 REWARDS = {
@@ -51,12 +52,18 @@ class Study(NamedTuple):
     searches: dict[str, Callable]
 
 
+def tokens_of(table: Table) -> tuple[tuple[str, int], ...] | None:
+    """The order of tokens that NAS-RL gives recurrent cells of base 2; None for other tables: decisions as they lie."""
+    cells = recurrent_cell_space(2)
+    return cells.tokens if table.choices == cells.choices else None
+
+
 def methods(table: Table, config: Config) -> dict[str, BlackBox]:
     """The searches by name, random search first."""
     found = {"random search": random_search(table.choices, batch_size=config.batch_size)}
     for rate in config.learning_rates:
         found[f"controller, {rate:g}"] = nas_rl(
-            controller(table.choices),
+            controller(table.choices, tokens_of(table)),
             optax.adam(rate),
             batch_size=config.batch_size,
             reward=REWARDS[config.reward],

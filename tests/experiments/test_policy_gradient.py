@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from experiments.configs.policy_gradient import Config
-from experiments.policy_gradient import REWARDS, as_text, rows_of, without_repeats
+from experiments.policy_gradient import REWARDS, as_text, rows_of, tokens_of, without_repeats
+from jaxnas.spaces.nas_rl import recurrent_cell_space
+from jaxnas.tabular import digits, from_arrays
 
 
 def test_a_child_is_among_the_best_once():
@@ -41,6 +43,13 @@ def test_rows_hold_means_intervals_and_the_distance_from_random_search():
         "c": "2.000",
         "d": 3,
     }
+
+
+def test_recurrent_cells_are_written_in_the_order_of_the_paper():
+    cells = recurrent_cell_space(2)
+    table = from_arrays(cells.choices, {"nats": np.zeros(36_864)}, name="cells")
+    assert tokens_of(table) == cells.tokens
+    assert tokens_of(digits()) is None
 
 
 def test_rewards_take_the_units_of_a_table():
