@@ -39,7 +39,7 @@ def _loss(apply, weights, x):
 
 
 @pytest.mark.parametrize(
-    ("settings", "texts"), [(SETTINGS[0], TEXTS), (SETTINGS[1], TEXTS[:1]), (SETTINGS[2], TEXTS[1:])]
+    ("settings", "texts"), [(SETTINGS[0], TEXTS), (SETTINGS[1], TEXTS[1:]), (SETTINGS[2], TEXTS[:1])]
 )
 def test_logits_and_gradients_are_those_of_a_network_of_its_own(settings, texts):
     space, x, params = _problem(settings)
