@@ -26,8 +26,8 @@ class Config:
 
 PRESETS = {
     "words": Config(
-        data=TextConfig(unit="words", min_count=3),
-        final=FinalConfig(steps=2000, judge_every=50, test_length=128),
+        data=TextConfig(unit="words", min_count=5),
+        final=FinalConfig(steps=1000, judge_every=25, test_length=128),
     ),
     "ptb": Config(
         data=TextConfig("PTB", validation_windows=None),
