@@ -99,9 +99,10 @@ def prepare(config: Config) -> common.Setting:
 def search_all(run: Run, setting: common.Setting) -> dict[str, History]:
     """By method the history of its search."""
     form, found = setting.config.search, {}
+    train = nas_rl_children.canvas_trainer(run, setting)
     for method in METHODS:
         black_box, meta = make_searcher(method, setting.config, setting.space), {"space": setting.space.about.name}
-        with nas_rl_children.evaluator(run, setting, method) as evaluate:
+        with nas_rl_children.evaluator(run, setting, method, train) as evaluate:
             asks = form.children // form.batch
             _, history = search(run, method, black_box, evaluate, asks, in_flight=form.replicas, meta=meta)
         if nas_rl_children.route_of(setting.config) == "canvas":
@@ -246,7 +247,7 @@ def smoke(config: Config) -> Config:
             small.layers, filters=(2, 3), kernels=(1, 3), first_layers=2, more_layers=1, grow_every=4, last_layers=3
         ),
         search=dataclasses.replace(small.search, children=8, batch=4, verified=2),
-        grid=dataclasses.replace(small.grid, learning_rate=(0.1,), weight_decay=(1e-4,), epochs=2, batch_size=16),
+        grid=dataclasses.replace(small.grid, weight_decay=(1e-4,), epsilon=(1e-5,), epochs=2, batch_size=16, repeats=1),
         skips=dataclasses.replace(small.skips, seeds=min(2, small.skips.seeds), epochs=1, batch_size=16),
     )
 

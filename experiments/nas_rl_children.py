@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -81,8 +81,11 @@ def num_reference(images: data.SearchData) -> int:
 # On a canvas
 
 
-def canvas_evaluator(run: Run, setting: common.Setting, method: str) -> Evaluate:
-    """An evaluator that trains each batch of children as a population; one program serves all networks of a depth."""
+def canvas_trainer(run: Run, setting: common.Setting) -> Callable[..., np.ndarray]:
+    """`(method, ids, archs, origins) -> fitness[n, 1]`: trains a batch of children as a population on the canvas.
+
+    All calls share families and recipe, so that all networks of a depth share a compiled program.
+    """
     config, images = setting.config, setting.images
     recipe, per_layer = make_recipe(config, images), tokens_per_layer(setting.space)
     examples = examples_of(images, {"validation": images.policy})
@@ -92,7 +95,7 @@ def canvas_evaluator(run: Run, setting: common.Setting, method: str) -> Evaluate
         space = build(config, images.num_classes, num_layers)
         return layer_family(space, reference=num_reference(images)), space.choices
 
-    def evaluate(ids: np.ndarray, archs: Arch, origins: Any) -> np.ndarray:
+    def train(method: str, ids: np.ndarray, archs: Arch, origins: Any) -> np.ndarray:
         num_layers, name = int(origins["length"][0]) // per_layer, f"{method}/{ids[0]}"
         networks, choices = family(num_layers)
         trained = common.train_networks(
@@ -110,7 +113,7 @@ def canvas_evaluator(run: Run, setting: common.Setting, method: str) -> Evaluate
         run.once(f"seconds/{name}", lambda: float(trained.seconds.sum()))
         return error_of(trained.score["validation"])[:, None]
 
-    return evaluate
+    return train
 
 
 # On a farm
@@ -189,13 +192,20 @@ def route_of(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def evaluator(run: Run, setting: common.Setting, method: str) -> Iterator[Evaluate]:
-    """The evaluator of a search by the configured route; the context ends the processes of a farm."""
+def evaluator(run: Run, setting: common.Setting, method: str, train: Callable[..., np.ndarray]) -> Iterator[Evaluate]:
+    """The evaluator of a search by the configured route; the context ends the processes of a farm.
+
+    Args:
+      run: the run in whose work directory it happens.
+      setting: what the parts of the script share.
+      method: the name of the search.
+      train: what `canvas_trainer` returns, the same for all searches.
+    """
     if route_of(setting.config) == "farm":
         with farm_evaluator(run, setting, method) as evaluate:
             yield evaluate
     else:
-        yield canvas_evaluator(run, setting, method)
+        yield functools.partial(train, method)
 
 
 def train_alone(

@@ -188,7 +188,8 @@ def test_a_batch_is_trained_in_the_space_of_its_depth_and_a_diverged_child_has_n
 
     monkeypatch.setattr(common, "train_networks", train)
     run = SimpleNamespace(once=lambda name, fn: kept.update({name: fn()}))
-    with nas_rl_children.evaluator(run, setting, "nas_rl") as evaluate:
+    trainer = nas_rl_children.canvas_trainer(run, setting)
+    with nas_rl_children.evaluator(run, setting, "nas_rl", trainer) as evaluate:
         archs = {
             kind: np.ones((3, leaf.shape[0]), np.int32) * (np.arange(leaf.shape[0]) < 2)
             for kind, leaf in setting.space.choices.items()

@@ -173,7 +173,7 @@ def test_killed_in_mid_batch_goes_on_there_and_ends_in_the_same_bits(tmp_path):
         assert (whole / name).stat().st_size > 0
     result = json.loads(out)
     assert sorted(result["search"]["skips"]) == ["all", "found", "none"]
-    assert len(result["search"]["final_grid"]["grid"]) == 4
+    assert len(result["search"]["final_grid"]["grid"]) == 6
     layers = json.loads((whole / "architecture.json").read_text())["space"]["num_layers"]
     assert layers == result["search"]["methods"]["nas_rl"]["best_layers"]
     words = ["tests.experiments.dying", "nas_rl", 1, "generation", 0, "--workdir", killed, *options]
