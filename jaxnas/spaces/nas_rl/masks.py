@@ -3,6 +3,7 @@
 Letters for shapes: `L` layers, `K` side of the largest kernel, `S` most filters.
 """
 
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -84,8 +85,10 @@ def masks_of(plan: LayerPlan, paths: Paths) -> Masks:
     Raises:
       UserError: an index of one option beside weights of all of them.
     """
-    options = {kind: option_weights(paths.select(lambda tree, kind=kind: tree[kind]), leaf.shape[1])
-               for kind, leaf in plan.choices.items()}  # fmt: skip
+    options = {
+        kind: option_weights(paths.select(operator.itemgetter(kind)), leaf.shape[1])
+        for kind, leaf in plan.choices.items()
+    }
     # Each option is a row of zeros and ones: sides around the centre, and the first filters.
     most = max(plan.kernels)
     distance = np.abs(np.arange(most) - most // 2)

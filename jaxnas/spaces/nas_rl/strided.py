@@ -8,6 +8,7 @@ which rule 3 pads it.
 Letters for shapes: `B` images, `H` rows, `W` columns, `C` channels, `F` filters.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ def strided_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *
     """
     masks = masks_of(plan, paths)
     down, across = (
-        option_weights(paths.select(lambda tree, kind=kind: tree[kind]), len(plan.strides or ()))
+        option_weights(paths.select(operator.itemgetter(kind)), len(plan.strides or ()))
         for kind in ("stride_height", "stride_width")
     )
     full = [jnp.ones(side, plan.wide) for side in x.shape[1:3]]
