@@ -17,6 +17,7 @@ SYSTEMS = (
     "exhaustive",
     "fronts",
     "latency_sweep",
+    "nas_rl",
     "policy_gradient",
     "proxyless",
     "random_search",
@@ -183,6 +184,9 @@ def test_help_shows_the_ranges(capsys, monkeypatch):
         ("fronts", "--evaluations 100000 --population-size 10000", "population_size makes 100000000"),
         ("fronts", "--evaluations 3", "expected at least the 20 of population_size"),
         ("fronts", "--costs mac", "mac"),
+        ("nas_rl", "--search.children 9", "search.children is 9, expected a multiple of batch, 4"),
+        ("nas_rl", "--layers.last-layers 1", "expected at least the 2 of first_layers"),
+        ("nas_rl", "--search.route canvas --search.replicas 2", "which needs the route farm"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_before_the_start(system, words, said, capsys):
