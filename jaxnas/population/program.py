@@ -33,11 +33,11 @@ def make_program(
 ) -> "Program":
     """Traces the program of a population; the arguments are those of `train_population`."""
     recipe = recipe._replace(judge_at=tuple(recipe.judge_at))  # a key of the cache
-    training, jitted = member_training(family, recipe), _jitted(family, recipe, strategy, mesh, keep_params)
+    jitted = _jitted(family, recipe, strategy, mesh, keep_params)
     shared = placed((jax.random.key_data(key), data), mesh, split=False)
     # Shapes of the states of members in work: one for each device in turn, or one for each member of a call.
     first = jax.tree.map(lambda leaf: leaf[0], entries)
-    state = jax.eval_shape(lambda entry, shared: training.init(_as_member(entry, shared[0]), shared[1]), first, shared)
+    state = jax.eval_shape(_first_state(family, recipe), first, shared)
     rows = (1 if mesh is None else mesh.size) if in_turn(strategy) else chunk
     carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype), state)
     return Program(jitted, entries, shared, carry, mesh, chunk)
@@ -57,6 +57,13 @@ def _jitted(family: Family, recipe: Recipe, strategy: Strategy, mesh: Mesh | Non
         return state, state.trained if keep_params else state.trained._replace(params=None)
 
     return jax.jit(lift_some(one, strategy, mesh), donate_argnums=1)
+
+
+@functools.lru_cache(maxsize=8)
+def _first_state(family: Family, recipe: Recipe) -> Callable[[Entry, Tree], MemberState]:
+    """`(entry, (key, data)) -> state` before the first step; one function, so that JAX traces it once for all calls."""
+    training = member_training(family, recipe)
+    return lambda entry, shared: training.init(_as_member(entry, shared[0]), shared[1])
 
 
 def _as_member(entry: Entry, key_data: jax.Array) -> Member:

@@ -139,6 +139,14 @@ MUTANTS = (
         ("tests/population/test_population.py::test_checkpoints_are_as_far_apart_as_wanted",),
     ),
     Mutant(
+        "first-weights-traced-again",
+        "every population traces its first weights anew",
+        "jaxnas/population/program.py",
+        "jax.eval_shape(_first_state(family, recipe), first, shared)",
+        "jax.eval_shape(lambda *each: _first_state(family, recipe)(*each), first, shared)",
+        ("tests/population/test_population.py::test_the_next_generation_traces_nothing_again",),
+    ),
+    Mutant(
         "one-seed-for-all",
         "an architecture that is proposed twice is trained twice alike",
         "experiments/evolution.py",

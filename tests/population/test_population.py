@@ -270,6 +270,17 @@ def test_a_stopped_population_goes_on_where_it_was(strategy, moment, tmp_path):
     chex.assert_trees_all_equal(again, resumed)
 
 
+def test_the_next_generation_traces_nothing_again():
+    """Neither first weights nor steps: a search trains many populations of one family and recipe."""
+    traced, counts = [], []
+    family = FAMILY._replace(init=lambda *arguments: traced.append("init") or FAMILY.init(*arguments))
+    for first in (0, 2):
+        archs = rows(ARCHS, range(first, first + 2))
+        train_population(KEY, family, archs, DATA, RECIPE, rates=RATES[:2], strategy="map")
+        counts.append(len(traced))
+    assert counts[0] == counts[1] > 0
+
+
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9])
 def test_checkpoints_are_as_far_apart_as_wanted(save_seconds, tmp_path, monkeypatch):
     saved, calls = [], []
