@@ -5,9 +5,10 @@
 Zoph and Le (2017, arXiv 1611.01578), sections 3.4 and 4.2. The controller and random search train the same number of
 cells, each from first weights in a small language model; a generation is one population, trained side by side and saved
 under `children/`, so that a run that is killed in mid-generation goes on there. The cell that each search found is then
-trained with a grid of settings beside the published NASCell and an LSTM, all with as many weights. Draws `history.png`,
-`top.png` (the mean reward of the best 1, 5 and 15 cells so far) and the tree of the best cell; `history/` holds every
-cell. `python -m experiments.transfer_cell --cell WORKDIR` trains the cell on another text.
+trained with a grid of settings beside the published NASCell and an LSTM, all with as many weights.
+
+Draws `history.png`, `top.png` (the mean reward of the best 1, 5 and 15 different cells so far) and the tree of the best
+cell; `history/` holds every cell. `python -m experiments.transfer_cell --cell WORKDIR` trains it on another text.
 """
 
 import dataclasses
@@ -135,9 +136,19 @@ def rewards(history: History, c: float) -> np.ndarray:
     return np.asarray(inverse_square_perplexity(losses(history), c))
 
 
+def is_new(history: History) -> np.ndarray:
+    """Whether a cell is proposed for the first time: bool `[T]`."""
+    rows = np.concatenate(jax.tree.leaves(history.archs), 1)
+    return np.isin(np.arange(len(rows)), np.unique(rows, axis=0, return_index=True)[1])
+
+
 def top_rewards(history: History, c: float) -> dict[int, np.ndarray]:
-    """By `k` the mean reward of the best `k` cells so far, `[T]`; NaN until there are so many."""
-    return {k: -top_means(-rewards(history, c), k) for k in TOP}
+    """By `k` the mean reward of the best `k` different cells so far, `[T]`; NaN until there are so many.
+
+    A cell that is proposed again does not count again, so that a search cannot fill the top with one cell.
+    """
+    values = np.where(is_new(history), rewards(history, c), np.nan)
+    return {k: -top_means(-values, k) for k in TOP}
 
 
 def summary(study: Study, found: dict[str, History]) -> dict[str, Any]:
@@ -149,7 +160,7 @@ def summary(study: Study, found: dict[str, History]) -> dict[str, Any]:
             "validation": cells.in_units(float(losses(history).min())),
             "top_rewards": {str(k): float(values[-1]) for k, values in top_rewards(history, form.c).items()},
             "children": len(history.ids),
-            "distinct": len(np.unique(np.concatenate(jax.tree.leaves(history.archs), 1), axis=0)),
+            "distinct": int(is_new(history).sum()),
             "not_finite": int((~history.good).sum()),
             "seconds": round(seconds, 1),
             "children_per_hour": round(3600 * len(history.ids) / seconds) if seconds > 0 else None,
@@ -169,7 +180,7 @@ def draw(run: Run, study: Study, found: dict[str, History]) -> None:
         f"{method}, top {k}": values[None]
         for method, history in found.items()
         for k, values in top_rewards(history, c).items()
-        if len(values) >= k
+        if np.isfinite(values).any()
     }
     times = np.arange(1, 1 + study.config.search.children)
     ylabel = f"mean reward ({c:g} / perplexity²)"

@@ -106,27 +106,31 @@ def test_a_cell_is_worth_the_best_of_its_last_five_judgements(study, monkeypatch
     assert (asked["choices"], asked["strategy"], kept) == (study.space.choices, "vmap", {"seconds/nas_rl/8": 6.0})
 
 
-def history_of(nats, choices):
+def history_of(nats, choices, *, cell=None):
+    """A search whose cells are all different, or those with the given numbers."""
     ids = np.arange(len(nats))
-    archs = {name: np.tile(ids[:, None] % 2, (1, c.shape[0])) for name, c in choices.items()}
+    archs = {name: np.zeros((len(ids), c.shape[0]), int) for name, c in choices.items()}
+    archs["activation"][:, :2] = np.stack(np.divmod(ids if cell is None else cell, 4), 1)
     values = {"ids": ids, "archs": archs, "fitness": np.array(nats, float)[:, None], "seconds": np.full(len(ids), 0.5)}
     return History(**{**dict.fromkeys(History._fields), **values})
 
 
-def test_the_comparison_by_hand(study):
+def test_the_comparison_by_hand(study, monkeypatch):
+    monkeypatch.setattr(nas_rl_cell, "TOP", (1, 3, 15))
     nats = [math.log(4.0), math.nan, math.log(2.0), math.log(8.0), math.log(4.0)]
-    history = history_of(nats, study.space.choices)
+    history = history_of(nats, study.space.choices, cell=[0, 1, 2, 3, 0])
     np.testing.assert_allclose(nas_rl_cell.rewards(history, 80.0), [5, 0, 20, 1.25, 5], rtol=1e-5)
     top = nas_rl_cell.top_rewards(history, 80.0)
     np.testing.assert_allclose(top[1], [5, 5, 20, 20, 20], rtol=1e-5)
-    np.testing.assert_allclose(top[5], [np.nan] * 4 + [31.25 / 5], rtol=1e-5)  # the diverged cell earns 0
+    # The diverged cell earns 0, and the first cell does not count a second time.
+    np.testing.assert_allclose(top[3], [np.nan, np.nan, 25 / 3, 26.25 / 3, 26.25 / 3], rtol=1e-5)
     assert np.isnan(top[15]).all()
-    assert nas_rl_cell.best_arch(history)["index"].tolist() == [0, 0]  # the third cell
+    assert nas_rl_cell.best_arch(history)["activation"].tolist() == [0, 2, 0, 0]  # the third cell
     found = nas_rl_cell.summary(study, {"nas_rl": history})
     row = found["methods"]["nas_rl"]
     np.testing.assert_allclose(list(row["validation"].values()), [math.log(2), 2.0, 1.0], rtol=1e-6)
-    np.testing.assert_allclose([row["top_rewards"][k] for k in ("1", "5")], [20, 6.25], rtol=1e-5)
-    assert (row["children"], row["distinct"], row["not_finite"]) == (5, 2, 1)
+    np.testing.assert_allclose([row["top_rewards"][k] for k in ("1", "3")], [20, 8.75], rtol=1e-5)
+    assert (row["children"], row["distinct"], row["not_finite"]) == (5, 4, 1)
     assert (row["seconds"], row["children_per_hour"], found["cells"]) == (2.5, 7200, 36_864)
 
 

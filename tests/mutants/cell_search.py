@@ -73,6 +73,14 @@ MUTANTS = (
         SEARCH,
     ),
     Mutant(
+        "one-cell-fills-the-top",
+        "a cell counts among the best as often as it was proposed",
+        "experiments/nas_rl_cell.py",
+        "values = np.where(is_new(history), rewards(history, c), np.nan)",
+        "values = rewards(history, c)",
+        SEARCH,
+    ),
+    Mutant(
         "bits-from-nats",
         "nats become bits by the wrong factor",
         "experiments/cells.py",
