@@ -6,6 +6,7 @@ a new space is `jaxnas.spaces.parts`.
 
 from jaxnas.spaces.chain import as_op, chain_space
 from jaxnas.spaces.darts import darts_space, snas_space
+from jaxnas.spaces.nas_rl import nas_rl_space
 from jaxnas.spaces.nasbench201 import nasbench201_small_space, nasbench201_space
 from jaxnas.spaces.proxyless import proxyless_space, proxyless_tree_space
 from jaxnas.spaces.toy import function_space, gates, quadratic_space, table_space
@@ -16,6 +17,7 @@ __all__ = [
     "darts_space",
     "function_space",
     "gates",
+    "nas_rl_space",
     "nasbench201_small_space",
     "nasbench201_space",
     "proxyless_space",
