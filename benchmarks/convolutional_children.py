@@ -1,0 +1,122 @@
+"""Children per hour of NAS-RL's convolutional space: on the canvas, and in programs of their own on a farm.
+
+    python -m benchmarks.convolutional_children --routes map shard farm1 farm2 --children 16
+    python -m benchmarks.convolutional_children --filters 4 6 8 12 --routes map shard vmap farm1 farm2
+
+Children are random networks of six layers, trained on scikit-learn's digits with Nesterov's momentum. `map`, `shard`
+and `vmap` are the canvas by strategy; `farm1` and `farm2` are programs of their own in one and two processes. `total`
+counts everything from the call to the last accuracy, compilation and the start of processes with it; `warm` counts the
+training alone, divided by the processes of a farm. The accuracies say that all routes train the same children.
+
+Start it without JAX_COMPILATION_CACHE_DIR, since a farm's programs would otherwise be those of the run before.
+"""
+
+import argparse
+import json
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks.population_throughput import digits_data
+from jaxnas.architectures import random_archs
+from jaxnas.base import Arch, SearchSpace
+from jaxnas.population import (
+    Family,
+    Farm,
+    Population,
+    Recipe,
+    layer_family,
+    local_processes,
+    own_family,
+    train_population,
+)
+from jaxnas.run._environment import compiler_options, cores, environment, split_cpu
+from jaxnas.spaces.nas_rl import nas_rl_space
+
+ROUTES = ("map", "shard", "vmap", "farm1", "farm2")
+REFERENCE = 256
+
+
+def make_space(form: dict[str, Any], **changes: Any) -> SearchSpace:
+    """The space whose children are trained."""
+    return nas_rl_space(form["layers"], 10, filters=tuple(form["filters"]), **changes)
+
+
+def train(family: Family, archs: Arch, seeds: Any, form: dict[str, Any], strategy: str = "map") -> Population:
+    """Trains children of a family."""
+    return train_population(
+        jax.random.key(0),
+        family,
+        archs,
+        digits_data(),
+        Recipe(optax.sgd(0.05, momentum=0.9, nesterov=True), form["steps"], form["batch"]),
+        seeds=seeds,
+        strategy=strategy,
+        compile_fn=lambda lowered: lowered.compile(compiler_options=compiler_options()),
+    )
+
+
+def train_child(arch: Arch, seed: int, form: dict[str, Any]) -> dict[str, float]:
+    """The child function of the farm: a program of its own."""
+    family = own_family(make_space(form), arch, reference=REFERENCE)
+    found = train(family, jax.tree.map(lambda leaf: np.asarray(leaf)[None], arch), [seed], form)
+    return {"error": 1 - float(found.score["test"][0, -1]), "seconds": float(found.seconds[0])}
+
+
+def measure(route: str, form: dict[str, Any]) -> dict[str, Any]:
+    """One row of the table."""
+    jax.clear_caches()
+    size, archs = form["children"], random_archs(jax.random.key(1), make_space(form), form["children"])
+    archs = jax.tree.map(np.asarray, archs)
+    processes = int(route.removeprefix("farm")) if route.startswith("farm") else 1
+    started = time.perf_counter()
+    with Farm(train_child, ("error",), config=form, workers=local_processes(processes)) as farm:
+        seeds = [farm.seed_of(number) for number in range(size)]
+        if route.startswith("farm"):
+            errors = farm.evaluate(range(size), archs)[:, 0]
+            seconds = sum(float(record.result["seconds"]) for record in farm.records.values()) / processes
+        else:
+            space = make_space(form, lowering="lax" if route == "vmap" else "auto")
+            found = train(layer_family(space, reference=REFERENCE), archs, seeds, form, route)
+            errors, seconds = 1 - found.score["test"][:, -1], float(found.seconds.sum())
+    total = time.perf_counter() - started
+    return {
+        "route": route,
+        "children": size,
+        "total": round(3600 * size / total),
+        "warm": round(3600 * size / seconds),
+        "other_s": round(total - seconds, 1),
+        "accuracy": round(1 - float(np.mean(errors)), 4),
+    }
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--routes", nargs="+", default=list(ROUTES), choices=ROUTES)
+    parser.add_argument("--children", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--filters", nargs="+", type=int, default=[24, 36, 48, 64], help="the paper's by default")
+    parser.add_argument("--devices", type=int, default=cores(), help="devices to split a CPU into, for shard")
+    args = parser.parse_args(argv)
+    split_cpu(args.devices)
+    form = {name: getattr(args, name) for name in ("children", "steps", "batch", "layers", "filters")}
+    names: list[str] = []
+    for route in args.routes:
+        try:
+            row = measure(route, form)
+        except ValueError as error:
+            parser.error(str(error))
+        if not names:
+            names = list(row)
+            print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+        print(f"| {' | '.join(str(row[name]) for name in names)} |", flush=True)
+    print(json.dumps({name: environment()[name] for name in ("device", "devices", "jax", "commit")}))
+
+
+if __name__ == "__main__":
+    main()
