@@ -1,6 +1,8 @@
 """A farm whose children are submitted ask after ask: they train side by side, and none of them is lost."""
 
 import concurrent.futures
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -8,13 +10,17 @@ import threading
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxnas.errors import UserError
 from jaxnas.population import Farm, Workers, local_processes
-from tests.population.farm_children import FINE, RAISES, calls, child
+from jaxnas.run import Interrupted, Run, search
+from jaxnas.searchers import random_search
+from tests.population.farm_children import FINE, RAISES, calls, child, processes
 from tests.population.flight_script import let_live, searched
+from tests.population.test_farm_processes import assert_gone
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("error", "macs")
@@ -248,6 +254,51 @@ def test_a_search_by_arrival_trains_every_child_once(tmp_path):
     history = searched(tmp_path, threads(), order="arrival")
     assert sorted(history.told.tolist()) == history.ids.tolist() == list(range(16))
     assert len(calls(tmp_path)) == 16
+
+
+def asked_to_stop(folder, workers, child_fn):
+    """A search whose first child asks the script to stop; its children do not end by themselves."""
+    box = random_search({"layer": jax.ShapeDtypeStruct((2, 3), np.float32)})
+    config = {"folder": str(folder), "script": os.getpid()}
+    with (
+        Run(folder / "run", writers=()) as run,
+        Farm(child_fn, ("error",), config=config, workers=workers, directory=folder / "farm") as farm,
+        pytest.raises(Interrupted),
+    ):
+        search(run, "search", box, farm.submit, 4, in_flight=2)
+
+
+def ask_to_stop(config):
+    with contextlib.suppress(FileExistsError):
+        (Path(config["folder"]) / "asked").touch(exist_ok=False)
+        os.kill(config["script"], signal.SIGTERM)
+
+
+def stopping(arch, seed, config):
+    ask_to_stop(config)
+    assert OPEN[0].wait(PATIENCE)
+    return {"error": 0.0}
+
+
+def sleeping(arch, seed, config):
+    with (Path(config["folder"]) / "calls.txt").open("a") as file:
+        file.write(f"0 {os.getpid()}\n")
+    ask_to_stop(config)
+    while True:
+        time.sleep(1)
+
+
+def test_a_signal_is_heard_while_children_are_trained(tmp_path):
+    OPEN[0].clear()
+    asked_to_stop(tmp_path, threads(), stopping)
+    assert not list((tmp_path / "farm").glob("child_*"))  # it has not waited for the child
+    OPEN[0].set()
+
+
+@pytest.mark.slow
+def test_a_signal_ends_processes_that_are_at_work(tmp_path):
+    asked_to_stop(tmp_path, local_processes(2), sleeping)
+    assert_gone(processes(tmp_path))
 
 
 @pytest.mark.parametrize("num_processes", [0, pytest.param(2, marks=pytest.mark.slow)])

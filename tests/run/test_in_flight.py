@@ -139,7 +139,13 @@ class Stack:
         return future
 
 
-def test_arrival_tells_what_is_ready_and_the_history_says_so(tmp_path):
+@pytest.fixture
+def never_waits(monkeypatch):
+    """At every moment some ask is ready."""
+    monkeypatch.setattr(_in_flight, "wait", lambda *_: pytest.fail("waits for an ask beside one that is ready"))
+
+
+def test_arrival_tells_what_is_ready_and_the_history_says_so(tmp_path, never_waits):
     evaluate = Stack()
     state, history = run_all(tmp_path / "arrival", evaluate, box=RANDOM, order="arrival")
     calm, expected = run_all(tmp_path / "proposal", box=RANDOM)
@@ -221,7 +227,7 @@ def test_what_was_out_is_submitted_again_and_what_was_told_is_not(tmp_path):
     assert seen == [*range(9), *range(6, ASKS)]
 
 
-def test_a_search_by_arrival_proposes_under_each_id_what_it_did_before_the_kill(tmp_path):
+def test_a_search_by_arrival_proposes_under_each_id_what_it_did_before_the_kill(tmp_path, never_waits):
     """Records of children name their architectures; those of the children that were out must still fit."""
     proposed = {}
 
