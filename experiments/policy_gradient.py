@@ -26,7 +26,7 @@ from jaxnas.base import BlackBox
 from jaxnas.errors import UserError
 from jaxnas.policies import controller
 from jaxnas.run import Run, script
-from jaxnas.searchers import accuracy_cubed, inverse_square_perplexity, nas_rl, random_search
+from jaxnas.searchers import PPO, accuracy_cubed, inverse_square_perplexity, nas_rl, random_search
 from jaxnas.spaces.nas_rl import recurrent_cell_space
 from jaxnas.tabular import Table, load, simulate, table_task
 
@@ -67,6 +67,8 @@ def methods(table: Table, config: Config) -> dict[str, BlackBox]:
             optax.adam(rate),
             batch_size=config.batch_size,
             reward=REWARDS[config.reward],
+            ppo=PPO(steps=config.ppo_steps) if config.ppo_steps else None,
+            staleness=config.staleness,
         )
     return found
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from experiments import policy_gradient
 from experiments.configs.policy_gradient import Config
 from experiments.policy_gradient import REWARDS, as_text, rows_of, tokens_of, without_repeats
+from jaxnas.searchers import PPO
 from jaxnas.spaces.nas_rl import recurrent_cell_space
 from jaxnas.tabular import digits, from_arrays
 
@@ -50,6 +52,17 @@ def test_recurrent_cells_are_written_in_the_order_of_the_paper():
     table = from_arrays(cells.choices, {"nats": np.zeros(36_864)}, name="cells")
     assert tokens_of(table) == cells.tokens
     assert tokens_of(digits()) is None
+
+
+def test_settings_reach_the_search(monkeypatch):
+    seen = []
+    monkeypatch.setattr(policy_gradient, "nas_rl", lambda policy, tx, **settings: seen.append(settings))
+    config = Config(batch_size=3, reward="perplexity", learning_rates=(0.1, 0.2), ppo_steps=5, staleness=7)
+    assert list(policy_gradient.methods(digits(), config)) == ["random search", "controller, 0.1", "controller, 0.2"]
+    wanted = {"batch_size": 3, "reward": REWARDS["perplexity"], "ppo": PPO(steps=5), "staleness": 7}
+    assert seen == [wanted, wanted]
+    policy_gradient.methods(digits(), Config(learning_rates=(0.1,)))
+    assert (seen[-1]["ppo"], seen[-1]["staleness"]) == (None, 0)
 
 
 def test_rewards_take_the_units_of_a_table():
