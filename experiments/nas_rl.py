@@ -109,6 +109,9 @@ def search_all(run: Run, setting: common.Setting) -> dict[str, History]:
             # A search that was resumed finds batches trained already: each says itself what its training took.
             took = [run.once(f"seconds/{method}/{first}", lambda: np.nan) for first in history.ids[:: form.batch]]
             history = history._replace(seconds=np.repeat(np.array(took, float) / form.batch, form.batch))
+        else:
+            # Batches that are out together wait for the same processes.
+            history = history._replace(seconds=history.seconds / form.replicas)
         if not history.good.any():
             raise UserError(f"{method}: no child has an error that is finite, so nothing was found")
         found[method] = history

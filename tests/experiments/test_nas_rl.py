@@ -223,3 +223,23 @@ def test_a_diverged_child_stays_in_the_history_with_reward_0_and_is_never_the_be
     assert shallow.space.choices["filters"].shape[0] == 2
     np.testing.assert_array_equal(arch["filters"], history.archs["filters"][2][:2])
     assert sorted(arch) == sorted(shallow.space.choices)
+
+
+@pytest.mark.slow
+def test_a_child_has_the_same_error_on_the_canvas_and_on_a_farm(setting, tmp_path):
+    config = changed("search", changed("layers", first_layers=2, last_layers=2), epochs=6)
+    short = nas_rl.setting_of(config, setting.loaded, setting.images, 2)
+    archs = {kind: np.arange(2 * leaf.shape[0]).reshape(2, -1) % 2 for kind, leaf in short.space.choices.items()}
+    origins, ids = {"length": np.array([8, 8])}, np.array([4, 5])
+    found = {}
+    for route in ("canvas", "farm"):
+        there = short._replace(config=changed("search", config, route=route))
+        with Run(tmp_path / route, seed=config.seed, writers=()) as run:
+            trainer = nas_rl_children.canvas_trainer(run, there)
+            with nas_rl_children.evaluator(run, there, "nas_rl", trainer) as evaluate:
+                found[route] = evaluate(ids, archs, origins)[:, 0]
+    # Rounding may turn an example or two of the 48.
+    np.testing.assert_allclose(found["canvas"], found["farm"], atol=0.05)
+    assert 0 < found["canvas"].min() < 0.67
+    records = sorted((tmp_path / "farm" / "farm" / "nas_rl").glob("child_*.json"))
+    assert [path.name for path in records] == ["child_4.json", "child_5.json"]
