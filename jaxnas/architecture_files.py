@@ -1,6 +1,6 @@
 """Architectures as people and programs write them down: one reader for every form and every registered space.
 
-A source is a file, a work directory, a published cell's name, or the text itself. It holds one of
+A source is a file, a work directory, the name of a published cell or network, or the text itself. It holds one of
 
 * an `architecture.json`, or any dictionary with an entry `arch`, `architecture` or `genotype`;
 * integers, one per decision: in a dictionary like the space's choices, in one list, or in one list per entry of the
@@ -26,6 +26,7 @@ from jaxnas.base import Arch, SearchSpace
 from jaxnas.errors import UserError
 from jaxnas.spaces import registry
 from jaxnas.spaces.darts import PUBLISHED
+from jaxnas.spaces.nas_rl import PUBLISHED_NETWORKS
 from jaxnas.spaces.parts.literals import read_literal
 
 __all__ = ["Source", "build_space", "decode", "read_architecture", "read_source"]
@@ -73,10 +74,11 @@ class Source(NamedTuple):
 
 
 def read_source(source: str | Path) -> Source:
-    """Reads a file, a work directory, the name of a published cell, or the text of an architecture.
+    """Reads a file, a work directory, the name of a published cell or network, or the text of an architecture.
 
     Args:
-      source: the first of these that it can be: an existing file or directory, a name of `published.PUBLISHED`, text.
+      source: the first of these that it can be: an existing file or directory, a name of `PUBLISHED` in
+        `jaxnas.spaces.darts` or of `PUBLISHED_NETWORKS` in `jaxnas.spaces.nas_rl`, text.
 
     Returns:
       What it holds.
@@ -88,6 +90,9 @@ def read_source(source: str | Path) -> Source:
     # A file comes before a published name, and both before text.
     if not _exists(name) and name in PUBLISHED:
         return Source(name, PUBLISHED[name], {"space": name.partition("_")[0]})
+    if not _exists(name) and name in PUBLISHED_NETWORKS:
+        layers = PUBLISHED_NETWORKS[name].strip("|").split("|")
+        return Source(name, PUBLISHED_NETWORKS[name], {"space": "nas-rl", "settings": {"num_layers": len(layers)}})
     is_text = isinstance(source, str) and not _exists(name) and TEXT.match(name) is not None
     name, text = ("architecture", name) if is_text else _file(Path(source))
     try:
@@ -179,8 +184,8 @@ def _file(path: Path) -> tuple[str, str]:
         return str(path), path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        published = ", ".join(PUBLISHED)
-        hint = "" if path.exists() else f"; published cells are {published}"
+        published, networks = ", ".join(PUBLISHED), ", ".join(PUBLISHED_NETWORKS)
+        hint = "" if path.exists() else f"; published cells are {published}, and published networks {networks}"
         raise UserError(f"{path}: cannot be read: {reason}{hint}") from None
 
 

@@ -170,8 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--arch",
         metavar="SOURCE",
-        help="file, work directory, name of a published cell, or text: an architecture.json, integers (nested or in "
-        "one list), a genotype as JSON or as released",
+        help="file, work directory, name of a published cell or network, or text: an architecture.json, integers "
+        "(nested or in one list), a genotype as JSON or as released",
     )
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a setting of the space")
     parser.add_argument("--image", metavar="HxWxC", help="default: that of the source, or 32x32x3")

@@ -55,7 +55,7 @@ def test_every_connection_has_an_arrow(tmp_path, monkeypatch):
 
 
 def test_arrows_lead_from_box_to_box():
-    space, text = nas_rl_space(15), PUBLISHED_NETWORKS["cifar10_v1"]
+    space, text = nas_rl_space(15), PUBLISHED_NETWORKS["nas_rl_v1"]
     pairs = _pairs(space, text)
     step = SIDE + GAP  # from one centre to the next
     for arrow, (source, target) in zip(arrows(pairs), pairs, strict=True):
@@ -68,7 +68,7 @@ def test_arrows_lead_from_box_to_box():
 
 def test_arches_with_a_common_end_do_not_cross():
     arches = [
-        arrow for arrow in arrows(_pairs(nas_rl_space(15), PUBLISHED_NETWORKS["cifar10_v1"])) if len(arrow.points) > 2
+        arrow for arrow in arrows(_pairs(nas_rl_space(15), PUBLISHED_NETWORKS["nas_rl_v1"])) if len(arrow.points) > 2
     ]
     compared = 0
     for one, other in itertools.combinations(arches, 2):

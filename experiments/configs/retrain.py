@@ -99,8 +99,9 @@ class Config:
     """Training one found or published network from scratch."""
 
     architecture: Text = "snas_mild"
-    """A file, a work directory, a published cell (darts_v1, darts_v2, snas_mild, snas_moderate, snas_aggressive), or
-    the architecture itself: integers or a genotype, as `python -m jaxnas.describe --arch` takes them."""
+    """A file, a work directory, a published cell (darts_v1, darts_v2, snas_mild, snas_moderate, snas_aggressive) or
+    network (nas_rl_v1), or the architecture itself: integers or a genotype, as `python -m jaxnas.describe --arch` takes
+    them."""
     space: Text | None = None
     """Space of an architecture that does not say it; if not given, the first that fits, DARTS before SNAS."""
     settings: tuple[Text, ...] = ()

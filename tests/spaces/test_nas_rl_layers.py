@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnas.architecture_files import build_space, read_architecture, read_source
 from jaxnas.architectures import decisions
 from jaxnas.errors import UserError
 from jaxnas.policies import controller
@@ -46,14 +47,24 @@ def _network(space, text):
 
 def test_the_published_network():
     space = nas_rl_space(15)
-    arch = space.about.parse(PUBLISHED_NETWORKS["cifar10_v1"])
+    arch = space.about.parse(PUBLISHED_NETWORKS["nas_rl_v1"])
     network = decode(layer_plan(space), arch)
     assert [layer.inputs for layer in network.layers] == [(IMAGE,), *(_numbers(part) for part in INPUTS.split("|"))]
     assert tuple(layer.filters for layer in network.layers) == FILTERS
     assert tuple(f"{layer.height}{layer.width}" for layer in network.layers) == KERNELS
     assert network.outputs == (14,)
     assert space.about.counts(arch, (32, 32, 3))["parameters"] == 4_120_990
-    assert space.about.genotype(arch) == PUBLISHED_NETWORKS["cifar10_v1"]
+    assert space.about.genotype(arch) == PUBLISHED_NETWORKS["nas_rl_v1"]
+
+
+def test_the_published_network_is_known_by_its_name():
+    source = read_source("nas_rl_v1")
+    space = build_space(source, num_classes=100)
+    arch = read_architecture(space, source)
+    assert space.about.genotype(arch) == PUBLISHED_NETWORKS["nas_rl_v1"]
+    assert space.about.counts(arch, (32, 32, 3))["parameters"] == 4_120_990 + 90 * 49
+    with pytest.raises(UserError, match=r"published cells are darts_v1, .*, and published networks nas_rl_v1"):
+        read_source("nas_rl_v2")
 
 
 def test_rule_1_a_layer_without_inputs_reads_the_image():

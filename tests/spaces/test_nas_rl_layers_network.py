@@ -160,7 +160,7 @@ def test_counts_of_a_block_by_hand():
 
 def test_counts_of_the_published_network_are_those_of_its_weights():
     space = nas_rl_space(15)
-    arch = space.about.parse(PUBLISHED_NETWORKS["cifar10_v1"])
+    arch = space.about.parse(PUBLISHED_NETWORKS["nas_rl_v1"])
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     for changes in ({}, {"more_filters": 40}, {"affine": False}, {"num_classes": 100}):
         shapes = jax.eval_shape(space.about.network(arch, **changes).init, KEY, x)

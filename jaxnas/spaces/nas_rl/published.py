@@ -19,7 +19,7 @@ PUBLISHED = {
 
 PUBLISHED_NETWORKS = {
     # The network of 15 layers without strides or pooling, the first of NAS-RL's in table 1 of arXiv 1611.01578.
-    "cifar10_v1": (
+    "nas_rl_v1": (
         "|3x3 36|3x3 48 from 0|3x3 36 from 0,1|5x5 36 from 0,1,2|3x7 48 from 2,3|7x7 48 from 1,2,3,4"
         "|7x7 48 from 1,2,3,4,5|7x3 36 from 0,5,6|7x1 36 from 0,4,5,7|7x7 36 from 0,2,3,4,5,6,7,8"
         "|5x7 36 from 0,1,4,5,6,7,8,9|7x7 48 from 0,1,2,3,5,10|7x5 48 from 0,2,5,6,7,8,9,10,11|7x5 48 from 2,6,11,12"
