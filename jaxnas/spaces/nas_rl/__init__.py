@@ -14,6 +14,7 @@ from jaxnas.spaces.nas_rl.layer_tokens import nas_rl_prefix, nas_rl_tokens
 from jaxnas.spaces.nas_rl.layers import layer_plan, nas_rl_space
 from jaxnas.spaces.nas_rl.module import RecurrentCell, space_of_genotype
 from jaxnas.spaces.nas_rl.published import PUBLISHED, PUBLISHED_NETWORKS
+from jaxnas.spaces.nas_rl.symmetry import canonical_cell, cell_representatives
 
 __all__ = [
     "PUBLISHED",
@@ -23,6 +24,8 @@ __all__ = [
     "LayerPlan",
     "RecurrentCell",
     "RecurrentCellSpace",
+    "canonical_cell",
+    "cell_representatives",
     "constants",
     "decode",
     "language_model",

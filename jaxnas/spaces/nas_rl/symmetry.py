@@ -8,6 +8,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.architectures import decisions
@@ -18,7 +19,7 @@ from jaxnas.spaces.nas_rl.cell import RecurrentCellSpace, constants
 __all__ = ["all_recurrent_cells", "canonical_cell", "cell_representatives"]
 
 # An expression: the name of an operation and its operands, which are sorted where their order is without effect.
-Expression = tuple[str, tuple["Expression", ...]]  # type: ignore[misc]
+Expression = tuple[str, tuple["Expression", ...]]
 
 LARGEST = 2**20  # cells in a space that is enumerated
 ZERO: Expression = ("zero", ())
@@ -49,13 +50,13 @@ def canonical_cell(space: RecurrentCellSpace, arch: Arch | str) -> Expression:
 
     1. Operands of a combination are sorted, so that it does not matter which leaf is called the first.
     2. A combination inside of the same combination is one of more operands: `(a + c) + b = (a + b) + c`.
-    3. A rectifier has no effect on a value that is never negative.
+    3. A rectifier has no effect on a value that is never negative, nor on such a factor: `relu(a b) = a relu(b)`.
     4. A memory or an output that is 0 after one step, when it was 0 before, stays 0 and is left out. Such a cell may be
        constant: all cells that give 0 for all weights have the form `ZERO`.
     5. The node whose combination becomes `c_t` is marked; the mark keeps it apart from the combination around it.
 
     Cells of equal form have equal outputs and gradients, to rounding, once the weights of their leaves are exchanged.
-    For base 2 the converse holds too; for larger bases rule 5 may keep equal cells apart.
+    The converse holds but for few cells: in the space of base 2 at most four of 10,994 forms are another one's equal.
 
     Args:
       space: the space of the cell.
@@ -92,6 +93,12 @@ def cell_representatives(space: RecurrentCellSpace) -> np.ndarray:
 
     Raises:
       UserError: a space with more cells.
+
+    Example:
+      >>> from jaxnas.spaces.nas_rl import recurrent_cell_space
+      >>> space = recurrent_cell_space(2, activations=("identity", "tanh"))
+      >>> space.about.size, len(np.unique(cell_representatives(space)))
+      (2304, 487)
     """
     cells = all_recurrent_cells(space)
     operations = space.about.operations
@@ -120,7 +127,7 @@ def all_recurrent_cells(space: RecurrentCellSpace) -> dict[str, np.ndarray]:
     if flat.size > LARGEST:
         raise UserError(f"space has {flat.size:.3g} cells, expected at most {LARGEST} to enumerate")
     counts = tuple(int(count) for count in flat.counts)
-    rows = np.indices(counts, np.int32).reshape(len(counts), -1).T
+    rows = jnp.asarray(np.indices(counts, np.int32).reshape(len(counts), -1).T)
     return {name: np.asarray(leaf) for name, leaf in flat.split(rows).items()}
 
 
@@ -146,7 +153,8 @@ def _one_step(
     """`c_t` and `h_t` as expressions."""
     base = len(combination) // 2
     combine, activate = functools.partial(_combined, facts), functools.partial(_activated, facts)
-    to_memory, a = ZERO, []
+    to_memory: Expression = ZERO
+    a: list[Expression] = []
     for n in range(2 * base - 1):
         # p_n: products of a leaf with its own weights, or the two children.
         p = _leaf(combination[n], facts) if n < base else combine(combination[n], *a[2 * (n - base) :][:2])
@@ -176,14 +184,13 @@ def _combined(facts: _Facts, name: str, left: Expression, right: Expression) -> 
 def _activated(facts: _Facts, name: str, a: Expression) -> Expression:
     if name == "identity" or (name == "relu" and _positive(a, facts)) or (a == ZERO and name in KEEP_ZERO):
         return a
-    if name == "relu" and a[0] == "elem_mult":
-        # relu(a b) = a relu(b) for a that is never negative.
-        outside = [factor for factor in a[1] if _positive(factor, facts)]
-        inside = [factor for factor in a[1] if not _positive(factor, facts)]
-        if outside:
-            rest = inside[0] if len(inside) == 1 else ("elem_mult", tuple(inside))
-            return "elem_mult", tuple(sorted([*outside, ("relu", (rest,))]))
-    return name, (a,)
+    outside = [b for b in a[1] if _positive(b, facts)] if (name, a[0]) == ("relu", "elem_mult") else []
+    if not outside:
+        return name, (a,)
+    # relu(a b) = a relu(b) where a is never negative; another factor is left, or the product were never negative.
+    inside = tuple(b for b in a[1] if not _positive(b, facts))
+    rest = inside[0] if len(inside) == 1 else ("elem_mult", inside)
+    return "elem_mult", tuple(sorted([*outside, ("relu", (rest,))]))
 
 
 def _positive(a: Expression, facts: _Facts) -> bool:
