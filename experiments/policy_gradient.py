@@ -85,6 +85,9 @@ def prepare(config: Config) -> Study:
         raise UserError(f"objective is {config.objective!r} for reward {config.reward!r}, expected {wanted}")
     refuse_too_many("children", config.children, "children", config.seeds)
     table = load(os.path.expandvars(config.table))
+    shapes = jax.eval_shape(controller(table.choices, tokens_of(table)).init, jax.random.key(0))
+    size = (1 + config.staleness) * sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    refuse_too_many("staleness", size, "present and earlier parameters", config.seeds)
     task = table_task(table, config.objective)
     searches = {name: simulate(one, task, config.children) for name, one in methods(table, config).items()}
     return Study(config, table, searches)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from experiments.configs.kinds import Count, Rates, Seed, Sides, Text, Whole
+from experiments.configs.kinds import Count, FewOrNone, Rates, Seed, Sides, Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Config:
     """Children of each step of the controller."""
     learning_rates: Rates = (6e-4, 5e-3)
     """Of Adam on the controller's parameters, each in searches of its own; the paper has 6e-4."""
-    ppo_steps: Whole = 0
+    ppo_steps: FewOrNone = 0
     """Steps of PPO for each batch; 0 for one step of REINFORCE."""
-    staleness: Whole = 0
+    staleness: FewOrNone = 0
     """Greatest number of updates that the parameters of a batch may be behind."""
     top: Sides = (1, 5, 15)
     """Numbers of best distinct children whose mean is compared."""
