@@ -178,7 +178,7 @@ def test_help_shows_the_ranges(capsys, monkeypatch):
         ("tabular", "--report test_17", "test_17"),
         ("policy_gradient", "--children 401", "children is 401, expected a multiple of batch_size, 8"),
         ("policy_gradient", "--top 1 26 --children 80", "top has 26, expected at most 20"),
-        ("policy_gradient", "--staleness 9 --seeds 500", "staleness makes 220450 present and earlier parameters for each of 500"),
+        ("policy_gradient", "--staleness 9 --seeds 500", "staleness makes 220450 present and earlier parameters"),
         ("policy_gradient", "--objective valid_16", "expected an accuracy with a minus for 'accuracy'"),
         ("tabular", "--population-size 1000000 --seeds 500", "population_size makes 1000000"),
         ("fronts", "--table digit", "did you mean digits"),
