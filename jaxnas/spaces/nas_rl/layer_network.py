@@ -114,14 +114,14 @@ class LayerNetwork(nn.Module):
         for i, layer in enumerate(self.network.layers):
             if i in self.plan.pooling:  # everything that is read from here on
                 outputs = {j: max_pool(y, stride=2, lowering=style.lowering) for j, y in outputs.items()}
-            images = [outputs[j] for j in layer.inputs]
+            images = [outputs[j] for j in layer.inputs]  # rule 1
             outputs[i] = DenseBlock(layer, self.plan, style, name=f"layer{i}")(depth_concatenation(images))
-        last = depth_concatenation([outputs[j] for j in self.network.outputs])
+        last = depth_concatenation([outputs[j] for j in self.network.outputs])  # rule 2
         return Classifier(self.plan.num_classes, name="classifier")(last)
 
 
 def depth_concatenation(images: Sequence[jax.Array]) -> jax.Array:
-    """Images `[B, H, W, C]` one behind the other along the channels, the smaller ones padded with zeros.
+    """Rule 3: images `[B, H, W, C]` one behind the other along the channels, the smaller ones padded with zeros.
 
     Zeros stand below and at the right of an image that is smaller than the largest height or width. The paper (Zoph
     and Le, 2017, arXiv 1611.01578, section 3.3) does not say at which side they stand.

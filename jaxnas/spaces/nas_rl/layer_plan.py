@@ -54,7 +54,8 @@ class LayerPlan:
         """Checks every setting."""
         at_least_one(self, ("num_layers", "num_classes", "convolutions"))
         for name in ("filters", "kernels", "strides"):
-            _options(name, getattr(self, name) if name != "strides" or self.strides is not None else (1, 2))
+            if getattr(self, name) is not None:
+                _options(name, getattr(self, name))
         if not all(side % 2 for side in self.kernels):
             raise UserError(f"kernels must be odd, got {list(self.kernels)}")
         if self.order not in ORDERS:
@@ -93,7 +94,10 @@ class LayerPlan:
         return wide_dtype(compute_dtype(self.dtype))
 
     def stage(self, layer: int) -> int:
-        """The number of poolings between the image and a layer; that of the classifier is the last layer's."""
+        """The number of poolings between the image and a layer.
+
+        The classifier stands behind as many poolings as the last layer; `layer=num_layers` asks for it.
+        """
         return sum(after <= min(layer, self.num_layers - 1) for after in self.pooling)
 
 

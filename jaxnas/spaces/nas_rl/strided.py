@@ -77,7 +77,7 @@ def strided_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *
             kernel = masked_kernel(plan, weights["kernel"], masks, i, c)
             y = conv(jnp.concatenate(near, -1), kernel, lowering=plan.lowering)
             if c == 0:
-                # The first convolution has the strides; the others read its output, and every pixel that they meet.
+                # The first convolution has the strides; the others read the pixels that the strides meet.
                 y = _strided(steps, y)
                 near = [_strided(steps, pixels) for pixels in near] if plan.convolutions > 1 else near
             y = jax.nn.relu(y) if plan.order == "conv_relu_bn" else y
