@@ -77,7 +77,7 @@ def test_what_was_found_is_read_again_from_the_table(plan, tmp_path):
     score = {name: rng.uniform(2, 4, (12994, 3)).astype(np.float32) for name in ("validation", "test")}
     failed = 7  # a network of a class with one run, or of one with three
     score["validation"][failed] = score["test"][failed] = np.nan
-    seconds = np.where(np.arange(12994) < 2000, 5.0, 0.1)
+    seconds = np.where(np.arange(12994) < 12000, 5.0, 0.1)
     found = Population(score, score["test"], np.isfinite(score["test"][:, -1]), seconds, None)
     study = exhaustive_cells.Study(CONFIG, plan, None, SPACE, exhaustive_cells.make_recipe(CONFIG))
     np.savez_compressed(tmp_path / "table.npz", **exhaustive_cells.make_table(study, found))

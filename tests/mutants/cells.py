@@ -91,8 +91,8 @@ MUTANTS = (
         "seconds-disturbed",
         "what other work on the machine adds counts as training time",
         "experiments/exhaustive_cells.py",
+        "np.min(found.seconds)",
         "np.median(found.seconds)",
-        "np.mean(found.seconds)",
         STUDY,
     ),
     Mutant(
