@@ -3,18 +3,17 @@
 import dataclasses
 from typing import Annotated
 
-from annotated_types import Ge, Le, Lt, MinLen
+from annotated_types import Ge, Le, MinLen
 
-from experiments.configs.kinds import Count, Depth, Few, Names, Positive, Rate, Seed, Width
+from experiments.configs.kinds import Count, Depth, Few, Names, Positive, Probability, Rate, Seed, Width
 from experiments.configs.text import TextConfig, TextRecipeConfig
 from jaxnas.population import Strategy
 from jaxnas.run import ranged
 
 Leaves = ranged(int, Ge(2), Le(64))
-BaselineDecay = ranged(float, Ge(0), Lt(1))
 FewSteps = ranged(int, Ge(0), Le(100))
 Rates = Annotated[tuple[Rate, ...], MinLen(1)]
-Shares = Annotated[tuple[BaselineDecay, ...], MinLen(1)]
+Shares = Annotated[tuple[Probability, ...], MinLen(1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ class SearchConfig:
     """Cells that are proposed at once and trained side by side, after which the controller is updated."""
     learning_rate: Rate = 0.01
     """Adam on the controller. The paper has 5e-4 for some ten thousand cells; hundreds need larger steps."""
-    baseline_decay: BaselineDecay = 0.95
+    baseline_decay: Probability = 0.95
     """Factor of the moving average of rewards that is the baseline."""
     c: Positive = 80.0
     """The reward is c / perplexity^2."""
@@ -93,7 +92,7 @@ PRESETS = {
     "ptb": Config(
         data=TextConfig("PTB", unit="words", validation_windows=None),
         network=NetworkConfig(base=8, hidden=650, layers=2),
-        search=SearchConfig(children=12_800, generation=10, learning_rate=5e-4, strategy="map"),
+        search=SearchConfig(children=12_800, generation=10, learning_rate=5e-4, strategy="auto"),
         child=TextRecipeConfig(
             steps=46_000, batch_size=20, length=35, optimiser="sgd", learning_rate=1.0, clip=5.0, judge_every=1300
         ),
