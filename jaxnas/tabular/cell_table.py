@@ -26,10 +26,6 @@ def cells() -> Table:
     table was made.
 
     The architectures are those of `jaxnas.spaces.nas_rl.recurrent_cell_space(2)`.
-
-    Example:
-      >>> cells().metrics["valid_nats_100"].shape
-      (36864,)
     """
     with resources.as_file(resources.files("jaxnas.tabular") / "data" / "cells.npz") as path:
         return exhaustive_cells(path, name="cells", sha256=CELLS_SHA256)
