@@ -107,14 +107,6 @@ MUTANTS = (
         (f"{IN_FLIGHT}test_seconds_end_when_the_fitness_is_there",),
     ),
     Mutant(
-        "deaf-while-waiting",
-        "a signal is not heard while a search waits for a child",
-        "jaxnas/run/_in_flight.py",
-        "            self._check()\n",
-        "            pass\n",
-        (f"{IN_FLIGHT}test_in_order_of_proposal_a_search_waits_for_the_oldest_ask",),
-    ),
-    Mutant(
         "flight-untied",
         "a search goes on with another number of asks in flight",
         "jaxnas/run/_search.py",
