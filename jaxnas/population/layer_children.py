@@ -81,7 +81,9 @@ def own_family(
     if more_filters is not None:
         plan = dataclasses.replace(plan, more_filters=more_filters)
     form = {"running": False, "eps": eps, "more_filters": plan.more_filters}
-    network, judge = (space.about.network(arch, reference=count, **form) for count in (0, reference))
+    build = space.about.network
+    assert build is not None, "every space of layers has it"
+    network, judge = (build(arch, reference=count, **form) for count in (0, reference))
 
     return Family(
         init=lambda key, _, x: canvas_cut(plan, canvas_init(plan, key, x, arch), arch),

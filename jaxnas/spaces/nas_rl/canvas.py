@@ -111,9 +111,10 @@ def canvas_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *,
         for c in range(plan.convolutions):
             weights = params[f"layer{i}"][f"conv{c}"]
             kernel = masked_kernel(plan, weights["kernel"], masks, i, c).astype(images[0].dtype)
-            y = _convolution(plan, images, kernel, sizes, i)
-            norm = functools.partial(batch_norm.apply, {"params": weights["norm"]})
-            y = jax.nn.relu(norm(y)) if plan.order == "conv_bn_relu" else norm(jax.nn.relu(y))
+            y: Any = _convolution(plan, images, kernel, sizes, i)
+            y = jax.nn.relu(y) if plan.order == "conv_relu_bn" else y
+            y = batch_norm.apply({"params": weights["norm"]}, y)
+            y = jax.nn.relu(y) if plan.order == "conv_bn_relu" else y
             # Masked after normalisation, whose offset would fill filters that the layer does not have.
             images.append(y * masks.filters[i].astype(y.dtype).reshape(1, 1, 1, -1))
     # Rule 2: the classifier reads what no layer reads.
@@ -171,15 +172,15 @@ def _convolution(plan: LayerPlan, images: Sequence[jax.Array], kernel: jax.Array
     narrow = most_filters(plan) < BRANCHING
     filters = (max(chosen),) if narrow else chosen
     parts = lax.split(kernel, [image.shape[-1] for image in images], axis=2)
-    total = 0
+    terms = []
     for place, (image, part) in enumerate(zip(images, parts, strict=True)):
         writer = (place - 1) // plan.convolutions
         use = sizes.of_layer(writer, layer) if place else sizes.of_image(layer)
         if narrow:
             use = use._replace(inputs=0, outputs=0)
         widths = (filters if place else (image.shape[-1],), filters)
-        total = total + conv_in_use(widths, image, part, use)
-    return total
+        terms.append(conv_in_use(widths, image, part, use))
+    return functools.reduce(jnp.add, terms)
 
 
 def _inside(plan: LayerPlan, masks: Masks, like: Tree) -> Tree:

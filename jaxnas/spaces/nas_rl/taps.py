@@ -74,9 +74,8 @@ def _branches(widths: Widths, nothing: Any, branch: Any, use: InUse, *args: jax.
 
 def _place(use: InUse, kernel: jax.Array, tap: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Row and column of a tap in the kernel, which are those of the padded image where its pixels begin."""
-    return kernel.shape[0] // 2 - use.rows // 2 + tap // use.columns, kernel.shape[1] // 2 - use.columns // 2 + (
-        tap % use.columns
-    )
+    rows, columns = (side // 2 for side in kernel.shape[:2])
+    return rows - use.rows // 2 + tap // use.columns, columns - use.columns // 2 + tap % use.columns
 
 
 def _padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
