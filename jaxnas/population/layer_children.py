@@ -8,6 +8,7 @@ running averages, so a reward depends on the route by rounding alone.
 
 import dataclasses
 
+from jaxnas.architectures import arch_like
 from jaxnas.base import Arch, SearchSpace, sparse_paths
 from jaxnas.population.member import Family
 from jaxnas.spaces.nas_rl import layer_plan
@@ -81,7 +82,7 @@ def own_family(
     if more_filters is not None:
         plan = dataclasses.replace(plan, more_filters=more_filters)
     form = {"running": False, "eps": eps, "more_filters": plan.more_filters}
-    build = space.about.network
+    arch, build = arch_like(plan.choices, arch), space.about.network
     assert build is not None, "every space of layers has it"
     network, judge = (build(arch, reference=count, **form) for count in (0, reference))
 
