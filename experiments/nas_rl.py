@@ -203,6 +203,7 @@ def draw(run: Run, setting: common.Setting, found: dict[str, History]) -> None:
     tops = {
         f"{method}, top {count}": 1 - plot.top_means(values, count)[None]
         for count in TOPS
+        if count <= setting.config.search.children
         for method, values in errors.items()
     }
     labels = {"xlabel": "children", "ylabel": "mean validation accuracy of the best so far", "title": title}

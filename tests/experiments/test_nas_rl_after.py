@@ -165,6 +165,7 @@ def essentials(workdir):
 @pytest.mark.slow
 def test_killed_in_mid_batch_goes_on_there_and_ends_in_the_same_bits(tmp_path):
     options = ("--smoke", "--search.verified", "1", "--retrain.random-children", "1", "--skips.seeds", "1")
+    options += ("--checkpoint-seconds", "0")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     code, out, err = finish("nas_rl", whole, *options)
     assert code == 0, err
@@ -174,7 +175,7 @@ def test_killed_in_mid_batch_goes_on_there_and_ends_in_the_same_bits(tmp_path):
     result = json.loads(out)
     assert sorted(result["search"]["skips"]) == ["all", "found", "none"]
     assert len(result["search"]["final_grid"]["grid"]) == 6
-    layers = json.loads((whole / "architecture.json").read_text())["space"]["num_layers"]
+    layers = json.loads((whole / "architecture.json").read_text())["settings"]["num_layers"]
     assert layers == result["search"]["methods"]["nas_rl"]["best_layers"]
     words = ["tests.experiments.dying", "nas_rl", 1, "generation", 0, "--workdir", killed, *options]
     process = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, timeout=600)
