@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from jaxnas.population import Farm, Workers, local_processes
 from jaxnas.run import Interrupted, Run, search
 from jaxnas.searchers import random_search
 from tests.population.farm_children import FINE, RAISES, calls, child, processes
-from tests.population.flight_script import let_live, searched
+from tests.population.flight_script import let_live, numbers_of, searched
 from tests.population.test_farm_processes import assert_gone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,13 +232,19 @@ def test_a_worker_that_dies_under_several_asks_loses_no_child(tmp_path):
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory):
-    """The history of the search when nobody dies, its children trained one after the other in this thread."""
-    folder = tmp_path_factory.mktemp("calm")
-    let_live(folder, 0, 1, 2)
-    return searched(folder, None)
+    """By name a search in which nobody dies, its children trained one after the other in this thread."""
+
+    @functools.cache
+    def found(name):
+        folder = tmp_path_factory.mktemp(name)
+        let_live(folder, 0, 1, 2)
+        return searched(folder, None, name)
+
+    return found
 
 
-def assert_same(history, expected):
+def assert_same(found, calm):
+    (_, history), (_, expected) = found, calm("evolution")
     np.testing.assert_array_equal(history.archs["layer"], expected.archs["layer"])
     assert history.fitness.tobytes() == expected.fitness.tobytes()
     assert np.isnan(expected.fitness).any()  # children that raise are among them
@@ -251,7 +258,7 @@ def test_a_search_on_threads_is_the_search_in_this_thread(tmp_path, calm):
 
 def test_a_search_by_arrival_trains_every_child_once(tmp_path):
     let_live(tmp_path, 0, 1, 2)
-    history = searched(tmp_path, threads(), order="arrival")
+    _, history = searched(tmp_path, threads(), order="arrival")
     assert sorted(history.told.tolist()) == history.ids.tolist() == list(range(16))
     assert len(calls(tmp_path)) == 16
 
@@ -301,10 +308,15 @@ def test_a_signal_ends_processes_that_are_at_work(tmp_path):
     assert_gone(processes(tmp_path))
 
 
-@pytest.mark.parametrize("num_processes", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_script_killed_with_asks_out_goes_on_with_the_same_history(tmp_path, calm, num_processes):
+@pytest.mark.parametrize(
+    ("name", "num_processes"),
+    [("nas_rl", 0), *(pytest.param("evolution", number, marks=pytest.mark.slow) for number in (0, 2))],
+)
+def test_a_script_killed_with_asks_out_goes_on_with_the_same_history(tmp_path, calm, name, num_processes):
+    """The same controller, too."""
+
     def run_script(doomed):
-        command = [sys.executable, "-m", "tests.population.flight_script", tmp_path, num_processes, doomed]
+        command = [sys.executable, "-m", "tests.population.flight_script", tmp_path, name, num_processes, doomed]
         return subprocess.run(list(map(str, command)), cwd=ROOT, timeout=300, check=False).returncode
 
     assert run_script(9) == -signal.SIGKILL
@@ -313,8 +325,7 @@ def test_a_script_killed_with_asks_out_goes_on_with_the_same_history(tmp_path, c
     before = len(calls(tmp_path))
     assert run_script(-1) == 0
     assert len(calls(tmp_path)) - before == 16 - len(recorded)  # none is trained twice that had a record
-    expected = np.concatenate([calm.fitness, calm.archs["layer"]], 1)
-    np.testing.assert_array_equal(np.load(tmp_path / "history.npy"), expected)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), numbers_of(calm(name)), rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -337,7 +348,7 @@ def test_dask_with_a_worker_killed_in_mid_child_and_asks_out(tmp_path, calm):
         Client(cluster) as client,
     ):
         workers = Workers(lambda: client.get_executor(pure=False, retries=2))
-        history = searched(tmp_path, workers, child_fn=child)
+        found = searched(tmp_path, workers, child_fn=child)
     assert (tmp_path / "died_2").exists()
-    assert_same(history, calm)
+    assert_same(found, calm)
     assert sorted(int(path.stem[6:]) for path in (tmp_path / "farm").glob("*.json")) == list(range(16))
