@@ -4,6 +4,9 @@ On the canvas all children share one program, so `train_population` trains any n
 program of its own wastes nothing on masks, has to be compiled for each architecture, and suits a `Farm`. Both routes
 draw the same first weights, see the same examples in the same order, and judge with reference examples instead of
 running averages, so a reward depends on the route by rounding alone.
+
+Measured for six layers on images of 8 by 8 pixels and one CPU core, the canvas takes less time from the third child on
+with 4 to 12 filters, and from the fifth child on with the 24 to 64 of the paper: `benchmarks.convolutional_children`.
 """
 
 import dataclasses
