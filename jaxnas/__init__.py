@@ -40,7 +40,7 @@ from jaxnas.base import (
 )
 from jaxnas.errors import UserError
 from jaxnas.estimators import binary_gate, exact, pathwise, reinforce, with_objective
-from jaxnas.policies import categorical
+from jaxnas.policies import categorical, controller
 from jaxnas.population import Farm, PopulationData, Recipe, family_of, train_population
 from jaxnas.relaxations import annealed, gumbel_softmax, softmax
 from jaxnas.run import Run, search
@@ -51,6 +51,7 @@ from jaxnas.searchers import (
     hypervolume,
     joint,
     local_search,
+    nas_rl,
     nsga2,
     pareto_front,
     policy_search,
@@ -64,6 +65,7 @@ from jaxnas.searchers import (
 from jaxnas.spaces import (
     chain_space,
     darts_space,
+    nas_rl_space,
     nasbench201_space,
     proxyless_space,
     proxyless_tree_space,
@@ -96,6 +98,7 @@ __all__ = [
     "binary_gate",
     "categorical",
     "chain_space",
+    "controller",
     "costs",
     "darts",
     "darts_space",
@@ -111,6 +114,8 @@ __all__ = [
     "joint",
     "judge",
     "local_search",
+    "nas_rl",
+    "nas_rl_space",
     "nasbench201_space",
     "nsga2",
     "one_hot_paths",
