@@ -1,8 +1,8 @@
 """The ablation of NAS-RL's skip connections: a network with those that were found, with all of them and with none.
 
 Zoph and Le (2017, arXiv 1611.01578, section 4.1) connect the layers of their best network densely, and remove all of
-its skip connections, and report that both make it worse. A layer without a connection reads the image, and outputs that
-nobody reads go to the classifier, so the network with none is as many single layers beside each other.
+its skip connections, and report that both make it worse. Without skips each layer reads the one before it: the paper
+does not say what else would hold the layers together, and without any connection they would stand side by side.
 """
 
 from typing import Any
@@ -25,12 +25,14 @@ def with_skips(arch: Arch, variant: str) -> Arch:
     """The architecture with other connections between its layers, kernels and filters as they were.
 
     Example:
-      >>> with_skips({"filters": np.array([1, 2]), "skip": np.array([0])}, "all")["skip"]
-      array([1])
+      >>> with_skips({"filters": np.array([1, 2, 0]), "skip": np.array([0, 0, 0])}, "none")["skip"]
+      array([1, 0, 1])
     """
     if variant == "found" or "skip" not in arch:
         return arch
-    return {**arch, "skip": np.full_like(arch["skip"], variant == "all")}
+    later, earlier = np.tril_indices(len(arch["filters"]), -1)  # in the order of the decisions
+    skip = np.ones_like(later) if variant == "all" else later == earlier + 1
+    return {**arch, "skip": skip.astype(arch["skip"].dtype)}
 
 
 def ablation(run: Run, setting: common.Setting, arch: Arch) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def ablation(run: Run, setting: common.Setting, arch: Arch) -> dict[str, Any]:
         )
         errors = 100 * (1 - np.array(tested["test"]))
         rows[variant] = {
-            "skips": int(np.sum(network.get("skip", 0))),
+            "connections": int(np.sum(network.get("skip", 0))),
             "test_errors": errors.tolist(),
             "test_error_mean": float(errors.mean()),
             "test_error_std": float(errors.std(ddof=1)) if len(errors) > 1 else None,

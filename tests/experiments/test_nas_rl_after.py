@@ -64,8 +64,8 @@ def test_the_networks_of_the_ablation_are_what_they_say(setting):
     assert found == decode(plan, arch)
     assert [layer.inputs for layer in every.layers] == [(-1,), (0,), (0, 1)]
     assert every.outputs == (2,)
-    assert [layer.inputs for layer in none.layers] == [(-1,)] * 3
-    assert none.outputs == (0, 1, 2)
+    assert [layer.inputs for layer in none.layers] == [(-1,), (0,), (1,)]
+    assert none.outputs == (2,)
     for network in (every, none):
         assert [one._replace(inputs=()) for one in network.layers] == [one._replace(inputs=()) for one in found.layers]
     alone = {kind: leaf[:1] for kind, leaf in arch.items() if kind != "skip"}
@@ -83,7 +83,7 @@ def test_the_ablation_reports_test_errors_of_all_seeds(setting, monkeypatch):
     arch = {kind: np.zeros(leaf.shape[0], np.int32) for kind, leaf in setting.space.choices.items()}
     rows = skips.ablation(None, setting, arch)
     assert calls == [(f"skips/{name}", [0, 1], 96, ["test"], 6) for name in skips.VARIANTS]
-    assert {name: row["skips"] for name, row in rows.items()} == {"found": 0, "all": 3, "none": 0}
+    assert {name: row["connections"] for name, row in rows.items()} == {"found": 0, "all": 3, "none": 2}
     assert rows["all"]["test_errors"] == [50.0, 25.0]
     np.testing.assert_allclose([rows["all"]["test_error_mean"], rows["all"]["test_error_std"]], [37.5, np.sqrt(312.5)])
     assert rows["all"]["macs"] > rows["none"]["macs"]

@@ -116,8 +116,8 @@ MUTANTS = (
         "all-skips",
         "the network without skips taken for the one with all of them",
         "experiments/skips.py",
-        'variant == "all")',
-        'variant == "none")',
+        'if variant == "all"',
+        'if variant == "none"',
         AFTER,
     ),
     Mutant(
