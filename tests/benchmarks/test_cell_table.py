@@ -11,9 +11,9 @@ def test_the_spread_of_runs_and_of_classes_is_that_of_the_numbers():
     rng = np.random.default_rng(0)
     classes, seeds, count = 0.3, 0.05, 4000
     runs = 3 + classes * rng.standard_normal((count, 1)) + seeds * rng.standard_normal((count, 3))
-    runs[7, 1] = np.nan  # left out of the spread
+    runs[7, 1], runs[8] = np.nan, 1e5  # left out of the spread
     found = noise(np.nanmean(runs, 1), runs)
-    assert found.mean == pytest.approx(3, abs=4 * classes / count**0.5)
+    assert found.median == pytest.approx(3, abs=5 * classes / count**0.5)
     assert found.between_seeds == pytest.approx(seeds, rel=0.05)
     # The median of a deviation from three runs: of a chi-square with two degrees of freedom, sqrt(ln 2).
     assert found.between_seeds_median == pytest.approx(seeds * np.log(2) ** 0.5, rel=0.05)
