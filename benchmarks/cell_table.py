@@ -3,8 +3,8 @@
     python -m benchmarks.cell_table [FILE]
 
 FILE is what `python -m experiments.exhaustive_cells` wrote; the bundled table if not given. Cells of one class share
-their results, so every figure counts a class once. Figures of noise are over the classes with three runs below 10 nats. The
-best tenth is chosen by the first run and compared by the other two, so that luck in the choice does not count.
+their results, so every figure counts a class once. Figures of noise are over the classes with three runs below 10 nats.
+The best tenth is chosen by the first run and compared by the other two, so that luck in the choice does not count.
 """
 
 import argparse
