@@ -88,13 +88,19 @@ class Dispatcher:
 
     def _startable(self) -> list[Child]:
         """The waiting children that may start now."""
-        # A child that was lost before has its last attempt alone: if its worker dies again, the child is to blame.
+        # A child has its last attempt alone: if its worker dies then, the child is to blame.
+        if any(self._is_last_attempt(child) for child, _ in self._running.values()):
+            return []
         waiting = list(self._waiting.values())
-        beside_others = [child for child in waiting if self._losses[child.id] < self._retries]
+        beside_others = [child for child in waiting if not self._is_last_attempt(child)]
         if beside_others:
             free = len(waiting) if self._at_once is None else max(self._at_once - len(self._running), 0)
             return beside_others[:free]
         return [] if self._running else waiting[:1]
+
+    def _is_last_attempt(self, child: Child) -> bool:
+        """Whether the attempt that the child has now, or the next one if it waits, is its last one."""
+        return self._losses[child.id] >= self._retries
 
     def _submit(self, child: Child) -> tuple[Future, Executor]:
         if self._executor is None:

@@ -39,8 +39,8 @@ class Farm:
     Every child is accounted for:
 
     * One that returns has a result, and one that raises has the error as its reason.
-    * One whose worker died runs again, `retries` times at most; the last time it runs alone, so that no other child can
-      be the cause. Then the death of its workers is its reason.
+    * One whose worker died runs again, `retries` times at most. The last time it runs alone, when all others are done
+      that have more attempts left, so that no other child can be the cause. A death is then the reason of its failure.
     * One that has a record is not trained again. With a directory that holds across processes, so a script that was
       killed and is started again trains what is missing and gets the same numbers in the same order.
 

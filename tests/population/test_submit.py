@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -228,6 +229,39 @@ def test_a_worker_that_dies_under_several_asks_loses_no_child(tmp_path):
     assert found[:, 1].tolist() == [0.0, 10.0, 20.0]
     assert len(made) == 2
     assert [farm.records[number].attempts for number in range(2)] == [2, 2]
+
+
+class Holds(concurrent.futures.Executor):
+    """Ends a call only when the test does; `handed` are the calls of all executors together."""
+
+    handed: ClassVar[list] = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        Holds.handed.append((concurrent.futures.Future(), fn, args))
+        return Holds.handed[-1][0]
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_nothing_starts_beside_a_last_attempt(tmp_path, monkeypatch, retries):
+    """A newcomer that broke the executor would have the other child recorded as failed."""
+    handed = []
+    monkeypatch.setattr(Holds, "handed", handed)
+    with make(tmp_path, Workers(Holds), retries=retries) as farm:
+        futures = [farm.submit([0], archs(FINE))]
+        for lost in range(retries):
+            until(lambda lost=lost: len(handed) > lost)
+            handed[lost][0].set_exception(concurrent.futures.BrokenExecutor("a process was killed"))
+        until(lambda: len(handed) > retries)
+        futures.append(farm.submit([1], archs(FINE, first=1)))
+        for _ in range(2):  # when the second of these is answered, the turn that could start the newcomer is over
+            assert farm.submit([], archs()).result(PATIENCE).shape == (0, 2)
+        assert len(handed) == retries + 1
+        for place in (retries, retries + 1):
+            until(lambda place=place: len(handed) > place)
+            future, fn, args = handed[place]
+            future.set_result(fn(*args))
+        assert [future.result(PATIENCE)[0, 1] for future in futures] == [0.0, 10.0]
+    assert [farm.records[number].attempts for number in range(2)] == [retries + 1, 1]
 
 
 @pytest.fixture(scope="module")
