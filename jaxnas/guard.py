@@ -42,12 +42,14 @@ def guarded(new: Tree, old: Tree, *signals: jax.Array, alive: jax.Array | bool =
 def _sound(new: Tree, old: Tree) -> list[jax.Array]:
     """Where `new` has not become infinite or NaN: bools of every shape that floats in it have, scalars first.
 
+    Arrays without elements are left out: all of nothing is true, whatever verdict goes into the reduction.
+
     An infinity that `old` has in the same place is no fault of the step: a logit of minus infinity rules an operation
     out, and some optimisers start from a best value of infinity.
     """
     by_shape: dict[tuple[int, ...], jax.Array] = {}  # a reduction takes long to compile: one for all arrays of a shape
     for after, before in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
-        if jnp.issubdtype(jnp.result_type(after), jnp.inexact):
+        if jnp.issubdtype(jnp.result_type(after), jnp.inexact) and jnp.size(after):
             sound = jnp.isfinite(after) | (after == before)
             shape = jnp.shape(after)
             by_shape[shape] = by_shape[shape] & sound if shape in by_shape else sound

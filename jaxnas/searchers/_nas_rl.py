@@ -30,7 +30,8 @@ class PPO(NamedTuple):
     """Settings of proximal policy optimisation (Schulman et al., 2017, arXiv 1707.06347) in place of one plain step.
 
     Attributes:
-      clip: how far the ratio of probabilities may leave 1 before a child stops to teach, above 0.
+      clip: distance of the probability ratio from 1, above 0. A child whose ratio has moved further than this in the
+        direction of its advantage adds nothing to the gradient.
       steps: number of optimiser steps that each batch is used for, at least 1.
     """
 
@@ -48,6 +49,7 @@ class NasRLState(NamedTuple):
       baseline: moving average of the rewards of all batches told.
       asked: number of children asked for so far, int32.
       outstanding: asks that have not been told, in `replicas` slots.
+      forgotten: number of asks that a later ask has overwritten before they were told, int32.
       best: the best architecture of all that were told.
     """
 
@@ -57,6 +59,7 @@ class NasRLState(NamedTuple):
     baseline: Average
     asked: jax.Array
     outstanding: Ask
+    forgotten: jax.Array
     best: Incumbent
 
 
@@ -111,9 +114,11 @@ def nas_rl(
     *Parallel training.* In the paper many replicas of the controller ask a parameter server for parameters, sample
     children with them, and send back a gradient when those are trained. `replicas` is how many asks may wait to be told
     at the same time, in any order of telling: the gradient of each is taken at the parameters that it was sampled with,
-    and moves the present ones. A further ask makes the oldest forgotten. `staleness` simulates the same in a search
-    whose asks are told at once: each ask takes the parameters of `d` updates ago, with `d` uniform from 0 to
-    `staleness`.
+    and moves the present ones. When all slots are taken, a new ask overwrites the oldest one. From then on a batch
+    whose architectures are not those of an outstanding ask teaches nothing and counts as `bad`, because the parameters
+    that it was sampled with may be lost. Before that its architectures are taken for changed ones of the oldest
+    outstanding ask. `staleness` simulates replicas in a search whose asks are told at once: each ask takes the
+    parameters of `d` updates ago, with `d` uniform from 0 to `staleness`.
 
     *Growing networks.* With `growth` the policy is a function of the number of tokens, for example
     `lambda length: controller(choices, tokens, length=length)`. The number is traced, so that one program serves all
@@ -123,16 +128,16 @@ def nas_rl(
     `1/m sum_k min(r_k A_k, clip(r_k, 1 - clip, 1 + clip) A_k)`, where `A = R - b` and `r_k` is the probability of the
     architecture now, divided by that with which it was sampled. At equal parameters this gradient is `g`.
 
-    Differs from the paper: the decay of the baseline, which the paper does not give, is one that released code has. PPO
-    is an option of later work, and its ratio is that of whole architectures, as is the reward.
+    The paper gives no decay for the baseline; 0.95 is taken from released code. PPO is an option of later work, and its
+    ratio is that of whole architectures, as is the reward.
 
     Args:
       policy: the distribution that is learned; with `growth` a function of a number of tokens that returns it.
       tx: optimiser of the policy's parameters. The paper uses Adam with a learning rate of 6e-4 for images.
       batch_size: number of architectures `m` of an ask.
       reward: function from fitness `[B]`, which is minimised, to reward `[B]`, which is maximised. See
-        `jaxnas.searchers.rewards`. It has no say where fitness is not finite.
-      baseline_decay: factor of the moving average's past, in [0, 1).
+        `jaxnas.searchers.rewards`. It is not used for children whose fitness is not finite; their reward is 0.
+      baseline_decay: weight of the old average when a batch is added, in [0, 1).
       ppo: settings of PPO; None for one step of REINFORCE.
       growth: function from the number of children asked for so far to the number of tokens in use.
       staleness: greatest number of updates that the parameters of an ask may be behind.
@@ -173,7 +178,7 @@ def nas_rl(
         zero, none = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
         outstanding = none_outstanding(replicas, batch_size, len(flat.counts), params)
         best = no_incumbent(len(flat.counts))
-        return NasRLState(params, tx.init(params), earlier, Average(zero, zero), none, outstanding, best)
+        return NasRLState(params, tx.init(params), earlier, Average(zero, zero), none, outstanding, none, best)
 
     def ask(key, state):
         key_age, key_archs = jax.random.split(key)
@@ -181,25 +186,28 @@ def nas_rl(
         age = jax.random.randint(key_age, (), 0, staleness + 1)
         params = jax.tree.map(lambda leaf: leaf[age], _by_age(state))
         archs = sample_archs(policy_for(state.asked), key_archs, params, batch_size)
-        outstanding = put(state.outstanding, Ask(state.asked, flat.join(archs), params))
-        return state._replace(asked=state.asked + batch_size, outstanding=outstanding), archs
+        outstanding, overwritten = put(state.outstanding, Ask(state.asked, flat.join(archs), params))
+        asked, forgotten = state.asked + batch_size, state.forgotten + overwritten
+        return state._replace(asked=asked, outstanding=outstanding, forgotten=forgotten), archs
 
     def tell(key, state, archs, fitness):
         del key
         values, bad = scalar_fitness(fitness)
         rows = flat.join(archs)
-        told, outstanding = take(state.outstanding, rows, Ask(state.asked, rows, state.policy_params))
+        now = Ask(state.asked, rows, state.policy_params)
+        told, outstanding, known = take(state.outstanding, rows, now, forgotten=state.forgotten > 0)
         # The advantages: rewards above the average of all earlier batches.
         rewards = _rewards(reward, values)
         advantages = rewards - state.baseline.total / jnp.maximum(state.baseline.weight, 1 - baseline_decay)
         baseline = average_with(state.baseline, jnp.mean(rewards), baseline_decay)
-        # The steps of the optimiser, taken back unless all of them are finite.
+        # The steps of the optimiser, taken back unless the ask is known and all of them are finite.
         params, opt = _ascend(policy_for(told.first), tx, ppo, state, told.policy_params, archs, advantages)
         earlier = jax.tree.map(lambda leaf: leaf[:staleness], _by_age(state))
         moved = params, opt, earlier, baseline
-        (params, opt, earlier, baseline), taught = guarded(moved, (*state[:2], state.earlier, state.baseline))
+        before = state.policy_params, state.opt, state.earlier, state.baseline
+        (params, opt, earlier, baseline), taught = guarded(moved, before, alive=known)
         best = better(state.best, rows, values)
-        state = NasRLState(params, opt, earlier, baseline, state.asked, outstanding, best)
+        state = NasRLState(params, opt, earlier, baseline, state.asked, outstanding, state.forgotten, best)
         return state, BlackBoxInfo(best.fitness, jnp.where(taught, bad, len(values)))
 
     origins = None if growth is None else _lengths(growth, batch_size)

@@ -52,7 +52,7 @@ def policy_search(
       policy: the distribution that is learned, for example `categorical(space.choices)`.
       tx: optimiser of the policy's parameters. NATS-Bench uses Adam with a learning rate of 0.01.
       batch_size: number of architectures per `ask`.
-      baseline_decay: factor of the moving average's past, in [0, 1).
+      baseline_decay: weight of the old average when a batch is added, in [0, 1).
 
     Raises:
       UserError: a batch below one, a decay outside of [0, 1).

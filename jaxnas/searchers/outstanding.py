@@ -33,23 +33,33 @@ def none_outstanding(num_slots: int, batch_size: int, num_decisions: int, policy
     return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], num_slots, 0), empty)
 
 
-def put(outstanding: Ask, ask: Ask) -> Ask:
-    """Keeps an ask in a free slot, or where there is none in place of the oldest ask, which is forgotten."""
+def put(outstanding: Ask, ask: Ask) -> tuple[Ask, jax.Array]:
+    """Keeps an ask in a free slot, or where all slots are taken in that of the oldest ask, which is forgotten.
+
+    Returns:
+      First, the slots with the ask in them. Second, whether another ask was forgotten, a bool scalar.
+    """
     slot = jnp.argmin(outstanding.first)  # a free one where there is one, as -1 is less than all counts
-    return jax.tree.map(lambda slots, one: slots.at[slot].set(one), outstanding, ask)
+    full = outstanding.first[slot] >= 0
+    return jax.tree.map(lambda slots, one: slots.at[slot].set(one), outstanding, ask), full
 
 
-def take(outstanding: Ask, rows: jax.Array, otherwise: Ask) -> tuple[Ask, Ask]:
-    """The ask that some architectures belong to, and the slots after it has left its own.
+def take(
+    outstanding: Ask, rows: jax.Array, otherwise: Ask, *, forgotten: jax.Array | bool
+) -> tuple[Ask, Ask, jax.Array]:
+    """The ask that some architectures belong to, which leaves its slot.
 
     Args:
       outstanding: the slots.
       rows: decisions of the architectures that were told, int32 `[B, D]`.
       otherwise: the ask that is returned if all slots are free.
+      forgotten: whether an ask has ever been forgotten, a bool scalar.
 
     Returns:
-      The oldest ask whose architectures are those of `rows`. If none has them, as when somebody has changed them after
-      the ask, it is the oldest ask of all. Then the slots.
+      First, the oldest ask whose architectures are those of `rows`. If no ask has them, as when somebody has changed
+      them after the ask, it is the oldest ask of all. Second, the slots with that ask's slot free again. Third, whether
+      the ask is known, a bool scalar. It is not known if no ask has the architectures and one was forgotten, as they
+      may be the forgotten one's: then all slots stay as they are, and the ask that is returned is not to be used.
 
     Raises:
       UserError: another number of architectures than in an ask.
@@ -63,4 +73,7 @@ def take(outstanding: Ask, rows: jax.Array, otherwise: Ask) -> tuple[Ask, Ask]:
     # The oldest of them.
     slot = jnp.argmin(jnp.where(wanted, outstanding.first, jnp.iinfo(jnp.int32).max))
     found = jax.tree.map(lambda slots, one: jnp.where(wanted.any(), slots[slot], one), outstanding, otherwise)
-    return found, outstanding._replace(first=outstanding.first.at[slot].set(-1))
+    # Its slot, which stays taken where the ask may be another one.
+    known = same.any() | ~jnp.asarray(forgotten)
+    first = outstanding.first.at[slot].set(jnp.where(known, -1, outstanding.first[slot]))
+    return found, outstanding._replace(first=first), known

@@ -20,8 +20,8 @@ Reward = Callable[[jax.Array], jax.Array]  # `fitness[B] -> reward[B]`, elementw
 def best_of_last(scores: Any, last: int = 5) -> Any:
     """The greatest of the last judgements of a child, which is what Zoph & Le (2017, section 4.1) reward.
 
-    The best epoch of all would reward luck early in training, and the last epoch alone that of one judgement. Scores in
-    nats are to be minimised: take `-best_of_last(-nats)`.
+    The best of all epochs would reward one lucky early judgement; the last epoch alone would depend on the luck of a
+    single one. Scores in nats are to be minimised: take `-best_of_last(-nats)`.
 
     Args:
       scores: a numpy or JAX array `[..., J]` of `J` judgements in order, one after each epoch, the greater the better.

@@ -163,6 +163,14 @@ MUTANTS = (
         (GRADIENT + "test_a_bad_batch_changes_nothing_but_two_counts",),
     ),
     Mutant(
+        "guard-of-nothing",
+        "an array without elements takes back the guard's verdict on all others",
+        "jaxnas/guard.py",
+        "jnp.inexact) and jnp.size(after):",
+        "jnp.inexact):",
+        ("tests/searchers/test_nas_rl.py::test_a_reward_that_is_not_finite_moves_nothing_and_counts_the_batch_as_bad",),
+    ),
+    Mutant(
         "outcome-unseen",
         "the guard looks at losses and gradients alone, not at what comes out",
         "jaxnas/guard.py",

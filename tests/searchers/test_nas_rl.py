@@ -272,8 +272,9 @@ def test_bad_settings_are_refused(settings, message):
         nas_rl(**{"policy": POLICY, "tx": optax.sgd(1.0), "batch_size": 2, "reward": accuracy_cubed, **settings})
 
 
-def test_a_reward_that_is_not_finite_moves_nothing_and_counts_the_batch_as_bad():
-    search = make(reward=lambda error: 1 / (error - 0.5), staleness=2)
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_a_reward_that_is_not_finite_moves_nothing_and_counts_the_batch_as_bad(staleness):
+    search = make(reward=lambda error: 1 / (error - 0.5), staleness=staleness)
     start = asked(search, search.init(KEY), ARCHS)
     state, info = told(search, start, ARCHS, [0.5, 0.1, 0.2, 0.3])
     assert (int(info.bad), float(info.best)) == (4, pytest.approx(0.1))

@@ -176,12 +176,20 @@ def test_of_two_asks_with_the_same_architectures_the_older_is_told():
     assert moved(search, state, archs[2], params[2])[1]
 
 
-def test_an_ask_too_many_makes_the_oldest_forgotten():
+def test_an_ask_too_many_overwrites_the_oldest_which_then_teaches_nothing():
     search = make(replicas=2)
     state, archs, params = outstanding(search, 3)
     assert sorted(np.asarray(state.outstanding.first).tolist()) == [2, 4]
-    assert moved(search, state, archs[2], params[2])[1]
-    assert moved(search, state, archs[0], params[1])[1]  # of architectures that nobody waits for, the oldest ask's
+    assert int(state.forgotten) == 1
+    after, info = search.tell(KEY, state, archs[0], jnp.array([[0.1], [0.5]]))
+    chex.assert_trees_all_equal(after._replace(best=state.best), state)  # no slot of another ask was taken either
+    assert (int(info.bad), float(info.best)) == (2, np.float32(0.1))
+    # The asks that are still outstanding teach with their own parameters; one tell makes no second one known.
+    for number in (1, 2):
+        after = after._replace(baseline=state.baseline)
+        after, right = moved(search, after, archs[number], params[number])
+        assert right
+    assert int(search.tell(KEY, after, archs[0], jnp.array([[0.1], [0.5]]))[1].bad) == 2
 
 
 def test_architectures_that_were_changed_belong_to_the_oldest_ask():
