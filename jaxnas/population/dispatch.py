@@ -59,13 +59,22 @@ class Dispatcher:
         known = {child.id for child, _ in self._running.values()}
         self._waiting |= {child.id: child for child in missing if child.id not in known}
 
-    def turn(self, *bells: Future) -> None:
-        """Starts what may start, waits until a child or a bell has ended, and records what became of the children."""
+    def turn(self, on_loss: Callable[[], None], *bells: Future) -> None:
+        """Starts what may start, waits until a child or a bell has ended, and records what became of the children.
+
+        Args:
+          on_loss: called when there is no executor to be had, or a worker is gone, and nothing is recorded of it yet.
+            What it raises ends the turn: a signal to a whole group of processes ends workers, too.
+          *bells: futures that end the wait.
+        """
         for child in self._startable():
-            future, executor = self._submit(self._waiting.pop(child.id))
+            future, executor = self._submit(self._waiting.pop(child.id), on_loss)
             self._running[future] = child, executor
-        ended = wait([*self._running, *bells], POLL_SECONDS, FIRST_COMPLETED).done
-        for future in [future for future in self._running if future in ended]:  # in the order of starting
+        done = wait([*self._running, *bells], POLL_SECONDS, FIRST_COMPLETED).done
+        ended = [future for future in self._running if future in done]  # in the order of starting
+        if any(_error(future) is not None for future in ended):
+            on_loss()
+        for future in ended:
             child, executor = self._running.pop(future)
             if not self._settle(child, future, executor):
                 self._waiting[child.id] = child
@@ -102,9 +111,13 @@ class Dispatcher:
         """Whether the attempt that the child has now, or the next one if it waits, is its last one."""
         return self._losses[child.id] >= self._retries
 
-    def _submit(self, child: Child) -> tuple[Future, Executor]:
+    def _submit(self, child: Child, on_loss: Callable[[], None]) -> tuple[Future, Executor]:
         if self._executor is None:
-            self._executor = self._executor_fn()
+            try:
+                self._executor = self._executor_fn()
+            except Exception:
+                on_loss()
+                raise
         lineage = {} if child.origin is None else {"child_id": child.id, "origin": child.origin}
         try:
             future = self._executor.submit(call, self._child_fn, child.arch, child.seed, self._config, lineage)
@@ -224,9 +237,12 @@ class Submissions:
                 answer.set_exception(error)
         self._answer(unanswered)
         if unanswered:
-            self._dispatcher.turn(self._bell)
+            self._dispatcher.turn(self._progress, self._bell)
             self._answer(unanswered)
-            self._on_progress(self._total - self._dispatcher.unfinished, self._total)
+            self._progress()
+
+    def _progress(self) -> None:
+        self._on_progress(self._total - self._dispatcher.unfinished, self._total)
 
     def _answer(self, unanswered: dict[Future, _Submission]) -> None:
         known = self._records.by_id

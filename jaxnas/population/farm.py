@@ -40,7 +40,7 @@ class Farm:
 
     * One that returns has a result, and one that raises has the error as its reason.
     * One whose worker died runs again, `retries` times at most. The last time it runs alone, when all others are done
-      that have more attempts left, so that no other child can be the cause. A death is then the reason of its failure.
+      that have more attempts left, so that no other child can be the cause. If that worker dies, too, the child has failed.
     * One that has a record is not trained again. With a directory that holds across processes, so a script that was
       killed and is started again trains what is missing and gets the same numbers in the same order.
 
@@ -62,8 +62,9 @@ class Farm:
         keeps records in memory only.
       retries: number of times that a child whose worker died is run again, at least 0. With 0 children run one after
         another, since the first attempt is the last one, too.
-      on_progress: `(done, total)`, called after every child and at least once a second. It may raise to stop the farm:
-        `lambda done, total: run.check()` leaves when the `Run` it belongs to has got a signal.
+      on_progress: `(done, total)`, called after every child, at least once a second, and before a child is blamed for
+        the death of its worker. It may raise to stop the farm: `lambda done, total: run.check()` leaves when the `Run`
+        it belongs to has got a signal.
 
     Raises:
       UserError: a child function that other processes cannot import, no objective, or a setting out of range.
@@ -172,14 +173,18 @@ class Farm:
         Raises:
           UserError: a record of another child or config, or a directory that another process writes to.
         """
+
+        def progress():
+            self._on_progress(len(children) - self._dispatcher.unfinished, len(children))
+
         self._records.acquire()
         if self._submissions.active:
             return self._submissions.submit(children, list).result()
         try:
             self._dispatcher.add(children)
             while self._dispatcher.unfinished:
-                self._dispatcher.turn()
-                self._on_progress(len(children) - self._dispatcher.unfinished, len(children))
+                self._dispatcher.turn(progress)
+                progress()
         except BaseException:
             self._dispatcher.abandon()
             raise

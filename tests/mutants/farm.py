@@ -57,6 +57,22 @@ MUTANTS = (
         (f"{TESTS}::test_a_stop_cancels_what_waits_and_records_what_is_done",),
     ),
     Mutant(
+        "blamed-before-the-stop",
+        "a child is recorded as failed by the signal that ends its worker and the script",
+        DISPATCH,
+        "if any(_error(future) is not None for future in ended):",
+        "if not ended:",
+        (f"{TESTS}::test_a_stop_comes_before_a_child_is_blamed_for_its_worker",),
+    ),
+    Mutant(
+        "error-before-the-stop",
+        "a signal that keeps an executor from starting is told as its error",
+        DISPATCH,
+        "                on_loss()\n                raise",
+        "                raise",
+        (f"{TESTS}::test_a_stop_comes_before_the_error_of_an_executor_that_cannot_be_made",),
+    ),
+    Mutant(
         "one-seed",
         "all children of a farm have one seed",
         FARM,

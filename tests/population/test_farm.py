@@ -247,15 +247,20 @@ def test_origins_reach_the_children(tmp_path):
     assert farm.records[7].child["origin"] == {"parent": 5, "operators": [3, 4]}
 
 
+class Stop(BaseException):
+    """What `on_progress` raises."""
+
+
+def stop(done, total):
+    raise Stop
+
+
 def test_a_stop_cancels_what_waits_and_records_what_is_done(tmp_path, engine, monkeypatch):
     def wait(futures, *rest):
         Engine.work(2)
         return concurrent.futures.wait([next(future for future in futures if future.done())], *rest)
 
     monkeypatch.setattr(dispatch, "wait", wait)
-
-    class Stop(BaseException):
-        pass
 
     def on_progress(done, total):
         assert (done, total) == (1, 5)
@@ -269,6 +274,26 @@ def test_a_stop_cancels_what_waits_and_records_what_is_done(tmp_path, engine, mo
     assert all(future.cancelled() for future, *_ in Engine.waiting)
     assert len(Engine.waiting) == 3
     assert {int(path.stem[6:]) for path in tmp_path.glob("child_*.json")} == {3, 4} == set(farm.records)
+
+
+@pytest.mark.parametrize("submits", [False, True])
+def test_a_stop_comes_before_a_child_is_blamed_for_its_worker(tmp_path, engine, submits):
+    """The signal that stops the farm may have ended the worker as well; the child is trained at the next start."""
+    farm = make(tmp_path, workers=Workers(engine), retries=0, directory=tmp_path, on_progress=stop)
+    with farm, pytest.raises(Stop):
+        farm.submit([0], archs(DIES)).result() if submits else farm.evaluate([0], archs(DIES))
+    assert engine.made == 1
+    assert not farm.records
+    assert not list(tmp_path.glob("child_*"))
+
+
+@pytest.mark.parametrize(("settings", "error"), [({"on_progress": stop}, Stop), ({}, OSError)])
+def test_a_stop_comes_before_the_error_of_an_executor_that_cannot_be_made(tmp_path, settings, error):
+    def executor_fn():
+        raise OSError("no process")
+
+    with make(tmp_path, workers=Workers(executor_fn), **settings) as farm, pytest.raises(error):
+        farm.evaluate([0], archs(FINE))
 
 
 def test_progress_is_told_after_every_child(tmp_path):
