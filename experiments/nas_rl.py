@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import batches, common, final_grid, nas_rl_children, outcome, pictures, skips
+from experiments import batches, common, final_grid, nas_rl_children, outcome, pictures, repeats, skips
 from experiments.configs.nas_rl import PRESETS, Config
 from jaxnas import plot
 from jaxnas.base import Arch, BlackBox, SearchSpace
@@ -123,6 +123,19 @@ def errors_of(history: History) -> np.ndarray:
     return np.where(history.good, history.fitness[:, 0], np.inf)
 
 
+def is_new(history: History) -> np.ndarray:
+    """Whether a network is proposed for the first time, bool `[T]`; its depth is a part of it."""
+    return repeats.is_new({"length": history.origins["length"], **history.archs})
+
+
+def top_errors(history: History, count: int) -> np.ndarray:
+    """The mean error of the best `count` different networks so far, `[T]`; NaN until there are so many.
+
+    A network that is proposed again does not count again, so that a search cannot fill the top with one network.
+    """
+    return plot.top_means(np.where(is_new(history), errors_of(history), np.nan), count)
+
+
 def best_child(setting: common.Setting, history: History) -> tuple[common.Setting, Arch]:
     """The child with the least error in the space of its depth, and the parts of the script with that space."""
     best = int(np.argmin(errors_of(history)))
@@ -178,15 +191,13 @@ def summaries(found: dict[str, History], depths: dict[str, int], tested: dict[st
     rows = {}
     for method, history in found.items():
         errors, seconds = errors_of(history), float(history.seconds.sum())
-        lengths = np.asarray(history.origins["length"])[:, None]
-        decided = np.concatenate([lengths, *jax.tree.leaves(history.archs)], 1)
         rows[method] = {
             "best_error": float(errors.min()),
             "best_layers": depths[method],
-            "top_errors": {count: float(plot.top_means(errors, count)[-1]) for count in TOPS if count <= len(errors)},
+            "top_errors": {count: float(top_errors(history, count)[-1]) for count in TOPS if count <= len(errors)},
             "test_accuracies": tested[method],
             "children": len(errors),
-            "distinct": len(np.unique(decided, axis=0)),
+            "distinct": int(is_new(history).sum()),
             "diverged": int((~history.good).sum()),
             "seconds": round(seconds, 1),
             "children_per_hour": round(3600 * len(errors) / seconds),
@@ -201,10 +212,10 @@ def draw(run: Run, setting: common.Setting, found: dict[str, History]) -> None:
     labels = {"xlabel": "children", "ylabel": "validation error", "title": title}
     pictures.draw(plot.history, run.path / "history.png", errors, **labels)
     tops = {
-        f"{method}, top {count}": 1 - plot.top_means(values, count)[None]
+        f"{method}, top {count}": 1 - top_errors(history, count)[None]
         for count in TOPS
         if count <= setting.config.search.children
-        for method, values in errors.items()
+        for method, history in found.items()
     }
     labels = {"xlabel": "children", "ylabel": "mean validation accuracy of the best so far", "title": title}
     pictures.draw(plot.progress, run.path / "top.png", np.arange(1, setting.config.search.children + 1), tops, **labels)

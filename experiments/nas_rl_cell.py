@@ -16,11 +16,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import optax
 
-from experiments import cells, common, pictures
+from experiments import cells, common, pictures, repeats
 from experiments import text as texts
 from experiments.configs.nas_rl_cell import PRESETS, Config
 from jaxnas import plot
@@ -136,18 +135,12 @@ def rewards(history: History, c: float) -> np.ndarray:
     return np.asarray(inverse_square_perplexity(losses(history), c))
 
 
-def is_new(history: History) -> np.ndarray:
-    """Whether a cell is proposed for the first time: bool `[T]`."""
-    rows = np.concatenate(jax.tree.leaves(history.archs), 1)
-    return np.isin(np.arange(len(rows)), np.unique(rows, axis=0, return_index=True)[1])
-
-
 def top_rewards(history: History, c: float) -> dict[int, np.ndarray]:
     """By `k` the mean reward of the best `k` different cells so far, `[T]`; NaN until there are so many.
 
     A cell that is proposed again does not count again, so that a search cannot fill the top with one cell.
     """
-    values = np.where(is_new(history), rewards(history, c), np.nan)
+    values = np.where(repeats.is_new(history.archs), rewards(history, c), np.nan)
     return {k: -top_means(-values, k) for k in TOP}
 
 
@@ -160,7 +153,7 @@ def summary(study: Study, found: dict[str, History]) -> dict[str, Any]:
             "validation": cells.in_units(float(losses(history).min())),
             "top_rewards": {str(k): float(values[-1]) for k, values in top_rewards(history, form.c).items()},
             "children": len(history.ids),
-            "distinct": int(is_new(history).sum()),
+            "distinct": int(repeats.is_new(history.archs).sum()),
             "not_finite": int((~history.good).sum()),
             "seconds": round(seconds, 1),
             "children_per_hour": round(3600 * len(history.ids) / seconds) if seconds > 0 else None,

@@ -5,7 +5,8 @@
 
 The comparison of Zoph and Le (2017, arXiv 1611.01578, figure 6), on a table that knows the fitness of every
 architecture. A child that a search has proposed before is counted among its children, but not once more among its best.
-Prints means over seeds with 95 per cent intervals, and leaves `table.md`, `top.npz` and one picture
+Prints means over seeds with 95 per cent intervals, each over the seeds with so many distinct children that have a
+fitness, and how many seeds these are where it is not all of them. Leaves `table.md`, `top.npz` and one picture
 `above_<learning rate>.png` for each rate.
 """
 
@@ -17,12 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from scipy.stats import t as student
 
-from experiments import pictures
+from experiments import common, pictures, repeats
 from experiments.configs.policy_gradient import PRESETS, Config
 from experiments.tabular import markdown, refuse_too_many
 from jaxnas import plot
-from jaxnas.base import BlackBox
+from jaxnas.base import Arch, BlackBox
 from jaxnas.errors import UserError
 from jaxnas.policies import controller
 from jaxnas.run import Run, script
@@ -93,39 +95,66 @@ def prepare(config: Config) -> Study:
     return Study(config, table, searches)
 
 
-def without_repeats(fitness: np.ndarray, archs: Any) -> np.ndarray:
-    """Fitness `[S, T]` with NaN where the same search has proposed the architecture, leaves `[S, T, E]`, before."""
-    rows = np.concatenate([np.asarray(leaf) for leaf in jax.tree.leaves(archs)], -1)
-    known = np.full_like(fitness, np.nan)
-    for values, one, into in zip(fitness, rows, known, strict=True):
-        _, first = np.unique(one, axis=0, return_index=True)
-        into[first] = values[first]
-    return known
+def tops_of(fitness: np.ndarray, archs: Arch, top: tuple[int, ...]) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """What several searches have found so far.
+
+    Args:
+      fitness: what each child reached, to be minimised, `[S, T]`; NaN for a child that diverged.
+      archs: the architectures, leaves `[S, T, E]`.
+      top: the numbers of best distinct children.
+
+    Returns:
+      By number of best children their mean fitness so far, `[S, T]`, NaN until there are so many distinct ones with a
+      fitness; and the number of distinct children so far, `[S, T]`, those without a fitness among them.
+    """
+    new = np.stack([repeats.is_new(common.child(archs, seed)) for seed in range(len(fitness))])
+    known = np.where(new, fitness, np.nan)
+    return {count: plot.top_means(known, count) for count in top}, np.cumsum(new, 1)
 
 
 def search(run: Run, study: Study, name: str) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """All seeds of one method.
-
-    Returns:
-      For each number of best children their mean fitness so far, `[S, T]`, and the number of distinct children so far,
-      `[S, T]`.
-    """
+    """What all seeds of one method have found so far, as `tops_of` says."""
     keys = jax.random.split(run.key(name), study.config.seeds)
     _, history = jax.jit(jax.vmap(study.searches[name]))(keys)
-    distinct = without_repeats(np.asarray(history.fitness[..., 0], np.float64), history.archs)
-    return {count: plot.top_means(distinct, count) for count in study.config.top}, np.cumsum(~np.isnan(distinct), 1)
+    return tops_of(np.asarray(history.fitness[..., 0], np.float64), history.archs, study.config.top)
 
 
-def interval(values: np.ndarray) -> list[float]:
-    """The mean over seeds, and half the width of its 95 per cent interval; without the latter for a single seed."""
-    half = [1.96 * np.std(values, ddof=1) / np.sqrt(len(values))] if len(values) > 1 else []
-    return [round(float(value), 4) for value in (np.mean(values), *half)]
+class Interval(NamedTuple):
+    """A mean over seeds.
+
+    Attributes:
+      mean: the mean over the seeds that have a value; None if no seed has one.
+      half_width: half the width of the 95 per cent interval of the mean, by Student's t; None for fewer than two seeds.
+      seeds: number of seeds that have a value.
+      missing: number of seeds that have none.
+    """
+
+    mean: float | None
+    half_width: float | None
+    seeds: int
+    missing: int
+
+    def __str__(self) -> str:
+        """The mean with its half width, and the number of seeds where it is not all of them."""
+        numbers = " ± ".join(f"{value:.3f}" for value in self[:2] if value is not None) or "none"
+        return numbers + (f" ({self.seeds} of {self.seeds + self.missing})" if self.missing else "")
+
+
+def interval(values: np.ndarray) -> Interval:
+    """The mean over seeds with its interval; seeds whose value is NaN are left out."""
+    known = values[~np.isnan(values)]
+    seeds, mean, half = len(known), None, None
+    if seeds:
+        mean = round(float(np.mean(known)), 4)
+    if seeds > 1:
+        half = round(float(student.ppf(0.975, seeds - 1) * np.std(known, ddof=1) / np.sqrt(seeds)), 4)
+    return Interval(mean, half, seeds, len(values) - seeds)
 
 
 def rows_of(config: Config, found: dict[str, Any], above: dict[str, Any]) -> list[dict[str, Any]]:
-    """The numbers of the table: a row for each method and each mark, with intervals as pairs."""
+    """The numbers of the table: a row for each method and each mark. The last mark is the last child."""
     sign, rows = -1 if config.objective.startswith("-") else 1, []
-    for mark in range(config.children // MARKS, config.children + 1, config.children // MARKS):
+    for mark in (config.children * quarter // MARKS for quarter in range(1, MARKS + 1)):
         for name, (tops, distinct) in found.items():
             row: dict[str, Any] = {"children": mark, "search": name}
             row["distinct"] = round(float(distinct[:, mark - 1].mean()), 1)
@@ -138,11 +167,13 @@ def rows_of(config: Config, found: dict[str, Any], above: dict[str, Any]) -> lis
 
 def as_text(row: dict[str, Any]) -> dict[str, Any]:
     """A row with its intervals written out."""
+    written = {name: str(value) if isinstance(value, Interval) else value for name, value in row.items()}
+    return {name: "" if value is None else value for name, value in written.items()}
 
-    def written(value):
-        return " ± ".join(f"{number:.3f}" for number in value) if isinstance(value, list) else value
 
-    return {name: "" if value is None else written(value) for name, value in row.items()}
+def in_json(value: Any) -> Any:
+    """A value of a row for `result.json`, where an interval is a dictionary with the names of its parts."""
+    return value._asdict() if isinstance(value, Interval) else value
 
 
 def main(run: Run, study: Study) -> None:
@@ -164,7 +195,8 @@ def main(run: Run, study: Study) -> None:
     text = markdown([as_text(row) for row in rows])
     (run.path / "table.md").write_text(text + "\n")
     print(text)
-    run.finish({"system": "policy_gradient", "table": table.name, "objective": config.objective, "rows": rows})
+    told = [{name: in_json(value) for name, value in row.items()} for row in rows]
+    run.finish({"system": "policy_gradient", "table": table.name, "objective": config.objective, "rows": told})
 
 
 def smoke(config: Config) -> Config:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +41,8 @@ def test_summaries_by_hand():
     rows = nas_rl.summaries(found, {"nas_rl": 2}, {"nas_rl": [0.9, 0.8]})
     np.testing.assert_allclose(rows["nas_rl"].pop("best_error"), 0.2)
     assert list(rows["nas_rl"]["top_errors"]) == [1, 5]
-    np.testing.assert_allclose(
-        list(rows["nas_rl"].pop("top_errors").values()), [0.2, np.mean([0.5, 0.25, 0.3, 0.2, 0.4])]
-    )
+    # The repeats of the first and of the fifth network do not count, and there are no five others that are finite.
+    np.testing.assert_allclose(list(rows["nas_rl"].pop("top_errors").values()), [0.2, np.nan])
     assert rows["nas_rl"] == {
         "best_layers": 2,
         "test_accuracies": [0.9, 0.8],
@@ -52,6 +52,20 @@ def test_summaries_by_hand():
         "seconds": 3.0,
         "children_per_hour": 7200,
     }
+
+
+def test_a_network_fills_one_place_of_the_top_and_another_one_with_more_layers_the_next(monkeypatch, tmp_path):
+    errors, filters = [0.1, 0.1, 0.3, 0.4, 0.5, 0.6], [[0], [0], [0], [1], [0], [1]]
+    history, drawn = history_of(errors, [4, 4, 8, 8, 12, 12], filters), {}
+    np.testing.assert_allclose(nas_rl.top_errors(history, 2), [np.nan, np.nan, 0.2, 0.2, 0.2, 0.2])
+    rows = nas_rl.summaries({"nas_rl": history}, {"nas_rl": 1}, {"nas_rl": []})
+    np.testing.assert_allclose(list(rows["nas_rl"]["top_errors"].values()), [0.1, np.mean([0.1, 0.3, 0.4, 0.5, 0.6])])
+    monkeypatch.setattr(
+        nas_rl.pictures, "draw", lambda picture, path, *values, **labels: drawn.update({path.name: values})
+    )
+    about = SimpleNamespace(about=SimpleNamespace(name="nas-rl"))
+    nas_rl.draw(SimpleNamespace(path=tmp_path), SimpleNamespace(config=SMALL, space=about), {"nas_rl": history})
+    np.testing.assert_allclose(drawn["top.png"][1]["nas_rl, top 5"][0, -1], 1 - rows["nas_rl"]["top_errors"][5])
 
 
 def test_the_networks_of_the_ablation_are_what_they_say(setting):

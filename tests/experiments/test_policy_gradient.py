@@ -5,7 +5,7 @@ import pytest
 
 from experiments import policy_gradient
 from experiments.configs.policy_gradient import Config
-from experiments.policy_gradient import REWARDS, as_text, rows_of, tokens_of, without_repeats
+from experiments.policy_gradient import REWARDS, Interval, as_text, interval, rows_of, tokens_of, tops_of
 from jaxnas.searchers import PPO
 from jaxnas.spaces.nas_rl import recurrent_cell_space
 from jaxnas.tabular import digits, from_arrays
@@ -17,8 +17,16 @@ def test_a_child_is_among_the_best_once():
         "a": np.array([[[0], [1], [0], [1], [1]], [[0], [1], [0], [0], [0]]]),
         "b": np.array([[[0, 0], [0, 0], [0, 0], [0, 1], [0, 0]], [[0, 0], [0, 0], [0, 1], [0, 1], [2, 2]]]),
     }
-    nan = np.nan
-    np.testing.assert_array_equal(without_repeats(fitness, archs), [[1, 2, nan, 3, nan], [1, 2, 1, nan, 2]])
+    tops, distinct = tops_of(fitness, archs, (2,))
+    np.testing.assert_array_equal(tops[2], [[np.nan, 1.5, 1.5, 1.5, 1.5], [np.nan, 1.5, 1, 1, 1]])
+    np.testing.assert_array_equal(distinct, [[1, 2, 2, 3, 3], [1, 2, 3, 3, 4]])
+
+
+def test_a_child_without_a_fitness_is_distinct_but_not_among_the_best():
+    fitness = np.array([[1.0, np.nan, 2.0, np.nan]])
+    tops, distinct = tops_of(fitness, {"a": np.array([[[0], [1], [2], [1]]])}, (2,))
+    np.testing.assert_array_equal(distinct, [[1, 2, 3, 3]])
+    np.testing.assert_array_equal(tops[2], [[np.nan, np.nan, 1.5, 1.5]])
 
 
 def test_rows_hold_means_intervals_and_the_distance_from_random_search():
@@ -35,16 +43,28 @@ def test_rows_hold_means_intervals_and_the_distance_from_random_search():
     ]
     last = rows[-1]
     assert (last["children"], last["distinct"]) == (8, 8.0)
-    assert last["top 1"][0] == pytest.approx(-policy[:, 7].mean(), abs=1e-4)  # accuracies, the more the better
-    assert last["top 1 above random"][0] == pytest.approx((chance - policy)[:, 7].mean(), abs=1e-4)
-    assert last["top 1"][1] == pytest.approx(1.96 * policy[:, 7].std(ddof=1) / np.sqrt(50), abs=1e-4)
+    assert last["top 1"].mean == pytest.approx(-policy[:, 7].mean(), abs=1e-4)  # accuracies, the more the better
+    assert last["top 1 above random"].mean == pytest.approx((chance - policy)[:, 7].mean(), abs=1e-4)
+    assert last["top 1"].half_width == pytest.approx(2.0096 * policy[:, 7].std(ddof=1) / np.sqrt(50), abs=1e-4)
     assert rows[-2]["top 1 above random"] is None
-    assert as_text({"a": [1.5, 0.25], "b": None, "c": [2.0], "d": 3}) == {
-        "a": "1.500 ± 0.250",
-        "b": "",
-        "c": "2.000",
-        "d": 3,
-    }
+    row = {"a": Interval(1.5, 0.25, 5, 0), "b": None, "c": Interval(2.0, None, 1, 4), "d": 3}
+    assert as_text(row) == {"a": "1.500 ± 0.250", "b": "", "c": "2.000 (1 of 5)", "d": 3}
+
+
+def test_an_interval_is_over_the_seeds_that_have_a_value():
+    # The mean of 1, 2 and 3 has a standard error of 1 / sqrt(3); the 0.975 quantile of t with 2 degrees is 4.3027.
+    found = interval(np.array([1.0, np.nan, 2.0, 3.0]))
+    assert found == Interval(2.0, pytest.approx(4.3027 / np.sqrt(3), abs=1e-4), 3, 1)
+    assert interval(np.array([1.0, np.nan])) == Interval(1.0, None, 1, 1)
+    assert interval(np.array([np.nan])) == Interval(None, None, 0, 1)
+    assert str(interval(np.array([np.nan]))) == "none (0 of 1)"
+
+
+@pytest.mark.parametrize(("children", "marks"), [(402, [100, 201, 301, 402]), (400, [100, 200, 300, 400])])
+def test_the_last_comparison_is_at_the_last_child(children, marks):
+    found = {"random search": ({1: np.zeros((2, children))}, np.zeros((2, children)))}
+    config = Config(children=children, top=(1,), seeds=2)
+    assert [row["children"] for row in rows_of(config, found, {})] == marks
 
 
 def test_recurrent_cells_are_written_in_the_order_of_the_paper():

@@ -76,7 +76,7 @@ MUTANTS = (
         "one-cell-fills-the-top",
         "a cell counts among the best as often as it was proposed",
         "experiments/nas_rl_cell.py",
-        "values = np.where(is_new(history), rewards(history, c), np.nan)",
+        "values = np.where(repeats.is_new(history.archs), rewards(history, c), np.nan)",
         "values = rewards(history, c)",
         SEARCH,
     ),

@@ -169,6 +169,22 @@ MUTANTS = (
         GRID,
     ),
     Mutant(
+        "one-network-fills-the-top",
+        "a network counts among the best as often as it was proposed",
+        SCRIPT,
+        "np.where(is_new(history), errors_of(history), np.nan)",
+        "errors_of(history)",
+        AFTER,
+    ),
+    Mutant(
+        "depth-is-no-difference",
+        "a network that differs in its depth alone taken for a repeat",
+        SCRIPT,
+        '{"length": history.origins["length"], **history.archs}',
+        "history.archs",
+        AFTER,
+    ),
+    Mutant(
         "best-so-far",
         "the mean of the worst children so far instead of the best",
         "jaxnas/plot/searches.py",
