@@ -165,10 +165,7 @@ def nas_rl(
     """
     check_at_least(batch_size=batch_size, replicas=replicas)
     check_decay(baseline_decay)
-    if staleness < 0:
-        raise UserError(f"staleness must be at least 0, got {staleness}")
-    if ppo is not None and not (ppo.clip > 0 and ppo.steps >= 1):
-        raise UserError(f"ppo must have a clip above 0 and at least 1 step, got {ppo}")
+    _check_optional(staleness, ppo)
     policy_for = _by_number_asked(policy, growth)
     flat = decisions(policy_for(0).choices)
 
@@ -212,6 +209,14 @@ def nas_rl(
 
     origins = None if growth is None else _lengths(growth, batch_size)
     return BlackBox(init, ask, tell, lambda state: flat.split(state.best.row), origins)
+
+
+def _check_optional(staleness: int, ppo: PPO | None) -> None:
+    """Raises `UserError` for a staleness or settings of PPO that are out of range."""
+    if staleness < 0:
+        raise UserError(f"staleness must be at least 0, got {staleness}")
+    if ppo is not None and not (ppo.clip > 0 and ppo.steps >= 1):
+        raise UserError(f"ppo must have a clip above 0 and at least 1 step, got {ppo}")
 
 
 def _by_number_asked(
