@@ -40,7 +40,7 @@ class Farm:
 
     * One that returns has a result, and one that raises has the error as its reason.
     * One whose worker died runs again, `retries` times at most. The last time it runs alone, when all others are done
-      that have more attempts left, so that no other child can be the cause. If that worker dies, too, the child has failed.
+      that have more attempts left, so that no other child can be the cause. If its worker dies then, it has failed.
     * One that has a record is not trained again. With a directory that holds across processes, so a script that was
       killed and is started again trains what is missing and gets the same numbers in the same order.
 

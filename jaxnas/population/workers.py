@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -12,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from jaxnas.errors import UserError
 from jaxnas.files import plain
 
 __all__ = ["Ended", "Workers", "call", "in_process", "local_processes"]
+
+_GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # what schedulers and terminals send to a whole group of processes
 
 
 class Workers(NamedTuple):
@@ -46,7 +48,8 @@ def local_processes(count: int) -> Workers:
     """`count` processes on this machine, which end with the process that started them, however that ends.
 
     They are spawned, since JAX does not survive a fork, so a script needs the usual `if __name__ == "__main__":`. They
-    inherit the environment: set `XLA_FLAGS` or `CUDA_VISIBLE_DEVICES` before the farm starts its first child.
+    inherit the environment: set `XLA_FLAGS` or `CUDA_VISIBLE_DEVICES` before the farm starts its first child. SIGTERM
+    and Ctrl-C do not end them, which are for the script that started them; SIGKILL ends one.
 
     Raises:
       UserError: `count` is below 1.
@@ -60,7 +63,10 @@ def local_processes(count: int) -> Workers:
         first, *_ = [pool.submit(os.getpid) for _ in range(count)]
         try:
             first.result()
-        except BrokenExecutor as error:
+        except BaseException as error:
+            pool.shutdown(wait=False)
+            if not isinstance(error, BrokenExecutor):
+                raise
             hint = "a script needs 'if __name__ == \"__main__\":' around its work"
             raise UserError(f"processes cannot be started: {first_line(error)}; {hint}") from None
         return pool
@@ -77,15 +83,39 @@ class _InProcess(Executor):
         return future
 
 
+class _Process(SpawnProcess):
+    """A process of a pool, which signals to a whole group of processes do not end.
+
+    Schedulers and terminals send SIGTERM and Ctrl-C to a script and to all processes that it started. It is the script
+    that decides what becomes of children, so its processes leave when it closes their pipe.
+    """
+
+    def start(self) -> None:
+        # A new process has the signals blocked that are blocked here, until `_watch` handles them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def terminate(self) -> None:
+        """Ends the process as a pool that broke does; SIGTERM would not end it."""
+        self.kill()
+
+
+class _Spawn(SpawnContext):
+    Process = _Process
+
+
 class _LocalProcesses(ProcessPoolExecutor):
-    """A pool whose processes end when this one does.
+    """A pool whose processes end when this one does, and not before.
 
     The processes of an ordinary pool outlive their parent when it is killed, and keep it from leaving when it is asked
     to. Here each process watches a pipe whose other end only the parent holds open.
     """
 
     def __init__(self, count: int):
-        context = multiprocessing.get_context("spawn")
+        context = _Spawn()
         theirs, self._ours = context.Pipe(duplex=False)
         super().__init__(count, context, initializer=_watch, initargs=(theirs,))
 
@@ -98,8 +128,11 @@ class _LocalProcesses(ProcessPoolExecutor):
 
 
 def _watch(theirs: Connection) -> None:
-    """Prepares a process of a pool: it leaves Ctrl-C to the process that started it, and ends when that one does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepares a process of a pool: it leaves signals to the process that started it, and ends when that one does."""
+    # A handler, and not SIG_IGN, which the programs that a child starts would inherit.
+    for signum in _GROUP_SIGNALS:
+        signal.signal(signum, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     threading.Thread(target=_end_with, args=(theirs,), daemon=True).start()
 
 

@@ -5,6 +5,8 @@ from tests.mutants.mutant import Mutant
 FARM = "jaxnas/population/farm.py"
 DISPATCH = "jaxnas/population/dispatch.py"
 TESTS = "tests/population/test_farm.py"
+WORKERS = "jaxnas/population/workers.py"
+PROCESSES = "tests/population/test_farm_processes.py"
 SUBMIT = "tests/population/test_submit.py"
 
 MUTANTS = (
@@ -71,6 +73,30 @@ MUTANTS = (
         "                on_loss()\n                raise",
         "                raise",
         (f"{TESTS}::test_a_stop_comes_before_the_error_of_an_executor_that_cannot_be_made",),
+    ),
+    Mutant(
+        "ended-with-the-group",
+        "a signal to a whole group of processes ends a child at work",
+        WORKERS,
+        "        signal.signal(signum, lambda *_: None)",
+        "        signal.signal(signum, signal.SIG_DFL)",
+        (f"{PROCESSES}::test_signals_that_a_whole_group_gets_leave_a_child_alone",),
+    ),
+    Mutant(
+        "ended-while-starting",
+        "a signal to a whole group of processes ends a process that starts",
+        WORKERS,
+        "signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, ())",
+        (f"{PROCESSES}::test_signals_that_a_whole_group_gets_leave_a_process_alone_that_starts",),
+    ),
+    Mutant(
+        "deaf-to-its-pool",
+        "a pool that broke waits for ever for a process that does not listen to SIGTERM",
+        WORKERS,
+        "        self.kill()",
+        "        super().terminate()",
+        (f"{PROCESSES}::test_a_pool_that_broke_ends_the_processes_that_are_left",),
     ),
     Mutant(
         "one-seed",

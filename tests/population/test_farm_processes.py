@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from jaxnas.errors import UserError
 from jaxnas.population import Farm, Workers, local_processes
+from jaxnas.population.workers import _Process
 from tests.population import farm_script
 from tests.population.farm_children import DIES, DIES_ONCE, FINE, RAISES, calls, child, processes
 
@@ -89,6 +92,94 @@ def sleep(arch, seed, config):
         file.write(f"{os.getpid()}\n")
     while True:
         time.sleep(1)
+
+
+def test_signals_that_a_whole_group_gets_leave_a_child_alone(tmp_path):
+    with Farm(signalled, ("error",), workers=local_processes(1), retries=0) as farm:
+        assert farm.evaluate([0], {"layer": np.zeros((1, 1))}).tolist() == [[0.0]]
+
+
+def signalled(arch, seed, config):
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), signum)
+    return {"error": 0.0}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_a_whole_group_gets_leave_a_process_alone_that_starts(monkeypatch, signum):
+    start = _Process.start
+
+    def start_signalled(process):
+        start(process)
+        os.kill(process.pid, signum)
+
+    monkeypatch.setattr(_Process, "start", start_signalled)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with local_processes(1).executor_fn() as pool:
+        assert pool.submit(os.getpid).result() != os.getpid()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_a_pool_that_broke_ends_the_processes_that_are_left(tmp_path):
+    """They do not listen to the signal with which pools end their processes."""
+    pool = local_processes(2).executor_fn()
+    begun = tmp_path / "begun"
+    pool.submit(sleep, None, 0, str(begun))
+    until(begun.exists)
+    with pytest.raises(BrokenProcessPool):
+        pool.submit(signal.raise_signal, signal.SIGKILL).result()
+    leaving = threading.Thread(target=pool.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(60)
+    left = leaving.is_alive()
+    pool.shutdown(wait=False)
+    assert not left
+    assert_gone({int(begun.read_text())})
+
+
+def until(condition):
+    """Waits for what another process does."""
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_script_and_processes_blames_no_child(tmp_path, signum):
+    """As from a scheduler or a terminal, in the only attempt of a child; the same command then trains it."""
+    script, begun, record = tmp_path / "script.py", tmp_path / "begun", tmp_path / "farm" / "child_0.json"
+    script.write_text(
+        "import sys\n"
+        "from jaxnas.population import Farm, local_processes\n"
+        "from jaxnas.run import Run\n"
+        "from jaxnas.run._script import exit_code\n"
+        "from tests.population.test_farm_processes import sleep_at_first\n"
+        "def body():\n"
+        f"    folder = {str(tmp_path)!r}\n"
+        "    settings = dict(config=folder, workers=local_processes(1), directory=folder + '/farm', retries=0)\n"
+        "    with Run(folder + '/run', writers=()) as run:\n"
+        "        check = lambda done, total: run.check()\n"
+        "        with Farm(sleep_at_first, ['error'], on_progress=check, **settings) as farm:\n"
+        "            farm.evaluate([0], {'layer': [[0]]})\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(exit_code(body))\n"
+    )
+    command, environment = [sys.executable, script], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as started:
+        until(begun.exists)
+        os.killpg(started.pid, signum)
+        assert started.wait(120) == 128 + signum
+    assert not record.exists()
+    assert subprocess.run(command, env=environment, timeout=300, check=False).returncode == 0
+    assert record.exists()
+
+
+def sleep_at_first(arch, seed, config):
+    """A child that ends when it is called for the second time."""
+    begun = Path(config) / "begun"
+    return {"error": 0.0} if begun.exists() else sleep(arch, seed, begun)
 
 
 def test_count_of_processes_is_checked():
