@@ -11,7 +11,7 @@ import numpy as np
 from experiments import final_grid, pictures
 from experiments import text as texts
 from experiments.configs.nas_rl_cell import FinalConfig
-from experiments.configs.text import TextRecipeConfig
+from experiments.configs.text import TextTrainingConfig
 from jaxnas import export, plot
 from jaxnas.architecture_files import read_source
 from jaxnas.base import Arch, Tree
@@ -151,7 +151,7 @@ def train_to_the_end(run: Run, name: str, cell: Cell, text: Text, form: FinalCon
         family_fn(cell),
         cell.arch,
         texts.text_population_data(text, form.length),
-        texts.text_recipe(form, with_rates=True),
+        texts.grid_recipe(form),
         grid,
         test=texts.text_population_data(text, form.test_length, parts=("test",)).parts["test"],
         repeats=form.repeats,
@@ -226,13 +226,12 @@ def read_cell(source: str) -> tuple[RecurrentCellSpace, Arch]:
 
 def check_final(text: Text, form: FinalConfig) -> None:
     """Raises `UserError` for a last training that could not be done with a text."""
-    check_recipe("final", form, texts.text_population_data(text, form.length))
+    check_batches("final", form, texts.text_population_data(text, form.length))
     texts.text_population_data(text, form.test_length, parts=("test",))
 
 
-def check_recipe(name: str, form: TextRecipeConfig, data: PopulationData) -> None:
-    """Raises `UserError` for a recipe that does not fit the windows; `name` is the recipe's in the configuration."""
+def check_batches(name: str, form: TextTrainingConfig, data: PopulationData) -> None:
+    """Raises `UserError` for batches with more windows than there are; `name` is the recipe's in the configuration."""
     known = len(data.train[0])
     if form.batch_size > known:
         raise UserError(f"{name}.batch_size is {form.batch_size}, expected 1 to the {known} windows there are")
-    texts.text_recipe(form, name=name)

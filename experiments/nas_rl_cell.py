@@ -60,12 +60,13 @@ def prepare(config: Config) -> Study:
     # The text, in windows of the length that cells are searched with; the last training is only looked at.
     text = texts.load_text_data(config.data)
     data = texts.text_population_data(text, config.child.length, validation_windows=config.data.validation_windows)
-    cells.check_recipe("child", config.child, data)
+    recipe = texts.text_recipe(config.child, name="child")
+    cells.check_batches("child", config.child, data)
     cells.check_final(text, config.final)
     size = cells.Size(len(text.vocabulary), network.hidden, network.layers)
     model = language_model(space, *size[:2], layers=size.layers)
     family = Family(model.init, model.apply)
-    return Study(config, text, space, size, family, data, texts.text_recipe(config.child))
+    return Study(config, text, space, size, family, data, recipe)
 
 
 def make_searcher(name: str, study: Study) -> BlackBox:
@@ -201,7 +202,7 @@ def smoke(config: Config) -> Config:
         data=dataclasses.replace(config.data, path=texts.SYNTHETIC, fractions=None, validation_windows=4),
         network=dataclasses.replace(config.network, base=2, hidden=4, layers=1),
         search=dataclasses.replace(config.search, children=8, generation=4),
-        child=dataclasses.replace(config.child, **texts.FEW),
+        child=dataclasses.replace(config.child, **texts.FEW, judgements=2, judge_every=1),
         final=dataclasses.replace(config.final, **texts.FEW, learning_rates=(0.01,), test_length=16),
     )
 

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.configs.text import TextConfig, TextRecipeConfig
+from experiments.configs.text import TextRecipeConfig, TextSourceConfig, TextTrainingConfig
 from jaxnas.data import text as texts
 from jaxnas.errors import UserError
 from jaxnas.population import PopulationData, Recipe
 
 SYNTHETIC = "synthetic"
 # Fields of a recipe that `--smoke` makes small.
-FEW: dict[str, int] = {"steps": 4, "batch_size": 4, "length": 8, "judgements": 2, "judge_every": 1}
+FEW: dict[str, int] = {"steps": 4, "batch_size": 4, "length": 8}
 
 
-def load_text_data(config: TextConfig) -> texts.Text:
+def load_text_data(config: TextSourceConfig) -> texts.Text:
     """The text of a configuration, in three parts.
 
     Raises:
@@ -91,36 +91,29 @@ def token_nats(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.where(is_target, log_p, 0.0), axis=(1, 2)) / targets.shape[1]
 
 
-def optimiser(
-    form: TextRecipeConfig, learning_rate: Any = None, decay_from: Any = None
-) -> optax.GradientTransformation:
-    """The clipped optimiser of a recipe.
+def optimiser(form: TextTrainingConfig, learning_rate: Any, decay_from: Any) -> optax.GradientTransformation:
+    """The clipped optimiser of a training.
 
     Args:
-      form: the recipe.
-      learning_rate: the rate until it falls, in place of the recipe's; it may be traced.
-      decay_from: the share of the steps after which the rate falls, from 0 to below 1, in place of the recipe's; it may
-        be traced.
+      form: the training.
+      learning_rate: the rate until it falls; it may be traced.
+      decay_from: the share of the steps after which the rate falls, from 0 to below 1; it may be traced.
     """
-    rate = form.learning_rate if learning_rate is None else learning_rate
-    begin = form.decay_from if decay_from is None else decay_from
 
     # Constant, then along a line to zero after the last step.
     def schedule(count: jax.Array) -> jax.Array:
-        left = (1 - count / form.steps) / (1 - begin)
-        return rate * jnp.clip(left, 0.0, 1.0)
+        left = (1 - count / form.steps) / (1 - decay_from)
+        return learning_rate * jnp.clip(left, 0.0, 1.0)
 
     step = optax.scale_by_adam() if form.optimiser == "adam" else optax.identity()
     return optax.chain(optax.clip_by_global_norm(form.clip), step, optax.scale_by_learning_rate(schedule))
 
 
-def text_recipe(form: TextRecipeConfig, *, with_rates: bool = False, name: str = "") -> Recipe:
+def text_recipe(form: TextRecipeConfig, *, name: str = "") -> Recipe:
     """The recipe of a population of language models: loss and score are mean nats per token.
 
     Args:
       form: the recipe.
-      with_rates: every member has a dictionary of rates, `learning_rate` and `decay_from` among them, in place of the
-        recipe's.
       name: the part of the configuration that the recipe is, for errors.
 
     Raises:
@@ -131,11 +124,24 @@ def text_recipe(form: TextRecipeConfig, *, with_rates: bool = False, name: str =
         field, least = f"{name}.steps" if name else "steps", form.steps - first + 1
         many, apart = form.judgements, form.judge_every
         raise UserError(f"{field} is {form.steps}, expected at least {least} for {many} judgements {apart} steps apart")
+    moments = tuple(range(first, form.steps + 1, form.judge_every))
+    return _recipe(form, optimiser(form, form.learning_rate, form.decay_from), moments)
+
+
+def grid_recipe(form: TextTrainingConfig) -> Recipe:
+    """The recipe of language models that differ in their settings, each judged once, after its last step.
+
+    Every member has a dictionary of rates, `learning_rate` and `decay_from` among them.
+    """
+    return _recipe(form, lambda rates: optimiser(form, rates["learning_rate"], rates["decay_from"]), (form.steps,))
+
+
+def _recipe(form: TextTrainingConfig, tx: Any, moments: tuple[int, ...]) -> Recipe:
     return Recipe(
-        (lambda rates: optimiser(form, rates["learning_rate"], rates["decay_from"])) if with_rates else optimiser(form),
+        tx,
         form.steps,
         form.batch_size,
-        tuple(range(first, form.steps + 1, form.judge_every)),
+        moments,
         judge_batch=128,
         loss=lambda logits, targets: jnp.mean(token_nats(logits, targets)),
         score=token_nats,

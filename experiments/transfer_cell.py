@@ -44,7 +44,7 @@ def main(run: Run, study: Study) -> None:
 def smoke(config: Config) -> Config:
     """The same training: a few steps on a made-up text."""
     final: FinalConfig = dataclasses.replace(config.final, **texts.FEW, learning_rates=(0.01,), test_length=16)
-    data = dataclasses.replace(config.data, path=texts.SYNTHETIC, fractions=None, validation_windows=4)
+    data = dataclasses.replace(config.data, path=texts.SYNTHETIC, fractions=None)
     return dataclasses.replace(config, data=data, hidden=4, layers=1, final=final)
 
 

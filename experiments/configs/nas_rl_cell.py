@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Le, MinLen
 
 from experiments.configs.kinds import Count, Depth, Few, Names, Positive, Probability, Rate, Seed, Width
-from experiments.configs.text import TextConfig, TextRecipeConfig
+from experiments.configs.text import TextConfig, TextRecipeConfig, TextTrainingConfig
 from jaxnas.population import Strategy
 from jaxnas.run import ranged
 
@@ -43,7 +43,7 @@ class SearchConfig:
     learning_rate: Rate = 0.01
     """Adam on the controller. The paper has 5e-4 for some ten thousand cells; hundreds need larger steps."""
     baseline_decay: Probability = 0.95
-    """Factor of the moving average of rewards that is the baseline."""
+    """Weight of the old average of rewards, the baseline, when a generation is added."""
     c: Positive = 80.0
     """The reward is c / perplexity^2."""
     ppo_steps: FewSteps = 0
@@ -55,16 +55,19 @@ class SearchConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class FinalConfig(TextRecipeConfig):
-    """The last training of the cell that each search found, and of known cells, with a grid of settings."""
+class FinalConfig(TextTrainingConfig):
+    """The last training of the cell that each search found, and of known cells, with a grid of settings.
+
+    Each network is judged once, after its last step.
+    """
 
     learning_rates: Rates = (0.01, 0.03)
-    """Learning rates of the grid; `learning_rate` is not used."""
+    """Learning rates of the grid, each constant until it falls."""
     init_scales: Rates = (1.0,)
     """Factors of the grid on a cell's first weights, which are uniform within one over the square root of the hidden
     units."""
     decay_shares: Shares = (0.5,)
-    """Shares of the steps after which the learning rate falls, of the grid; `decay_from` is not used."""
+    """Shares of the steps after which the learning rate falls along a line, to zero at the end, of the grid."""
     repeats: Few = 1
     """Trainings of each point of the grid, the mean of which decides."""
     test_length: Few = 256
@@ -87,7 +90,7 @@ class Config:
 PRESETS = {
     "shakespeare": Config(
         child=TextRecipeConfig(steps=200, learning_rate=0.03),
-        final=FinalConfig(steps=2000, length=64, judge_every=50),
+        final=FinalConfig(steps=2000, length=64),
     ),
     "ptb": Config(
         data=TextConfig("PTB", unit="words", validation_windows=None),
@@ -102,7 +105,6 @@ PRESETS = {
             length=35,
             optimiser="sgd",
             clip=5.0,
-            judge_every=1300,
             learning_rates=(0.5, 1.0, 2.0),
             init_scales=(0.5, 1.0),
             decay_shares=(0.2, 0.5),

@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.configs.kinds import Depth, Seed, Text, Width
 from experiments.configs.nas_rl_cell import FinalConfig
-from experiments.configs.text import TextConfig
+from experiments.configs.text import TextSourceConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Config:
     cell: Text = "nascell"
     """A work directory of `nas_rl_cell`, its `architecture.json`, a published cell (nascell, worked_example), or the
     genotype of a cell."""
-    data: TextConfig = TextConfig()
+    data: TextSourceConfig = TextSourceConfig()
     hidden: Width = 64
     """Hidden units of a layer, and length of an embedding; other cells have as many weights in all."""
     layers: Depth = 1
@@ -26,14 +26,14 @@ class Config:
 
 PRESETS = {
     "words": Config(
-        data=TextConfig(unit="words", min_count=5),
-        final=FinalConfig(steps=1000, judge_every=25, test_length=128),
+        data=TextSourceConfig(unit="words", min_count=5),
+        final=FinalConfig(steps=1000, test_length=128),
     ),
     "ptb": Config(
-        data=TextConfig("PTB", validation_windows=None),
+        data=TextSourceConfig("PTB"),
         hidden=800,
         layers=2,
-        final=FinalConfig(steps=50_000, batch_size=32, length=100, judge_every=1000, learning_rates=(1e-3, 3e-3)),
+        final=FinalConfig(steps=50_000, batch_size=32, length=100, learning_rates=(1e-3, 3e-3)),
     ),
 }
 """Named configurations.

@@ -44,7 +44,6 @@ def study():
         (changed("network", activations=("tanh", "gelu")), "activations is .*, expected at least two different names"),
         (changed("network", combinations=("max",)), "combinations is .*, expected at least two different names"),
         (changed("child", steps=1), r"child\.steps is 1, expected at least 2 for 2 judgements"),
-        (changed("final", judgements=5), r"final\.steps is 4, expected at least 5 for 5 judgements"),
         (changed("child", batch_size=900), r"child\.batch_size is 900, expected 1 to the \d+ windows there are"),
         (changed("final", batch_size=900), r"final\.batch_size is 900, expected 1 to the"),
         (changed("final", test_length=999), "expected at least 1000 for a window of length 999"),
@@ -212,10 +211,17 @@ def test_the_grid_of_the_configuration_is_trained_and_its_best_point_tested(stud
     assert list(asked["data"].parts) == ["validation"]
     np.testing.assert_array_equal(asked["test"][0], windows(study.text.test, 16).inputs)
     # A point's rates make the optimiser; the range of first weights is the family's.
+    assert asked["recipe"].moments == (form.steps,)  # one judgement, as no other one would be looked at
     tx = asked["recipe"].tx({"learning_rate": 0.1, "init_scale": 1.0, "decay_from": 0.25})
     np.testing.assert_allclose(tx.update(jnp.ones(1), tx.init(jnp.ones(1)))[0], [-0.1], rtol=1e-5)
     expected = {"perplexity": 4.0, "hidden": 2, "parameters": cell.parameters, "final": {"grid": "points"}}
     assert {name: pytest.approx(row[name]) for name in expected} == expected
+
+
+def test_no_setting_of_a_last_training_is_without_meaning():
+    fields = {field.name for field in dataclasses.fields(SMALL.final)}
+    assert fields.isdisjoint({"learning_rate", "decay_from", "judgements", "judge_every"})
+    assert not hasattr(TRANSFERS["words"].data, "validation_windows")
 
 
 def test_a_picture_of_both_searches_leaves_out_cells_that_are_worse_than_a_guess(study, tmp_path, monkeypatch):

@@ -68,17 +68,17 @@ def moves(tx, gradient, steps):
 
 
 def test_the_rate_is_constant_and_then_falls_to_zero_and_gradients_are_clipped():
-    form = TextRecipeConfig(8, optimiser="sgd", learning_rate=0.5, decay_from=0.25, clip=1.0, judgements=1)
+    form = TextRecipeConfig(steps=8, optimiser="sgd", learning_rate=0.5, decay_from=0.25, clip=1.0, judgements=1)
     rates = [0.5, 0.5, 0.5, 5 / 12, 4 / 12, 3 / 12, 2 / 12, 1 / 12]
-    found = moves(texts.optimiser(form), [0.0, 0.5], 8)
+    found = moves(texts.text_recipe(form).tx, [0.0, 0.5], 8)
     np.testing.assert_allclose(found[:, 1], -0.5 * np.array(rates), rtol=1e-5)
-    found = moves(texts.optimiser(form), [3.0, 4.0], 1)  # a norm of 5 becomes 1
+    found = moves(texts.text_recipe(form).tx, [3.0, 4.0], 1)  # a norm of 5 becomes 1
     np.testing.assert_allclose(found[0], [-0.3, -0.4], rtol=1e-5)
     # A member's rates take the place of the recipe's; Adam's first step has the length of the rate.
-    found = moves(texts.text_recipe(form, with_rates=True).tx({"learning_rate": 0.2, "decay_from": 0.5}), [0, 1.0], 6)
+    found = moves(texts.grid_recipe(form).tx({"learning_rate": 0.2, "decay_from": 0.5}), [0, 1.0], 6)
     np.testing.assert_allclose(found[:, 1], [-0.2] * 5 + [-0.15], rtol=1e-5)
     adam = dataclasses.replace(form, optimiser="adam")
-    np.testing.assert_allclose(moves(texts.optimiser(adam), [0.1, -0.1], 1)[0], [-0.5, 0.5], rtol=1e-3)
+    np.testing.assert_allclose(moves(texts.text_recipe(adam).tx, [0.1, -0.1], 1)[0], [-0.5, 0.5], rtol=1e-3)
 
 
 def test_judgements_are_the_last_ones():

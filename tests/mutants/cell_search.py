@@ -26,11 +26,19 @@ MUTANTS = (
     ),
     Mutant(
         "decay-of-the-recipe",
-        "all points of a grid have the recipe's moment at which the rate falls",
+        "all points of a grid have the same moment at which the rate falls",
         "experiments/text.py",
-        "begin = form.decay_from if decay_from is None else decay_from",
-        "begin = form.decay_from",
+        'lambda rates: optimiser(form, rates["learning_rate"], rates["decay_from"])',
+        'lambda rates: optimiser(form, rates["learning_rate"], 0.25)',
         TEXT,
+    ),
+    Mutant(
+        "last-training-judged-early",
+        "the last training judged before its last step",
+        "experiments/text.py",
+        "(form.steps,))",
+        "(max(1, form.steps // 2),))",
+        SEARCH,
     ),
     Mutant(
         "early-judgements",
