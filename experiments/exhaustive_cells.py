@@ -2,11 +2,11 @@
 
   XLA_FLAGS=--xla_backend_optimization_level=3 python -m experiments.exhaustive_cells [shakespeare] [--smoke]
 
-The 36,864 cells of NAS-RL (Zoph and Le 2017, 1611.01578) make 10,994 functions (`jaxnas.spaces.nas_rl.symmetry`); the
-first cell of each class is trained and stands for all of it. Some classes are trained with several seeds, which
-measures the noise of a single run. A network whose training was not finite stays in the table as one that diverged.
-Leaves `table.npz`, described in `jaxnas/tabular/data/README.md`. Stopped or killed, it goes on from the last
-checkpoint. Level 3 of LLVM's optimisation takes a quarter off the time of these small programs.
+The 36,864 cells of NAS-RL (Zoph and Le 2017, 1611.01578) have 10,994 forms (`jaxnas.spaces.nas_rl.symmetry`), of which
+10,990 have different outputs; the first cell of each form is trained and stands for all of it. Some forms are trained
+with several seeds, which measures the noise of a single run. A network whose training was not finite stays in the table
+as one that diverged. Leaves `table.npz`, described in `jaxnas/tabular/data/README.md`. Stopped or killed, it goes on
+from the last checkpoint. Level 3 of LLVM's optimisation takes a quarter off the time of these small programs.
 """
 
 import dataclasses

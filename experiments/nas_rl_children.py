@@ -64,8 +64,11 @@ def error_of(accuracy: np.ndarray) -> np.ndarray:
 
 
 def children_key(seed: int, method: str) -> jax.Array:
-    """The key of all children of a search, that of `Run.key`; a child folds in its architecture and its id."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(method.encode()))
+    """The key of all children of a search; a child folds in its architecture and its id.
+
+    It is that of `Run.key` for the name `children/<method>`, because the search itself draws with the key of its name.
+    """
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"children/{method}".encode()))
 
 
 def examples_of(images: data.SearchData, parts: dict[str, data.Examples]) -> PopulationData:

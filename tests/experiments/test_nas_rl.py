@@ -204,8 +204,13 @@ def test_a_batch_is_trained_in_the_space_of_its_depth_and_a_diverged_child_has_n
     assert settings["choices"]["filters"].shape == (2, 2)
     assert settings["seeds"].tolist() == [4, 5, 6]
     assert settings["strategy"] == setting.config.search.strategy
-    expected = jax.random.key_data(Run.key(SimpleNamespace(seed=setting.config.seed), "nas_rl"))
+    # The children's key is not the one that the search of that name draws with.
+    expected, of_search = (
+        jax.random.key_data(Run.key(SimpleNamespace(seed=setting.config.seed), name))
+        for name in ("children/nas_rl", "nas_rl")
+    )
     np.testing.assert_array_equal(jax.random.key_data(settings["key"]), expected)
+    assert (expected != of_search).any()
 
 
 def test_a_diverged_child_stays_in_the_history_with_reward_0_and_is_never_the_best(setting, tmp_path):

@@ -81,6 +81,14 @@ MUTANTS = (
         SEARCH,
     ),
     Mutant(
+        "key-of-the-search",
+        "children trained with the key that their search draws with",
+        CHILDREN,
+        'zlib.crc32(f"children/{method}".encode())',
+        "zlib.crc32(method.encode())",
+        SEARCH,
+    ),
+    Mutant(
         "depth-of-the-best",
         "the best child taken at another child's depth",
         SCRIPT,

@@ -56,7 +56,7 @@ def canonical_cell(space: RecurrentCellSpace, arch: Arch | str) -> Expression:
     5. The node whose combination becomes `c_t` is marked; the mark keeps it apart from the combination around it.
 
     Cells of equal form have equal outputs and gradients, to rounding, once the weights of their leaves are exchanged.
-    The converse holds but for few cells: in the space of base 2 at most four of 10,994 forms are another one's equal.
+    The converse fails for few cells: for base 2, at most four pairs of the 10,994 forms compute the same function.
 
     Args:
       space: the space of the cell.
