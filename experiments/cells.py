@@ -126,12 +126,17 @@ def family_fn(cell: Cell) -> Callable[[Mapping[str, Any]], Family]:
 
 
 def in_units(nats: float) -> dict[str, float]:
-    """A loss in nats per token with its perplexity, infinite where a float cannot hold it, and its bits per token."""
-    perplexity = math.exp(nats) if nats < 700 else math.inf
+    """A loss in nats per token with its perplexity, infinite where a float cannot hold it, and its bits per token.
+
+    All three are NaN for a loss of NaN.
+    """
+    perplexity = math.inf if nats >= 700 else math.exp(nats)
     return {"nats": nats, "perplexity": perplexity, "bits": nats / math.log(2)}
 
 
-def train_to_the_end(run: Run, name: str, cell: Cell, text: Text, form: FinalConfig) -> tuple[dict[str, Any], Tree]:
+def train_to_the_end(
+    run: Run, name: str, cell: Cell, text: Text, form: FinalConfig
+) -> tuple[dict[str, Any], Tree | None]:
     """Trains a cell with every point of the grid, and tests the point that is best on the validation part.
 
     Args:
@@ -142,7 +147,8 @@ def train_to_the_end(run: Run, name: str, cell: Cell, text: Text, form: FinalCon
       form: the recipe and the grid.
 
     Returns:
-      What `result.json` says of the cell, and the weights of the tested network.
+      What `result.json` says of the cell, with losses of NaN if it diverged at every point, and the weights of the
+      tested network, or None if none was tested.
     """
     grid = {"learning_rate": form.learning_rates, "init_scale": form.init_scales, "decay_from": form.decay_shares}
     found = final_grid.final_grid(
@@ -160,15 +166,16 @@ def train_to_the_end(run: Run, name: str, cell: Cell, text: Text, form: FinalCon
     return {**in_units(float(np.mean(found.test))), **about, "final": found.summary()}, found.params
 
 
-def write_cell(run: Run, cell: Cell, params: Tree, text: Text) -> dict[str, Any]:
-    """Writes the weights, the description that builds the language model again, and the picture of the tree.
+def write_cell(run: Run, cell: Cell, params: Tree | None, text: Text) -> dict[str, Any]:
+    """Writes the weights, if there are any, the description of the language model, and the picture of the tree.
 
     Returns:
       The content of `architecture.json`.
     """
     about = cell.space.about
     assert about.genotype is not None
-    export.save_variables(run.path / "network.safetensors", params)
+    if params is not None:
+        export.save_variables(run.path / "network.safetensors", params)
     record = {
         "space": about.name,
         "settings": about.config,
@@ -180,7 +187,7 @@ def write_cell(run: Run, cell: Cell, params: Tree, text: Text) -> dict[str, Any]
         "macs": cell.macs,
         "unit": text.unit,
         "vocabulary": list(text.vocabulary),
-        "weights": "network.safetensors",
+        "weights": None if params is None else "network.safetensors",
     }
     run.save_json("architecture.json", record)
     pictures.draw(plot.cell_tree, run.path / "architecture.png", about, cell.arch)
@@ -198,10 +205,16 @@ def conclude(
       text: the text.
       form: the recipe and the grid.
       about: the further entries of `result.json`.
+
+    Raises:
+      UserError: cells that all diverged at every point, if there was no search before whose result could be reported.
     """
-    rows, weights = {}, {}
+    rows: dict[str, dict[str, Any]] = {}
+    weights: dict[str, Tree | None] = {}
     for name, cell in contestants.items():
         rows[name], weights[name] = train_to_the_end(run, f"final/{name}", cell, text, form)
+    if "search" not in about and all(one is None for one in weights.values()):
+        raise UserError(f"no cell of {', '.join(contestants)} could be trained without losses that are not finite")
     first, *others = contestants
     record = write_cell(run, contestants[first], weights[first], text)
     child = {**rows[first], "genotype": record["genotype"]}

@@ -7,6 +7,7 @@ best on the validation examples, and report its test result.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from jaxnas.errors import UserError
 from jaxnas.judge import judge
 from jaxnas.population import Family, PopulationData, Recipe
 from jaxnas.run import Run
+from jaxnas.standard_error import say
 
 Settings = Mapping[str, Any]  # by name a number, or a traced scalar
 
@@ -31,22 +33,22 @@ class Grid(NamedTuple):
       points: the settings of each point by name.
       validation: the score of each point on the validation examples after its last step, mean over the repeats; NaN for
         a point of which one repeat met a step that was not finite.
-      best: the number of the point whose error on the validation examples is least.
-      test: the scores of the best point on the test examples, one for each repeat.
-      params: the weights of the best point's first network.
+      best: the number of the point whose error on the validation examples is least; None if no point stayed finite.
+      test: the scores of the best point on the test examples, one for each repeat; NaN if there is no best point.
+      params: the weights of the best point's first network; None if there is no best point.
     """
 
     points: list[dict[str, float]]
     validation: list[float]
-    best: int
+    best: int | None
     test: list[float]
-    params: Params
+    params: Params | None
 
     def summary(self) -> dict[str, Any]:
         """The entry of `result.json`: the best point with its test scores, and all points with their validation."""
         tried = [{**point, "validation": score} for point, score in zip(self.points, self.validation, strict=True)]
         return {
-            "best": self.points[self.best],
+            "best": None if self.best is None else self.points[self.best],
             "test": self.test,
             "test_mean": float(np.mean(self.test)),
             "grid": tried,
@@ -101,9 +103,10 @@ def final_grid(
 ) -> Grid:
     """Trains one architecture with every point of a grid, as one population, and tests the best point.
 
-    The point is chosen by the validation examples alone: test examples are looked at when it stands, and by the
-    networks of that point only. Members have first weights and an order of examples of their own, so two points differ
-    by chance too; `repeats` trains each point several times, and the mean decides.
+    The point is chosen by the validation examples alone. The test examples are used only after the point is chosen, and
+    only for the networks of that point. If every point has met losses that are not finite, the grid has no best point,
+    which a line on standard error says. Members have first weights and an order of examples of their own, so two points
+    differ by chance too; `repeats` trains each point several times, and the mean decides.
 
     Args:
       run: the run in whose work directory it happens; killed and started again, it goes on where it was.
@@ -121,7 +124,7 @@ def final_grid(
       settings: more arguments of `train_population`.
 
     Raises:
-      UserError: no point, or no point whose training stayed finite.
+      UserError: a grid without a point, or fewer than one repeat.
     """
     points = points_of(grid)
     if not points or repeats < 1:
@@ -138,7 +141,8 @@ def final_grid(
     validation = trained.score["validation"][:, -1].reshape(len(points), repeats).mean(1)
     errors = np.asarray(error_of(validation), float)
     if not np.isfinite(errors).any():
-        raise UserError(f"{name}: no point of the grid could be trained without losses that are not finite")
+        say(f"{name}: no point of the grid could be trained without losses that are not finite, so nothing is tested")
+        return Grid(points, validation.tolist(), None, [math.nan] * repeats, None)
     best = int(np.argmin(np.where(np.isfinite(errors), errors, np.inf)))
     # The test, of the networks of the chosen point.
     chosen = range(best * repeats, (best + 1) * repeats)

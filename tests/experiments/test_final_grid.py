@@ -96,14 +96,20 @@ def test_the_choice_is_by_validation_and_by_the_mean_over_repeats(tmp_path, monk
     np.testing.assert_allclose(found.validation, [0.5, 0.4, 0.7])
 
 
-def test_a_point_that_diverges_is_never_chosen(tmp_path, monkeypatch):
+def test_a_point_that_diverges_is_never_chosen(tmp_path, monkeypatch, capsys):
     fake_training(monkeypatch, [np.nan, 0.3], [0.0, 1.0])
     found = run_grid(tmp_path / "one", grid={"start": (1.0, 2.0)})
     assert (found.best, found.test) == (1, [1.0])
     assert np.isnan(found.validation[0])
-    fake_training(monkeypatch, [np.nan, np.nan], [0.0, 1.0])
-    with pytest.raises(UserError, match="no point of the grid"):
-        run_grid(tmp_path / "none", grid={"start": (1.0, 2.0)})
+    assert capsys.readouterr().err == ""
+    # Where every point has diverged the result says so: nothing is chosen, nothing is tested, and there are no weights.
+    fake_training(monkeypatch, [np.nan] * 4, [0.0, 1.0, 2.0, 3.0])
+    found = run_grid(tmp_path / "none", grid={"start": (1.0, 2.0)}, repeats=2)
+    assert (found.best, found.params) == (None, None)
+    np.testing.assert_array_equal(found.test, [np.nan, np.nan])
+    assert found.summary()["best"] is None
+    assert np.isnan(found.summary()["test_mean"])
+    assert "grid: no point of the grid could be trained" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [{"grid": {"start": ()}}, {"repeats": 0}])

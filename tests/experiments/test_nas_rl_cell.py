@@ -20,7 +20,7 @@ from jaxnas.checkpoint import Checkpoints
 from jaxnas.data.text import windows
 from jaxnas.errors import UserError
 from jaxnas.export import load_variables
-from jaxnas.run import History, read_history
+from jaxnas.run import History, Run, read_history
 from jaxnas.spaces.nas_rl import PUBLISHED, CellState, recurrent_cell, recurrent_cell_space
 from tests.experiments.test_scripts import ROOT, TIMES, finish
 
@@ -136,6 +136,7 @@ def test_the_comparison_by_hand(study, monkeypatch):
 def test_units_by_hand():
     assert cells.in_units(math.log(8.0)) == pytest.approx({"nats": math.log(8.0), "perplexity": 8.0, "bits": 3.0})
     assert cells.in_units(1000.0)["perplexity"] == math.inf
+    assert np.isnan(list(cells.in_units(math.nan).values())).all()
 
 
 def test_an_lstm_by_hand():
@@ -216,6 +217,30 @@ def test_the_grid_of_the_configuration_is_trained_and_its_best_point_tested(stud
     np.testing.assert_allclose(tx.update(jnp.ones(1), tx.init(jnp.ones(1)))[0], [-0.1], rtol=1e-5)
     expected = {"perplexity": 4.0, "hidden": 2, "parameters": cell.parameters, "final": {"grid": "points"}}
     assert {name: pytest.approx(row[name]) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("diverged", "about"), [(("a",), {}), (("a", "b"), {"search": "found"})])
+def test_a_cell_that_diverges_at_every_point_ends_no_run(diverged, about, study, tmp_path, monkeypatch):
+    def final_grid(run, name, *given, **settings):
+        fails = name.rpartition("/")[2] in diverged
+        test, params = ([math.nan], None) if fails else ([1.0], {"w": np.ones(1)})
+        return SimpleNamespace(test=test, params=params, summary=lambda: {})
+
+    monkeypatch.setattr(cells.final_grid, "final_grid", final_grid)
+    arch = jax.tree.map(lambda leaf: np.zeros(leaf.shape[0], int), study.space.choices)
+    contestants = dict.fromkeys(("a", "b"), cells.Cell(study.space, arch, cells.Size(7, 3, 1)))
+    with Run(tmp_path, writers=()) as run:
+        result = cells.conclude(run, contestants, study.text, SMALL.final, about)
+    assert str(result["child"]["nats"]) in ("nan", "NaN")
+    assert (result["baseline"]["b"]["nats"] == 1.0) == ("b" not in diverged)
+    assert json.loads((tmp_path / "architecture.json").read_text())["weights"] is None
+    assert not (tmp_path / "network.safetensors").exists()
+
+
+def test_cells_that_all_diverge_without_a_search_are_refused(study, monkeypatch):
+    monkeypatch.setattr(cells, "train_to_the_end", lambda *given: ({"nats": math.nan}, None))
+    with pytest.raises(UserError, match="no cell of a, b could be trained"):
+        cells.conclude(None, {"a": None, "b": None}, study.text, SMALL.final, {})
 
 
 def test_no_setting_of_a_last_training_is_without_meaning():

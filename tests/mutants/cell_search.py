@@ -89,6 +89,14 @@ MUTANTS = (
         SEARCH,
     ),
     Mutant(
+        "nothing-to-report",
+        "a transfer in which every cell has diverged ends with a result",
+        "experiments/cells.py",
+        'if "search" not in about and all(',
+        'if "search" in about and all(',
+        SEARCH,
+    ),
+    Mutant(
         "bits-from-nats",
         "nats become bits by the wrong factor",
         "experiments/cells.py",

@@ -153,6 +153,14 @@ MUTANTS = (
         GRID,
     ),
     Mutant(
+        "point-that-diverged",
+        "the first point of a grid tested although every point has diverged",
+        "experiments/final_grid.py",
+        "if not np.isfinite(errors).any():",
+        "if not len(errors):",
+        GRID,
+    ),
+    Mutant(
         "worst-point",
         "the point whose error is greatest taken for the best",
         "experiments/final_grid.py",
