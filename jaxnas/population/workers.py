@@ -63,10 +63,7 @@ def local_processes(count: int) -> Workers:
         first, *_ = [pool.submit(os.getpid) for _ in range(count)]
         try:
             first.result()
-        except BaseException as error:
-            pool.shutdown(wait=False)
-            if not isinstance(error, BrokenExecutor):
-                raise
+        except BrokenExecutor as error:
             hint = "a script needs 'if __name__ == \"__main__\":' around its work"
             raise UserError(f"processes cannot be started: {first_line(error)}; {hint}") from None
         return pool

@@ -54,9 +54,10 @@ def search(
 ) -> tuple[Tree, History]:
     """Asks a black box for architectures, has them evaluated and tells it their fitness, `num_asks` times.
 
-    Every tell is a step of `Run.steps`. A search that was killed goes on after its last checkpoint, has evaluated again
-    what came after it, and ends in the same bits, history included. With the same key and a table as evaluator it
-    proposes what `jaxnas.tabular.simulate` does, which takes `run.key(name)`.
+    Every tell is a step of `Run.steps`. A search that was killed goes on after its last checkpoint and has evaluated
+    again what came after it. Unless asks are told by arrival it ends in the same bits, history included except for its
+    `seconds`. With the same key and a table as evaluator it proposes what `jaxnas.tabular.simulate` does, which takes
+    `run.key(name)`.
 
     With `in_flight` = `K` up to `K` asks are out at a time: ask `n` is made right after `n - K + 1` asks were told,
     without the fitness of the `K - 1` others. The evaluator then returns a future, as `Farm.submit` does. Children of

@@ -25,9 +25,12 @@ class History(NamedTuple):
       archs: architectures, leaves `[T, E]`.
       fitness: float64 `[T, M]`, the numbers of the evaluator as they were.
       origins: what `BlackBox.origins` said, leaves `[T, ...]`; None for a search without it.
-      seconds: float64 `[T]`, wall time from the call that had the child evaluated until its fitness was there, divided
-        by the children of that call. Of all fields this is the only one in which a resumed search differs from one
-        that was never stopped.
+      seconds: float64 `[T]`, wall time from the call of the evaluator that the child was part of until its fitness was
+        there, divided by the number of children of that call. With several asks out this includes the time in which the
+        child waited for a worker. For a child that was out when the search was killed it is the time of the second
+        call, which is short where the evaluator has kept the result; the records of a `Farm` hold the time that each
+        child itself took. With `order="proposal"` no other field of a resumed search differs from those of a search
+        that was never stopped; with `order="arrival"` any of them may, as between two searches that were not.
       told: int64 `[T]`, place of the child in the order in which children were told to the search, from 0. It differs
         from `ids` only in a search with `order="arrival"`.
     """
