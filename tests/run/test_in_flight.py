@@ -30,7 +30,10 @@ SEARCHES = {
     "policy": (policy_search(categorical(CHOICES), optax.adam(0.3), batch_size=2), 1),
     "nsga2": (nsga2(CHOICES, population_size=4), 2),
     "local": (local_search(CHOICES), 1),  # the only one whose `tell` uses its key
-    "nas-rl": (nas_rl(controller(CHOICES, num_units=4), optax.adam(0.3), batch_size=2, reward=jnp.exp, replicas=3), 1),
+    "nas-rl": (
+        nas_rl(controller(CHOICES, num_units=4), optax.adam(0.3), batch_size=2, reward=jnp.exp, replicas=ASKS),
+        1,
+    ),
 }
 
 
