@@ -2,6 +2,7 @@
 
 from jaxnas.tabular._simulate import History, best_at, incumbents, simulate
 from jaxnas.tabular.benchmarks import BENCHMARKS, digits, exhaustive, load, nas_bench_macro, nasbench201, with_metrics
+from jaxnas.tabular.cell_table import cells, exhaustive_cells
 from jaxnas.tabular.convert import add_hw_nas_bench, nats_topology
 from jaxnas.tabular.files import load_table, save_table
 from jaxnas.tabular.table import Table, floats, from_arrays, lookup, metric_of, missing, sample_run
@@ -14,8 +15,10 @@ __all__ = [
     "Task",
     "add_hw_nas_bench",
     "best_at",
+    "cells",
     "digits",
     "exhaustive",
+    "exhaustive_cells",
     "floats",
     "from_arrays",
     "incumbents",

@@ -12,7 +12,7 @@ from jaxnas.tabular.table import Table, from_arrays, mean_of_runs
 
 __all__ = ["DIVERGED", "MISSING", "UNIT", "cells", "exhaustive_cells"]
 
-CELLS_SHA256 = ""
+CELLS_SHA256 = "7477b5419ff122d1f2f00bfae1e78ea821e49f95dc74ca2882f7ec34a8e90eda"
 UNIT = 1e-4  # nats, of the whole numbers in the file
 MISSING, DIVERGED = -1, -2  # in place of a number: no such run; a run whose training or judgement was not finite
 
@@ -26,6 +26,10 @@ def cells() -> Table:
     table was made.
 
     The architectures are those of `jaxnas.spaces.nas_rl.recurrent_cell_space(2)`.
+
+    Example:
+      >>> cells().metrics["valid_nats_100"].shape
+      (36864,)
     """
     with resources.as_file(resources.files("jaxnas.tabular") / "data" / "cells.npz") as path:
         return exhaustive_cells(path, name="cells", sha256=CELLS_SHA256)
