@@ -5,18 +5,18 @@ program of its own wastes nothing on masks, has to be compiled for each architec
 draw the same first weights, see the same examples in the same order, and judge with reference examples instead of
 running averages, so a reward depends on the route by rounding alone.
 
-Measured for six layers, images of 8 by 8 pixels, 100 steps and one CPU core, the canvas takes less time from the third
-child on with 4 to 12 filters, and from the fifth on with the 24 to 64 of the paper. With few filters a step on the
-canvas takes longer than one in a program of its own, which wins beyond some 700 steps:
-`benchmarks.convolutional_children`.
+`benchmarks.convolutional_children` measured six layers, images of 8 by 8 pixels, 100 steps and one CPU core. With 4 to
+12 filters the canvas is faster in total from three children on, with 24 to 64 from five on. Each of its steps is slower
+with few filters, so children trained for more than about 700 steps are faster in programs of their own.
 """
 
 import dataclasses
 
 from jaxnas.architectures import arch_like
 from jaxnas.base import Arch, SearchSpace, sparse_paths
+from jaxnas.errors import UserError
 from jaxnas.population.member import Family
-from jaxnas.spaces.nas_rl import layer_plan
+from jaxnas.spaces.nas_rl import LayerPlan, layer_plan
 from jaxnas.spaces.nas_rl.canvas import canvas_apply, canvas_cut, canvas_init
 
 __all__ = ["layer_family", "own_family"]
@@ -26,6 +26,7 @@ def layer_family(space: SearchSpace, *, reference: int = 0, eps: float = 1e-5) -
     """The children of a space of layers on the canvas, the architecture an argument of their one program.
 
     A child's first weights are scaled by its own numbers of inputs, and everything outside of it is and stays zero.
+    Children train with the statistics of the whole batch, whatever the `reference` of the space.
 
     Args:
       space: a space from `nas_rl_space`.
@@ -34,7 +35,7 @@ def layer_family(space: SearchSpace, *, reference: int = 0, eps: float = 1e-5) -
       eps: number above zero that normalisation adds to the variance.
 
     Raises:
-      UserError: another space, or a negative `reference`.
+      UserError: another space, a negative `reference`, or an `eps` that is not above zero.
 
     Example:
       >>> from jaxnas.population import layer_family
@@ -42,8 +43,7 @@ def layer_family(space: SearchSpace, *, reference: int = 0, eps: float = 1e-5) -
       >>> layer_family(nas_rl_space(6, 10), reference=256).reference
       256
     """
-    plan = layer_plan(space)
-    judge = dataclasses.replace(plan, reference=reference)
+    plan, judge = _plans(space, reference, eps)
     return Family(
         init=lambda key, arch, x: canvas_init(plan, key, x, arch),
         apply=lambda params, arch, x: canvas_apply(plan, params, sparse_paths(arch), x, eps=eps),
@@ -72,7 +72,8 @@ def own_family(
       more_filters: number of filters that every convolution has beside those that it chose; None for the space's own.
 
     Raises:
-      UserError: another space, an architecture outside of it, or a number below zero.
+      UserError: another space, an architecture outside of it, a negative `reference` or `more_filters`, or an `eps` that
+        is not above zero.
 
     Example:
       >>> from jaxnas.population import own_family
@@ -83,13 +84,13 @@ def own_family(
       >>> family.init(jax.random.key(0), None, x)["layer0"]["conv0"]["kernel"].shape
       (1, 3, 3, 4)
     """
-    plan = layer_plan(space)
+    plan, judged = _plans(space, reference, eps)
     if more_filters is not None:
         plan = dataclasses.replace(plan, more_filters=more_filters)
     form = {"running": False, "eps": eps, "more_filters": plan.more_filters}
     arch, build = arch_like(plan.choices, arch), space.about.network
     assert build is not None, "every space of layers has it"
-    network, judge = (build(arch, reference=count, **form) for count in (0, reference))
+    network, judge = (build(arch, reference=one.reference, **form) for one in (plan, judged))
 
     return Family(
         init=lambda key, _, x: canvas_cut(plan, canvas_init(plan, key, x, arch), arch),
@@ -97,3 +98,11 @@ def own_family(
         judge=lambda params, _, x: judge.apply({"params": params}, x)[0],
         reference=reference,
     )
+
+
+def _plans(space: SearchSpace, reference: int, eps: float) -> tuple[LayerPlan, LayerPlan]:
+    """The settings of the space for training and for judging; raises `UserError` as both families do."""
+    if not eps > 0:
+        raise UserError(f"eps must be above 0, got {eps}")
+    plan = layer_plan(space)
+    return dataclasses.replace(plan, reference=0), dataclasses.replace(plan, reference=reference)

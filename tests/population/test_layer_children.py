@@ -148,6 +148,31 @@ def test_a_child_may_have_more_filters():
     assert more.apply(params, None, x).shape == (4, 3)
 
 
+def test_the_reference_of_a_space_is_not_used_for_training():
+    space = nas_rl_space(3, 3, filters=(2, 3), kernels=(1, 3), reference=4)
+    x, arch = DATA.train[0][:8], child(0)
+    canvas, own = layer_family(space), own_family(space, arch)
+    params, cut = canvas.init(KEY, arch, x), own.init(KEY, None, x)
+    whole = layer_family(SPACE).apply(params, arch, x)
+    for there, here in ((canvas.apply, own.apply), (canvas.judge, own.judge)):
+        close(there(params, arch, x), whole, 1e-5)
+        close(here(cut, None, x), whole, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reference": -1}, "reference must be a number of examples, at least 0, got -1"),
+        ({"eps": 0.0}, "eps must be above 0, got 0.0"),
+        ({"eps": float("nan")}, "eps must be above 0, got nan"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_on_both_routes(settings, message):
+    for family in (layer_family, lambda space, **given: own_family(space, child(0), **given)):
+        with pytest.raises(UserError, match=message):
+            family(SPACE, **settings)
+
+
 def test_another_space_is_refused():
     for family in (layer_family, lambda space: own_family(space, {})):
         with pytest.raises(UserError, match="space must be one of nas_rl_space"):
