@@ -1,5 +1,7 @@
 """The convolutional space of NAS-RL: its decisions, their order, the rules by which they become a network, its text."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ from jaxnas.spaces.nas_rl import (
     nas_rl_prefix,
     nas_rl_space,
     nas_rl_tokens,
+    recurrent_cell_space,
 )
 from jaxnas.spaces.nas_rl.decoding import IMAGE, Layer, grids
 
@@ -265,8 +268,17 @@ def test_a_text_of_another_form(text):
         ({"kernels": (1, 2)}, r"kernels must be odd, got \[1, 2\]"),
         ({"strides": (1,)}, "strides needs two or more"),
         ({"strides": ()}, "strides needs two or more"),
+        ({"strides": 1}, "strides needs two or more different whole numbers of at least 1, got 1"),
+        ({"filters": 24}, "filters needs two or more different whole numbers of at least 1, got 24"),
+        ({"filters": "24"}, "filters needs two or more different whole numbers of at least 1, got '24'"),
+        ({"num_layers": 2.5}, "num_layers must be a whole number, got 2.5"),
+        ({"num_classes": "ten"}, "num_classes must be a whole number, got 'ten'"),
+        ({"more_filters": 1.5}, "more_filters must be a whole number, got 1.5"),
+        ({"reference": None}, "reference must be a whole number, got None"),
         ({"order": "relu_conv_bn"}, "order must be one of conv_bn_relu, conv_relu_bn, got 'relu_conv_bn'"),
-        ({"pooling": (0, 2)}, r"pooling needs ascending numbers of layers, at least 1, got \[0, 2\]"),
+        ({"pooling": (0, 2)}, r"pooling needs ascending whole numbers of layers, at least 1, got \[0, 2\]"),
+        ({"pooling": 3}, "pooling needs ascending whole numbers of layers, at least 1, got 3"),
+        ({"pooling": (1.5,)}, r"pooling needs ascending whole numbers of layers, at least 1, got \[1.5\]"),
         ({"pooling": (3, 2)}, "pooling needs ascending"),
         ({"pooling": (2, 2)}, "pooling needs ascending"),
         ({"more_filters": -1}, "more_filters must be at least 0, got -1"),
@@ -286,6 +298,15 @@ def test_a_plan_is_that_of_its_space():
     assert layer_plan(nas_rl_space()) == LayerPlan()
     with pytest.raises(UserError, match="space must be one of nas_rl_space, got 'nasbench201-small'"):
         layer_plan(registry.build("nasbench201-small"))
+    with pytest.raises(UserError, match="space must be one of nas_rl_space, got 'nas-rl-cell'"):
+        nas_rl_tokens(recurrent_cell_space(2))
+
+
+def test_numbers_of_any_integer_type_are_settings():
+    space = nas_rl_space(np.int64(2), np.int32(3), filters=np.array([4, 8]), kernels=[np.uint8(1), 3], pooling=[1])
+    plain = nas_rl_space(2, 3, filters=(4, 8), kernels=(1, 3), pooling=(1,))
+    assert json.dumps(space.about.config) == json.dumps(plain.about.config)
+    assert layer_plan(space) == layer_plan(plain)
 
 
 def test_an_architecture_of_another_depth_is_refused():

@@ -1,6 +1,7 @@
 """The settings of NAS-RL's convolutional space, checked, and the decisions that they leave open."""
 
 import dataclasses
+import operator
 from typing import Any
 
 import jax
@@ -31,7 +32,7 @@ class LayerPlan:
       pooling: after how many layers each maximum pooling stands, ascending; those that stand after the last layer or
         beyond it are left out.
       convolutions: number of convolutions in the densely connected block that each layer stands for.
-      more_filters: number of filters that every layer has beside those that it chose.
+      more_filters: number of filters added to each convolution's chosen number.
       reference: number of examples at the head of a batch that give the statistics of normalisation; 0 for all.
       dtype: name of the type of the computation.
       lowering: how operations are written for the backend, see `jaxnas.ops.lowering`.
@@ -51,17 +52,21 @@ class LayerPlan:
     lowering: Lowering = "auto"
 
     def __post_init__(self):
-        """Checks every setting."""
+        """Checks every setting, and makes its numbers plain integers and its sequences tuples."""
+        for name in ("num_layers", "num_classes", "convolutions", "more_filters", "reference"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         at_least_one(self, ("num_layers", "num_classes", "convolutions"))
         for name in ("filters", "kernels", "strides"):
             if getattr(self, name) is not None:
-                _options(name, getattr(self, name))
+                object.__setattr__(self, name, _options(name, getattr(self, name)))
         if not all(side % 2 for side in self.kernels):
             raise UserError(f"kernels must be odd, got {list(self.kernels)}")
         if self.order not in ORDERS:
             raise UserError(f"order must be one of {', '.join(ORDERS)}, got {self.order!r}")
-        if any(after < 1 for after in self.pooling) or list(self.pooling) != sorted(set(self.pooling)):
-            raise UserError(f"pooling needs ascending numbers of layers, at least 1, got {list(self.pooling)}")
+        pooling = _integers(self.pooling)
+        if pooling is None or any(after < 1 for after in pooling) or list(pooling) != sorted(set(pooling)):
+            raise UserError(f"pooling needs ascending whole numbers of layers, at least 1, got {_shown(self.pooling)}")
+        object.__setattr__(self, "pooling", pooling)
         if self.more_filters < 0:
             raise UserError(f"more_filters must be at least 0, got {self.more_filters}")
         reference_examples(self.reference)
@@ -101,8 +106,30 @@ class LayerPlan:
         return sum(after <= min(layer, self.num_layers - 1) for after in self.pooling)
 
 
-def _options(name: str, values: Any) -> None:
-    """Raises `UserError` unless there are two or more different whole numbers of at least one."""
-    fits = all(isinstance(value, int) and value >= 1 for value in values)
-    if len(values) < 2 or len(set(values)) < len(values) or not fits:
-        raise UserError(f"{name} needs two or more different whole numbers of at least 1, got {list(values)}")
+def _options(name: str, values: Any) -> tuple[int, ...]:
+    """The options of a decision; raises `UserError` unless they are two or more different integers above zero."""
+    options = _integers(values)
+    if options is None or len(options) < 2 or len(set(options)) < len(options) or min(options) < 1:
+        raise UserError(f"{name} needs two or more different whole numbers of at least 1, got {_shown(values)}")
+    return options
+
+
+def _whole(name: str, value: Any) -> int:
+    """A number of any integer type as a plain one; raises `UserError` for another."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be a whole number, got {value!r}") from None
+
+
+def _integers(values: Any) -> tuple[int, ...] | None:
+    """A sequence of integers of any integer type as a tuple of plain ones; None for anything else."""
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        return None
+
+
+def _shown(values: Any) -> str:
+    """How a message shows a setting that should have been a sequence."""
+    return str(list(values)) if isinstance(values, tuple | list) else repr(values)

@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxnas.base import Arch, SearchSpace
 from jaxnas.errors import UserError
+from jaxnas.spaces.nas_rl.layers import layer_plan
 
 __all__ = ["nas_rl_prefix", "nas_rl_tokens"]
 
@@ -21,6 +22,9 @@ def nas_rl_tokens(space: SearchSpace) -> tuple[tuple[str, int | tuple[int, ...]]
     Returns:
       Pairs of a token's kind and the place of its decision, see `jaxnas.policies.tokens.Token`.
 
+    Raises:
+      UserError: another space.
+
     Example:
       >>> from jaxnas.spaces.nas_rl import nas_rl_space
       >>> nas_rl_tokens(nas_rl_space(2))[4:]
@@ -29,13 +33,14 @@ def nas_rl_tokens(space: SearchSpace) -> tuple[tuple[str, int | tuple[int, ...]]
     References:
       Zoph and Le, 2017, arXiv 1611.01578, figures 2 and 4.
     """
+    num_layers = layer_plan(space).num_layers
     # Where the rows of each kind begin among all decisions.
     starts, start = {}, 0
     for kind, leaf in sorted(space.choices.items()):
         starts[kind], start = start, start + leaf.shape[0]
     kinds = [kind for kind in ("height", "width", "stride_height", "stride_width", "filters") if kind in starts]
     tokens: list[tuple[str, int | tuple[int, ...]]] = []
-    for i in range(space.choices["filters"].shape[0]):
+    for i in range(num_layers):
         first = starts.get("skip", 0) + i * (i - 1) // 2
         tokens += [(kind, starts[kind] + i) for kind in kinds]
         tokens.append(("skip", tuple(range(first, first + i))))

@@ -56,8 +56,9 @@ def nas_rl_space(
     The paper's variant with pooling predicts 13 layers, each a block of three densely connected ones with 6, 12, 24 or
     36 filters, and has poolings at layers 13 and 24 of the 39. It says no more of them. Here that variant is
     `nas_rl_space(13, filters=(6, 12, 24, 36), convolutions=3, pooling=(4, 8))`: the poolings stand between blocks,
-    after 12 and 24 convolutions; a block hands on all of its convolutions; and a pooling, the maximum over 3x3 pixels
-    in steps of two, is passed by everything that is read beyond it, the image included.
+    after 12 and 24 convolutions, and take the maximum over 3x3 pixels in steps of two. The output of a block is the
+    concatenation of its convolutions. A pooling applies to every earlier output that a later layer reads, and to the
+    image.
 
     Args:
       num_layers: number of predicted layers.
@@ -85,17 +86,16 @@ def nas_rl_space(
       `jaxnas.spaces.nas_rl.layer_notation`.
 
     Raises:
-      UserError: a size below 1, fewer than two options of a decision or options that are no different whole numbers, an
-        even kernel, another `order`, `dtype` or `lowering`.
+      UserError: a size that is no whole number or below 1, fewer than two options of a decision or options that are no
+        different whole numbers, an even kernel, another `order`, `dtype` or `lowering`.
 
     Example:
       >>> space = nas_rl_space(2)
       >>> space.about.size, space.about.genotype({"filters": [1, 2], "height": [1, 1], "skip": [1], "width": [1, 3]})
       (8192, '|3x3 36|3x7 48 from 0|')
     """
-    settings = dict(locals())
-    plan = _plan(settings)
-    choices = plan.choices
+    plan = _plan(dict(locals()))
+    plain, choices = vars(plan) | {"pooling": plan.pooling or None}, plan.choices
 
     def form(*, affine=True, momentum=0.9, eps=1e-5, running=True, reference=0, **changes) -> LayerNetwork:
         style = Style(affine, running, True, reference, momentum, eps, lowering)
@@ -123,7 +123,7 @@ def nas_rl_space(
         parse=lambda text: parse(plan, text),
         network=network,
         counts=counts,
-        config={name: list(value) if isinstance(value, tuple | list) else value for name, value in settings.items()},
+        config={name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()},
     )
 
     def apply(params: Params, paths: Paths, x: jax.Array, *, key: Key | None = None) -> jax.Array:
@@ -159,8 +159,5 @@ def plan_of(about: About) -> LayerPlan:
 
 
 def _plan(settings: dict[str, Any]) -> LayerPlan:
-    """The settings of the factory in the form of a plan: sequences as tuples, no pooling as an empty one."""
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list | tuple) else value for name, value in settings.items()
-    }
-    return LayerPlan(**values | {"pooling": values["pooling"] or ()})
+    """The settings of the factory in the form of a plan, in which no pooling is an empty sequence."""
+    return LayerPlan(**settings | {"pooling": () if settings["pooling"] is None else settings["pooling"]})
