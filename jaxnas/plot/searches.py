@@ -54,7 +54,8 @@ def progress(
 ) -> Path:
     """Draws the mean over seeds of what each search has found by a time, with the 95 per cent band of that mean.
 
-    The axis begins at the least of these means after a twentieth of the time.
+    The axis reaches from the least to the greatest of these means after a twentieth of the time, since the first few
+    evaluations would take most of the height.
 
     Args:
       path: where the picture goes; the suffix decides the format.
@@ -80,7 +81,8 @@ def progress(
         settled += mean[times[shown] >= times[-1] / 20].tolist()
         axes.fill_between(times[shown], mean - half, mean + half, color=colour, alpha=0.2, lw=0)
     if settled:
-        axes.set_ylim(bottom=min(settled))  # the first twentieth of the time would take most of the height
+        margin = 0.06 * (max(settled) - min(settled))
+        axes.set_ylim(min(settled) - margin / 2, max(settled) + margin if margin else None)
     axes.legend(fontsize=8.5, frameon=False, loc="lower right")
     return _saved(figure, path)
 
