@@ -72,8 +72,8 @@ def own_family(
       more_filters: number of filters that every convolution has beside those that it chose; None for the space's own.
 
     Raises:
-      UserError: another space, an architecture outside of it, a negative `reference` or `more_filters`, or an `eps` that
-        is not above zero.
+      UserError: another space, an architecture outside of it, a negative `reference` or `more_filters`, or an `eps`
+        that is not above zero.
 
     Example:
       >>> from jaxnas.population import own_family

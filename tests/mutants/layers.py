@@ -193,6 +193,14 @@ MUTANTS = (
         STRIDED,
     ),
     Mutant(
+        "few-values-behind-one-stride",
+        "a canvas with strides asks for enough values behind the first layer alone",
+        "jaxnas/spaces/nas_rl/strided.py",
+        "max(plan.strides or (1,)) ** plan.num_layers",
+        "max(plan.strides or (1,))",
+        STRIDED,
+    ),
+    Mutant(
         "arrows-to-the-classifier",
         "the picture has no arrows into the classifier",
         "jaxnas/plot/_layer_network.py",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnas.base import one_hot_paths, sparse_paths
+from jaxnas.errors import UserError
 from jaxnas.spaces.nas_rl import layer_plan, nas_rl_space
 from jaxnas.spaces.nas_rl.canvas import canvas_cut
 
@@ -91,3 +92,26 @@ def test_weights_of_strides_have_gradients():
     expected = (along(step) - along(-step)) / (2 * step)
     np.testing.assert_allclose(jax.grad(along)(0.0), expected, rtol=2e-2)
     assert abs(float(expected)) > 1e-3
+
+
+def test_a_batch_that_may_leave_too_few_values_to_normalise_over_is_refused():
+    space = nas_rl_space(2, 3, filters=(2, 3), kernels=(1, 3), strides=(1, 2), pooling=(1,))
+    arch = space.about.parse("|1x1/2x2 2|1x1/2x2 2 from 0|")
+    params = jax.eval_shape(space.init, jax.random.key(0), jnp.zeros((4, 8, 8, 1)))
+
+    def logits(space, shape):
+        return jax.eval_shape(space.apply, params, sparse_paths(arch), jnp.zeros((*shape, 1)))
+
+    # 8 pixels are divided by a stride, a pooling and a stride, so each image leaves one value.
+    message = "batch normalisation needs B\\*H\\*W >= 4, got 3 behind the largest strides of the space"
+    for shape, few in ((4, 8, 8), (3, 8, 8)), ((1, 9, 9), (1, 24, 8)):
+        assert logits(space, shape).shape == (shape[0], 3)
+        with pytest.raises(UserError, match=message):
+            logits(space, few)
+    # The network of its own refuses the same batch.
+    with pytest.raises(UserError, match="needs B\\*H\\*W >= 4, got 3"):
+        space.about.network(arch, running=False).init(jax.random.key(0), jnp.zeros((3, 8, 8, 1)))
+    # Reference examples alone give the statistics.
+    few = nas_rl_space(**{**space.about.config, "reference": 3})
+    with pytest.raises(UserError, match=message):
+        logits(few, (8, 8, 8))

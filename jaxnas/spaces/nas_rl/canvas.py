@@ -85,12 +85,13 @@ def canvas_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *,
     """Logits `[B, num_classes]` of any paths through the canvas; all architectures share one program.
 
     Weights of options mix the masks: with weights `w` of the filter heights, say, a kernel is multiplied by the sum of
-    `w[k]` times the rectangle of height `k`. A layer reads the image with the product of its weights against
-    connections (rule 1), and the classifier reads a layer with the product of the weights against being read (rule 2).
+    `w[k]` times the rectangle of height `k`. The factor with which the image enters a layer, 0 or 1 for one
+    architecture, is the product of the weights of the layer's options not to connect (rule 1). The factor, 0 or 1 for
+    one architecture, with which each layer's output enters the classifier is the product of the weights of the options
+    of later layers not to connect to it (rule 2).
 
     Where `plan.lowering` is written by hand, as it is on a CPU, the convolutions of sparse paths leave out what is
-    masked: `jaxnas.spaces.nas_rl.taps`. Otherwise each is one convolution with masked weights, as `vmap` over many
-    architectures wants it, on a CPU too: `lowering="lax"`.
+    masked: `jaxnas.spaces.nas_rl.taps`. Otherwise each is one convolution with masked weights.
 
     Args:
       plan: settings of the space.
@@ -98,6 +99,10 @@ def canvas_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *,
       paths: paths as `SearchSpace.apply` takes them.
       x: images `[B, H, W, C]`.
       eps: number above zero that normalisation adds to the variance.
+
+    Raises:
+      UserError: a batch that leaves fewer than four values per channel to normalise over, in any architecture of the
+        space where strides are predicted; mixed paths with weights for more options than run.
     """
     if plan.strides is not None:
         return strided_apply(plan, params, paths, x, eps=eps)

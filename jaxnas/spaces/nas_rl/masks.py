@@ -1,4 +1,6 @@
-"""What paths leave of the canvas of NAS-RL's convolutional space: factors for its weights, and sizes that are in use.
+"""Masks of an architecture on the canvas.
+
+They are factors in [0, 1] for kernels, filters and connections, and the integer sizes that lie inside them.
 
 Letters for shapes: `L` layers, `K` side of the largest kernel, `S` most filters.
 """
@@ -34,9 +36,10 @@ class Masks(NamedTuple):
     Attributes:
       area: of each layer the rectangle of its kernel, `[L, K, K]`.
       filters: of each layer its filters, `[L, S]`.
-      connected: how much layer `i` reads of layer `j`, `[L, L]`, zero from the diagonal on.
-      image: how much each layer reads of the image, `[L]`.
-      outputs: how much the classifier reads of each layer, `[L]`.
+      connected: the factor, 0 or 1 for one architecture, with which the output of layer `j` enters layer `i`, `[L, L]`;
+        zero from the diagonal on.
+      image: the factor, 0 or 1 for one architecture, with which the image enters each layer, `[L]`.
+      outputs: the factor, 0 or 1 for one architecture, with which each layer's output enters the classifier, `[L]`.
     """
 
     area: jax.Array
@@ -135,7 +138,7 @@ def sizes_of(plan: LayerPlan, paths: Paths) -> Sizes:
 
 
 def gates(plan: LayerPlan, masks: Masks, layer: int, number: int) -> jax.Array:
-    """How much a convolution reads of the image and of each convolution before it, `[1 + n]`.
+    """The factors with which the image and each convolution before it enter a convolution, `[1 + n]`.
 
     Args:
       plan: settings of the space.

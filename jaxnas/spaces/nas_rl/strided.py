@@ -8,6 +8,7 @@ which rule 3 pads it.
 Letters for shapes: `B` images, `H` rows, `W` columns, `C` channels, `F` filters.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 
 from jaxnas.base import Params, Paths
 from jaxnas.dtypes import compute_dtype, wide_dtype
+from jaxnas.errors import UserError
 from jaxnas.ops import conv, max_pool, normalise
 from jaxnas.spaces.nas_rl.layer_plan import LayerPlan
 from jaxnas.spaces.nas_rl.masks import gates, masked_kernel, masks_of, option_weights
@@ -55,7 +57,13 @@ def strided_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *
       paths: paths as `SearchSpace.apply` takes them.
       x: images `[B, H, W, C]`.
       eps: number above zero that normalisation adds to the variance.
+
+    Raises:
+      UserError: a batch in which some architecture of the space would leave fewer than four values per channel to
+        normalise over. The program cannot know which architecture it is given, so it asks this of all of them, also
+        where the network of one architecture alone would take the batch.
     """
+    _check_batch(plan, x)
     masks = masks_of(plan, paths)
     down, across = (
         option_weights(paths.select(operator.itemgetter(kind)), len(plan.strides or ()))
@@ -87,6 +95,14 @@ def strided_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *
             images.append(Placed(y, rows, columns))
             near.append(y)
     return _classified(plan, params, masks.outputs, images[1:])
+
+
+def _check_batch(plan: LayerPlan, x: jax.Array) -> None:
+    """Raises `UserError` if the largest strides leave too few values for the statistics of a batch."""
+    most = max(plan.strides or (1,)) ** plan.num_layers * 2 ** plan.stage(plan.num_layers)
+    least = len(x[: plan.reference or None]) * math.prod(-(-side // most) for side in x.shape[1:3])
+    if least < 4:
+        raise UserError(f"batch normalisation needs B*H*W >= 4, got {least} behind the largest strides of the space")
 
 
 def _largest(read: jax.Array, sides: Sequence[jax.Array]) -> jax.Array:
