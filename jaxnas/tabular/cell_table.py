@@ -13,6 +13,7 @@ from jaxnas.tabular.table import Table, from_arrays, mean_of_runs
 __all__ = ["DIVERGED", "MISSING", "UNIT", "cells", "exhaustive_cells"]
 
 CELLS_SHA256 = "7477b5419ff122d1f2f00bfae1e78ea821e49f95dc74ca2882f7ec34a8e90eda"
+LEAVES = ("activation", "combination", "index")
 UNIT = 1e-4  # nats, of the whole numbers in the file
 MISSING, DIVERGED = -1, -2  # in place of a number: no such run; a run whose training or judgement was not finite
 
@@ -44,15 +45,13 @@ def exhaustive_cells(path: str | Path, *, name: str = "exhaustive-cells", sha256
       sha256: the checksum that the file must have, if given.
 
     Raises:
-      UserError: a missing, damaged or other file; another checksum; a class without results.
+      UserError: a missing, damaged or other file; another checksum; arrays whose shapes or types do not fit together; a
+        class without results.
     """
-    leaves = ("activation", "combination", "index")
-    arrays = read_npz(path, {*leaves, "class_of", "steps", "validation_nats", "test_nats", "seconds"}, sha256=sha256)
+    arrays = read_npz(path, {*LEAVES, "class_of", "steps", "validation_nats", "test_nats", "seconds"}, sha256=sha256)
+    _check(path, arrays)
     # Cells that compute the same function form a class, and one network was trained for all of them.
     classes, trained = arrays["class_of"].astype(np.int64), arrays["validation_nats"]
-    if len(arrays["test_nats"]) != len(trained) or not 0 <= classes.min() <= classes.max() < len(trained):
-        rows = f"{len(trained)} rows of validation and {len(arrays['test_nats'])} of test nats"
-        raise UserError(f"{path}: class_of names the classes {classes.min()} to {classes.max()}, and there are {rows}")
     steps, last = arrays["steps"].tolist(), trained[..., -1][classes]
     metrics = {
         "diverged": mean_of_runs(np.where(last == MISSING, np.nan, last == DIVERGED)),
@@ -63,5 +62,27 @@ def exhaustive_cells(path: str | Path, *, name: str = "exhaustive-cells", sha256
         for place, step in enumerate(steps):
             runs = nats[classes, :, place]
             metrics |= {f"{short}_nats_{step}": mean_of_runs(runs), f"{short}_nats_{step}_runs": runs}
-    choices, archs = recurrent_cell_space(2).choices, {leaf: arrays[leaf] for leaf in leaves}
+    choices, archs = recurrent_cell_space(2).choices, {leaf: arrays[leaf] for leaf in LEAVES}
     return from_arrays(choices, metrics, archs=archs, name=name, holes=bool((last < 0).all(1).any()))
+
+
+def _check(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raises `UserError` unless the arrays of a file fit together and every class has a run."""
+    space, trained, steps = recurrent_cell_space(2), arrays["validation_nats"], arrays["steps"]
+    # Shapes: every cell of the space once, and runs and judgements of every class, in both parts alike.
+    cells, nats = space.about.size, (*(*trained.shape, 0, 0)[:2], steps.size)
+    expected = {"class_of": (cells,), "steps": (steps.size,), "validation_nats": nats, "test_nats": nats, "seconds": ()}
+    expected |= {leaf: (cells, space.choices[leaf].shape[0]) for leaf in LEAVES}
+    for name, shape in expected.items():
+        found, kinds = arrays[name], "iuf" if name == "seconds" else "iu"
+        if found.shape != shape or not found.size or found.dtype.kind not in kinds:
+            words = "a number" if name == "seconds" else f"whole numbers of shape {shape}"
+            raise UserError(f"{path}: {name} is {found.dtype} of shape {found.shape}, expected {words}")
+    # Classes: those that cells are in, each with a run.
+    first, last = int(arrays["class_of"].min()), int(arrays["class_of"].max())
+    if not 0 <= first <= last < len(trained):
+        raise UserError(f"{path}: class_of names the classes {first} to {last}, and there are {len(trained)} rows")
+    for part in ("validation_nats", "test_nats"):
+        without = np.flatnonzero((arrays[part] == MISSING).all((1, 2)))
+        if len(without):
+            raise UserError(f"{path}: {part} has no run of {len(without)} classes, the first is {without[0]}")

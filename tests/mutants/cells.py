@@ -111,4 +111,12 @@ MUTANTS = (
         '(("test", "valid"), ("test", "test"))',
         LOADER,
     ),
+    Mutant(
+        "class-without-a-run",
+        "a table of cells with a class that was never trained is read",
+        "jaxnas/tabular/cell_table.py",
+        "(arrays[part] == MISSING).all((1, 2))",
+        "(arrays[part] == MISSING).all((1, 2)) & False",
+        LOADER,
+    ),
 )
