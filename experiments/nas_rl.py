@@ -12,7 +12,8 @@ the ablation of its skip connections, and where every search's result goes: trai
 to disk. `history/` holds every child; `history.png` and `top.png` draw them, and `architecture.png` has the skips.
 
 Children are trained on a canvas, which is one program for all networks of a depth, or on a farm, with a program for
-each. A batch that is killed in its midst goes on there. With several replicas as many batches are out on the farm.
+each. A run that is killed during a batch resumes inside that batch. With `--search.replicas R`, up to `R` batches train
+on the farm at once.
 
 digits: about ten minutes on two quiet cores, by the time of its steps; it has not been run whole on a quiet machine.
 """
@@ -102,16 +103,11 @@ def search_all(run: Run, setting: common.Setting) -> dict[str, History]:
     train = nas_rl_children.canvas_trainer(run, setting)
     for method in METHODS:
         black_box, meta = make_searcher(method, setting.config, setting.space), {"space": setting.space.about.name}
-        with nas_rl_children.evaluator(run, setting, method, train) as evaluate:
+        with nas_rl_children.evaluator(run, setting, method, train) as (evaluate, seconds):
             asks = form.children // form.batch
             _, history = search(run, method, black_box, evaluate, asks, in_flight=form.replicas, meta=meta)
-        if nas_rl_children.route_of(setting.config) == "canvas":
-            # A search that was resumed finds batches trained already: each says itself what its training took.
-            took = [run.once(f"seconds/{method}/{first}", lambda: np.nan) for first in history.ids[:: form.batch]]
-            history = history._replace(seconds=np.repeat(np.array(took, float) / form.batch, form.batch))
-        else:
-            # Batches that are out together wait for the same processes.
-            history = history._replace(seconds=history.seconds / form.replicas)
+            # The clock of a search that was resumed has seen the rest of a batch alone.
+            history = history._replace(seconds=seconds(history))
         if not history.good.any():
             raise UserError(f"{method}: no child has an error that is finite, so nothing was found")
         found[method] = history
@@ -226,7 +222,8 @@ def main(run: Run, setting: common.Setting) -> None:
     config = setting.config
     found = search_all(run, setting)
     best = {method: best_child(setting, history) for method, history in found.items()}
-    # The least of many noisy errors is too small: train the best anew, with seeds that no child had, and test it.
+    # Train the best anew, with seeds that no child had, and test it, because the smallest of many noisy validation
+    # errors underestimates the true error.
     tested = verify(run, best)
     draw(run, setting, found)
     depths = {method: one.space.choices["filters"].shape[0] for method, (one, _) in best.items()}

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,14 +25,17 @@ from jaxnas.population import (
     Farm,
     PopulationData,
     Recipe,
+    Record,
     layer_family,
     local_processes,
     own_family,
     train_population,
 )
-from jaxnas.run import Evaluate, Run
+from jaxnas.run import Evaluate, History, Run
 from jaxnas.searchers import best_of_last, sgd_l2
 from jaxnas.spaces.nas_rl import nas_rl_prefix, nas_rl_space, nas_rl_tokens
+
+Seconds = Callable[[History], np.ndarray]
 
 LAST = 5  # judgements of which the best counts, after each of the last epochs (section 4.1)
 
@@ -172,8 +175,8 @@ def train_child(
 
 
 @contextlib.contextmanager
-def farm_evaluator(run: Run, setting: common.Setting, method: str) -> Iterator[Evaluate]:
-    """An evaluator that trains children in processes beside the script; records lie under `farm/`."""
+def farm_evaluator(run: Run, setting: common.Setting, method: str) -> Iterator[tuple[Evaluate, Seconds]]:
+    """Like `evaluator`, for children in processes beside the script; records lie under `farm/`."""
     config = setting.config
     sent = {name: dataclasses.asdict(getattr(config, name)) for name in ("data", "layers", "search")}
     with Farm(
@@ -185,7 +188,19 @@ def farm_evaluator(run: Run, setting: common.Setting, method: str) -> Iterator[E
         directory=run.path / "farm" / method,
         on_progress=lambda done, total: run.check(),
     ) as farm:
-        yield farm.submit if config.search.replicas > 1 else farm.evaluate
+
+        def seconds(history: History) -> np.ndarray:
+            # Records of an earlier process are read from their files.
+            farm.evaluate(history.ids, history.archs, history.origins)
+            return seconds_of([farm.records[int(number)] for number in history.ids], config.search.workers)
+
+        yield farm.submit if config.search.replicas > 1 else farm.evaluate, seconds
+
+
+def seconds_of(records: Sequence[Record], workers: int) -> np.ndarray:
+    """Seconds of training of each child by its record, divided by the processes that train side by side."""
+    spent = [record.seconds if record.result is None else record.result["seconds"] for record in records]
+    return np.array(spent, float) / workers
 
 
 def route_of(config: Config) -> str:
@@ -195,20 +210,33 @@ def route_of(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def evaluator(run: Run, setting: common.Setting, method: str, train: Callable[..., np.ndarray]) -> Iterator[Evaluate]:
-    """The evaluator of a search by the configured route; the context ends the processes of a farm.
+def evaluator(
+    run: Run, setting: common.Setting, method: str, train: Callable[..., np.ndarray]
+) -> Iterator[tuple[Evaluate, Seconds]]:
+    """How a search trains its children by the configured route; the context ends the processes of a farm.
 
     Args:
       run: the run in whose work directory it happens.
       setting: what the parts of the script share.
       method: the name of the search.
       train: what `canvas_trainer` returns, the same for all searches.
+
+    Yields:
+      The evaluator, and a function that tells of a history how many seconds the training of each child took, `[T]`:
+      without compilation and the start of processes, and the same after a search was killed and resumed. For a farm
+      they are divided by its processes, for a canvas a batch is divided by its children.
     """
     if route_of(setting.config) == "farm":
-        with farm_evaluator(run, setting, method) as evaluate:
-            yield evaluate
-    else:
-        yield functools.partial(train, method)
+        with farm_evaluator(run, setting, method) as both:
+            yield both
+        return
+    batch = setting.config.search.batch
+
+    def seconds(history: History) -> np.ndarray:
+        took = [run.once(f"seconds/{method}/{first}", lambda: np.nan) for first in history.ids[::batch]]
+        return np.repeat(np.array(took, float) / batch, batch)
+
+    yield functools.partial(train, method), seconds
 
 
 def train_alone(

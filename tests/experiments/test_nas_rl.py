@@ -13,6 +13,7 @@ from experiments import common, nas_rl, nas_rl_children
 from experiments.configs.nas_rl import PRESETS, Config
 from jaxnas.errors import UserError
 from jaxnas.policies import controller
+from jaxnas.population import Record
 from jaxnas.run import Run, search
 from tests.by_hand import Sgd
 
@@ -189,13 +190,17 @@ def test_a_batch_is_trained_in_the_space_of_its_depth_and_a_diverged_child_has_n
     monkeypatch.setattr(common, "train_networks", train)
     run = SimpleNamespace(once=lambda name, fn: kept.update({name: fn()}))
     trainer = nas_rl_children.canvas_trainer(run, setting)
-    with nas_rl_children.evaluator(run, setting, "nas_rl", trainer) as evaluate:
+    with nas_rl_children.evaluator(run, setting, "nas_rl", trainer) as (evaluate, _):
         archs = {
             kind: np.ones((3, leaf.shape[0]), np.int32) * (np.arange(leaf.shape[0]) < 2)
             for kind, leaf in setting.space.choices.items()
         }
         fitness = evaluate(np.array([4, 5, 6]), archs, {"length": np.array([8, 8, 8])})
     np.testing.assert_array_equal(fitness, [[0.25], [np.nan], [0.5]])
+    run.once = lambda name, fn: kept[name]
+    config = changed("search", setting.config, batch=3)
+    with nas_rl_children.evaluator(run, setting._replace(config=config), "nas_rl", trainer) as (_, seconds):
+        np.testing.assert_array_equal(seconds(SimpleNamespace(ids=np.array([4, 5, 6]))), [2.0, 2.0, 2.0])
     (name, cut, parts, settings) = calls[0]
     assert (name, parts, kept) == ("nas_rl/4", ["validation"], {"seconds/nas_rl/4": 6.0})
     assert {kind: leaf.shape for kind, leaf in cut.items()} == {
@@ -230,6 +235,27 @@ def test_a_diverged_child_stays_in_the_history_with_reward_0_and_is_never_the_be
     assert sorted(arch) == sorted(shallow.space.choices)
 
 
+def test_the_seconds_of_a_farm_are_those_of_training_also_after_a_search_is_resumed(setting, tmp_path, monkeypatch):
+    def quick(arch, seed, config, *, child_id, origin):
+        return {"error": 0.5, "seconds": 1.0 + child_id}
+
+    monkeypatch.setattr(nas_rl_children, "train_child", quick)
+    monkeypatch.setattr(nas_rl_children, "local_processes", lambda workers: None)
+    farm = setting._replace(config=changed("search", route="farm", workers=2))
+    searcher = nas_rl.make_searcher("nas_rl", farm.config, farm.space)
+    for _ in range(2):
+        with Run(tmp_path, writers=()) as run, nas_rl_children.evaluator(run, farm, "nas_rl", None) as both:
+            _, history = search(run, "nas_rl", searcher, both[0], 2)
+            np.testing.assert_array_equal(both[1](history), (1.0 + np.arange(8)) / 2)
+        # The second time nothing is left to train, and no child may be.
+        monkeypatch.setattr(nas_rl_children, "train_child", None)
+
+
+def test_a_child_that_failed_counts_with_the_time_until_it_failed():
+    records = [Record({}, {"seconds": 3.0}, None, 9.0, 1), Record({}, None, "no memory", 5.0, 2)]
+    np.testing.assert_array_equal(nas_rl_children.seconds_of(records, 2), [1.5, 2.5])
+
+
 @pytest.mark.slow
 def test_a_child_has_the_same_error_on_the_canvas_and_on_a_farm(setting, tmp_path):
     config = changed("search", changed("layers", first_layers=2, last_layers=2), epochs=6)
@@ -241,7 +267,7 @@ def test_a_child_has_the_same_error_on_the_canvas_and_on_a_farm(setting, tmp_pat
         there = short._replace(config=changed("search", config, route=route))
         with Run(tmp_path / route, seed=config.seed, writers=()) as run:
             trainer = nas_rl_children.canvas_trainer(run, there)
-            with nas_rl_children.evaluator(run, there, "nas_rl", trainer) as evaluate:
+            with nas_rl_children.evaluator(run, there, "nas_rl", trainer) as (evaluate, _):
                 found[route] = evaluate(ids, archs, origins)[:, 0]
     # Rounding may turn an example or two of the 48.
     np.testing.assert_allclose(found["canvas"], found["farm"], atol=0.05)

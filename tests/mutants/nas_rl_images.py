@@ -89,6 +89,14 @@ MUTANTS = (
         SEARCH,
     ),
     Mutant(
+        "seconds-of-compilation",
+        "compilation counts as training of a child on the farm",
+        CHILDREN,
+        'record.seconds if record.result is None else record.result["seconds"]',
+        "record.seconds",
+        SEARCH,
+    ),
+    Mutant(
         "depth-of-the-best",
         "the best child taken at another child's depth",
         SCRIPT,
