@@ -5,8 +5,8 @@
 
 Children are random networks of six layers, trained on scikit-learn's digits with Nesterov's momentum. `map`, `shard`
 and `vmap` are the canvas by strategy; `farm1` and `farm2` are programs of their own in one and two processes. `total`
-counts everything from the call to the last accuracy, compilation and the start of processes with it; `warm` counts the
-training alone, divided by the processes of a farm. The accuracies say that all routes train the same children.
+includes compilation and process start; `warm` is training time alone, and for a farm it is divided by the number of
+processes. The accuracies say that all routes train the same children.
 
 Start it without JAX_COMPILATION_CACHE_DIR, since a farm's programs would otherwise be those of the run before.
 """
@@ -14,20 +14,24 @@ Start it without JAX_COMPILATION_CACHE_DIR, since a farm's programs would otherw
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from benchmarks.arguments import at_least_one
 from benchmarks.population_throughput import digits_data
 from jaxnas.architectures import random_archs
 from jaxnas.base import Arch, SearchSpace
+from jaxnas.errors import UserError
 from jaxnas.population import (
     Family,
     Farm,
     Population,
     Recipe,
+    Record,
     layer_family,
     local_processes,
     own_family,
@@ -40,9 +44,9 @@ ROUTES = ("map", "shard", "vmap", "farm1", "farm2")
 REFERENCE = 256
 
 
-def make_space(form: dict[str, Any], **changes: Any) -> SearchSpace:
+def make_space(form: dict[str, Any]) -> SearchSpace:
     """The space whose children are trained."""
-    return nas_rl_space(form["layers"], 10, filters=tuple(form["filters"]), **changes)
+    return nas_rl_space(form["layers"], 10, filters=tuple(form["filters"]))
 
 
 def train(family: Family, archs: Arch, seeds: Any, form: dict[str, Any], strategy: str = "map") -> Population:
@@ -66,6 +70,16 @@ def train_child(arch: Arch, seed: int, form: dict[str, Any]) -> dict[str, float]
     return {"error": 1 - float(found.score["test"][0, -1]), "seconds": float(found.seconds[0])}
 
 
+def farm_seconds(records: Sequence[Record]) -> float:
+    """The seconds of training of all children of a farm; raises `UserError` if one of them failed."""
+    seconds = 0.0
+    for record in records:
+        if record.result is None:
+            raise UserError(f"child {record.child['id']} failed: {record.reason}")
+        seconds += float(record.result["seconds"])
+    return seconds
+
+
 def measure(route: str, form: dict[str, Any]) -> dict[str, Any]:
     """One row of the table."""
     jax.clear_caches()
@@ -77,10 +91,9 @@ def measure(route: str, form: dict[str, Any]) -> dict[str, Any]:
         seeds = [farm.seed_of(number) for number in range(size)]
         if route.startswith("farm"):
             errors = farm.evaluate(range(size), archs)[:, 0]
-            seconds = sum(float(record.result["seconds"]) for record in farm.records.values()) / processes
+            seconds = farm_seconds(list(farm.records.values())) / processes
         else:
-            space = make_space(form, lowering="lax" if route == "vmap" else "auto")
-            found = train(layer_family(space, reference=REFERENCE), archs, seeds, form, route)
+            found = train(layer_family(make_space(form), reference=REFERENCE), archs, seeds, form, route)
             errors, seconds = 1 - found.score["test"][:, -1], float(found.seconds.sum())
     total = time.perf_counter() - started
     return {
@@ -96,12 +109,14 @@ def measure(route: str, form: dict[str, Any]) -> dict[str, Any]:
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--routes", nargs="+", default=list(ROUTES), choices=ROUTES)
-    parser.add_argument("--children", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--filters", nargs="+", type=int, default=[24, 36, 48, 64], help="the paper's by default")
-    parser.add_argument("--devices", type=int, default=cores(), help="devices to split a CPU into, for shard")
+    parser.add_argument("--children", type=at_least_one, default=8)
+    parser.add_argument("--steps", type=at_least_one, default=100)
+    parser.add_argument("--batch", type=at_least_one, default=64)
+    parser.add_argument("--layers", type=at_least_one, default=6)
+    parser.add_argument(
+        "--filters", nargs="+", type=at_least_one, default=[24, 36, 48, 64], help="the paper's by default"
+    )
+    parser.add_argument("--devices", type=at_least_one, default=cores(), help="devices to split a CPU into, for shard")
     args = parser.parse_args(argv)
     split_cpu(args.devices)
     form = {name: getattr(args, name) for name in ("children", "steps", "batch", "layers", "filters")}

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.arguments import at_least_one
 from experiments.configs.exhaustive_cells import Config
 from experiments.text import text_population_data, text_recipe
 from jaxnas.architectures import decisions
@@ -62,15 +63,18 @@ def measure(strategy: str, size: int, steps: int) -> dict[str, Any]:
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategies", nargs="+", default=["vmap", "map"], choices=["vmap", "map", "shard"])
-    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 192], help="cells in one call")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--devices", type=int, default=1, help="devices to split a CPU into, for shard")
+    parser.add_argument("--sizes", nargs="+", type=at_least_one, default=[64, 192], help="cells in one call")
+    parser.add_argument("--steps", type=at_least_one, default=100)
+    parser.add_argument("--devices", type=at_least_one, default=1, help="devices to split a CPU into, for shard")
     args = parser.parse_args(argv)
     split_cpu(args.devices)
     names: list[str] = []
     for strategy in args.strategies:
         for size in args.sizes:
-            row = measure(strategy, size, args.steps)
+            try:
+                row = measure(strategy, size, args.steps)
+            except ValueError as error:
+                parser.error(str(error))
             if not names:
                 names = list(row)
                 print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")

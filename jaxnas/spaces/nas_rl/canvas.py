@@ -91,7 +91,8 @@ def canvas_apply(plan: LayerPlan, params: Params, paths: Paths, x: jax.Array, *,
     of later layers not to connect to it (rule 2).
 
     Where `plan.lowering` is written by hand, as it is on a CPU, the convolutions of sparse paths leave out what is
-    masked: `jaxnas.spaces.nas_rl.taps`. Otherwise each is one convolution with masked weights.
+    masked: `jaxnas.spaces.nas_rl.taps`. Otherwise each is one convolution with masked weights, which on a CPU is much
+    slower, under `vmap` too.
 
     Args:
       plan: settings of the space.
