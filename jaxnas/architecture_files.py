@@ -84,9 +84,11 @@ def read_source(source: str | Path) -> Source:
       What it holds.
 
     Raises:
-      UserError: a source that cannot be read, or text that is neither JSON nor in a released form.
+      UserError: a source that is empty or cannot be read, or text that is neither JSON nor in a released form.
     """
     name = str(source)
+    if not name.strip():
+        raise UserError("architecture is empty, expected a file, a work directory, a published name or text")
     # A file comes before a published name, and both before text.
     if not _exists(name) and name in PUBLISHED:
         return Source(name, PUBLISHED[name], {"space": name.partition("_")[0]})
@@ -122,7 +124,7 @@ def decode(space: SearchSpace, source: Source) -> Arch:
                 raise UserError("architecture: its integers and its genotype are two different architectures")
         return arch
     except ValueError as error:
-        raise UserError(f"{source.name}: {error}") from None
+        raise _in_source(source, error) from None
 
 
 def read_architecture(space: SearchSpace, source: str | Path | Source) -> Arch:
@@ -143,7 +145,7 @@ def read_architecture(space: SearchSpace, source: str | Path | Source) -> Arch:
     try:
         return check_architecture(space, arch)
     except ValueError as error:
-        raise UserError(f"{found.name}: {error}") from None
+        raise _in_source(found, error) from None
 
 
 def build_space(source: Source, name: str | None = None, **settings: Any) -> SearchSpace:
@@ -165,6 +167,11 @@ def build_space(source: Source, name: str | None = None, **settings: Any) -> Sea
         return registry.build(known, **{**source.settings, **settings})
     except (TypeError, AttributeError, OverflowError) as error:  # values of a type that no factory expects
         raise UserError(f"{source.name}: settings do not build space {known!r}: {error}") from None
+
+
+def _in_source(source: Source, error: ValueError) -> UserError:
+    """The error with the name of the source, which takes the place of the bare word."""
+    return UserError(f"{source.name}: {str(error).removeprefix('architecture: ')}")
 
 
 def _exists(name: str) -> bool:

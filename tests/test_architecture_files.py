@@ -217,6 +217,19 @@ def test_mistake_in_a_flat_genotype(changes, message):
         read_architecture(darts_space(), json.dumps({**flat, **changes}))
 
 
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_source_is_not_the_current_directory(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path, {"space": "snas", "arch": {kind: [0] * 14 for kind in KINDS}})
+    with pytest.raises(ValueError, match="architecture is empty, expected a file"):
+        read_source(source)
+
+
+def test_a_text_is_called_architecture_once():
+    with pytest.raises(ValueError, match=r"^architecture: expected 28 integers, got 3"):
+        read_architecture(_small_snas(), "[0, 1, 2]")
+
+
 def test_missing_file_names_what_there_is():
     with pytest.raises(ValueError, match=r"nowhere.json: cannot be read: No such file.*; published cells are darts_v1"):
         read_source("nowhere.json")

@@ -219,7 +219,7 @@ def broken(tmp_path, case):
         ("no directory", "nowhere does not exist or is not a directory"),
         ("no architecture", "run has no architecture.json: the run is not finished, or of a kind without one"),
         ("half a file", "architecture.json: not valid JSON: "),
-        ("other genotype", "architecture.json: architecture: its integers and its genotype are two different arch"),
+        ("other genotype", "architecture.json: its integers and its genotype are two different arch"),
         ("settings of text", "architecture.json: settings do not build space 'nasbench201': "),
         ("unknown form", "network: space 'nasbench201' has no form {'depth': 3}"),
         ("old fields", "architecture.json lacks network, image_shape, num_classes, normalisation, genotype, weights"),

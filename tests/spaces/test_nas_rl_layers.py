@@ -231,25 +231,26 @@ def test_a_text_says_what_was_chosen():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "reason"),
     [
-        "|3x3 36|3x3 36 from 0|",  # too few layers
-        "|3x3 36|3x3 36 from 0|3x3 36|3x3 36|",
-        "|3x3 36|3x3 36 from 1|3x3 36|",  # itself
-        "|3x3 36 from 0|3x3 36|3x3 36|",
-        "|3x3 36|3x3 36 from 2|3x3 36|",  # a later one
-        "|3x3 36|3x3 36|3x3 36 from 0,0|",  # twice
-        "|3x3 36|3x3 36|2x3 36|",  # a kernel that the space does not have
-        "|3x3 36|3x3 36|3x3 35|",
-        "|3x3 36|3x3 36|3x3/1x1 36|",  # strides that the space does not have
-        "|3x3 36|3x3 36|3x3 36 to 0|",
-        "|3x3 36|3x3 36|3x3 ٣٦|",  # digits of another script
-        "",
+        ("|3x3 36|3x3 36 from 0|", "it has 2, for which num_layers must be 2"),
+        ("|3x3 36|3x3 36 from 0|3x3 36|3x3 36|", "it has 4, for which num_layers must be 4"),
+        ("|3x3 36|3x3 36 from 1|3x3 36|", "layer 1 is '3x3 36 from 1', and layer 1 is not an earlier one"),
+        ("|3x3 36 from 0|3x3 36|3x3 36|", "layer 0 is '3x3 36 from 0', and layer 0 is not an earlier one"),
+        ("|3x3 36|3x3 36 from 2|3x3 36|", "layer 1 is '3x3 36 from 2', and layer 2 is not an earlier one"),
+        ("|3x3 36|3x3 36|3x3 36 from 0,0|", "layer 2 is '3x3 36 from 0,0', and reads layer 0 twice"),
+        ("|3x3 36|3x3 36|2x3 36|", "layer 2 is '2x3 36', and its height cannot be 2"),
+        ("|3x3 36|3x3 36|3x3 35|", "layer 2 is '3x3 35', and its filters cannot be 35"),
+        ("|3x3 36|3x3 36|3x3/1x1 36|", "layer 2 is '3x3/1x1 36', and its stride_height cannot be 1"),
+        ("|3x3 36|3x3 36|3x3 36 to 0|", "layer 2 is '3x3 36 to 0'"),
+        ("|3x3 36|3x3 36|3x3 ٣٦|", "layer 2 is '3x3 ٣٦'"),  # digits of another script
+        ("", "layer 0 is ''"),
     ],
 )
-def test_a_text_of_another_form(text):
+def test_a_text_of_another_form(text, reason):
     with pytest.raises(UserError, match=r"expected 3 layers as '\|1,3,5,7x1,3,5,7 24,36,48,64 from EARLIER") as caught:
         nas_rl_space(3).about.parse(text)
+    assert str(caught.value).endswith(f"|': {reason}")
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"expected 1 layers as '\|1,3x1,3/1,2x1,2 24"):
         nas_rl_space(1, kernels=(1, 3), strides=(1, 2)).about.parse("|3x3 36|")

@@ -54,31 +54,33 @@ def parse(plan: LayerPlan, text: str) -> Arch:
     """
     parts = str(text).strip().removeprefix("|").removesuffix("|").split("|")
     try:
-        if len(parts) != plan.num_layers:
-            raise ValueError
         rows = [_row(plan, i, part.strip()) for i, part in enumerate(parts)]
-    except ValueError:
+        if len(rows) != plan.num_layers:
+            raise ValueError(f"it has {len(rows)}, for which num_layers must be {len(rows)}")
+    except ValueError as error:
         accepted = {kind: ",".join(names) for kind, names in plan.operations.items()}
         strides = "/{stride_height}x{stride_width}" if plan.strides else ""
         form = ("|{height}x{width}" + strides + " {filters} from EARLIER,...|").format(**accepted)
-        raise UserError(f"genotype is {text!r}, expected {plan.num_layers} layers as '{form}'") from None
+        raise UserError(f"genotype is {text!r}, expected {plan.num_layers} layers as '{form}': {error}") from None
     return arch_like(plan.choices, {kind: [k for row in rows for k in row[kind]] for kind in plan.choices})
 
 
 def _row(plan: LayerPlan, number: int, text: str) -> dict[str, list[int]]:
-    """The decisions of one layer; a `ValueError` without a message if they cannot be read."""
-    match = LAYER.fullmatch(text)
+    """The decisions of one layer; raises `ValueError` with its number if they cannot be read."""
+    layer, match = f"layer {number} is {text!r}", LAYER.fullmatch(text)
     if match is None:
-        raise ValueError
+        raise ValueError(layer)
     *values, skips = match.groups()
     row = {"skip": [0] * number}
     for kind, value in zip(KINDS, values, strict=True):
-        if kind in plan.operations:
-            row[kind] = [plan.operations[kind].index(value)]
-        elif value is not None:  # a stride in a space that predicts none
-            raise ValueError
+        options = plan.operations.get(kind, (None,))  # a space without strides has none in its texts
+        if value not in options:
+            raise ValueError(f"{layer}, and its {kind} cannot be {value}")
+        row[kind] = [options.index(value)]
     for j in map(int, skips.split(",") if skips else ()):
-        if j >= number or row["skip"][j]:
-            raise ValueError
+        if j >= number:
+            raise ValueError(f"{layer}, and layer {j} is not an earlier one")
+        if row["skip"][j]:
+            raise ValueError(f"{layer}, and reads layer {j} twice")
         row["skip"][j] = 1
     return row
