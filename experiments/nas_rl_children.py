@@ -37,13 +37,14 @@ from jaxnas.spaces.nas_rl import nas_rl_prefix, nas_rl_space, nas_rl_tokens
 
 Seconds = Callable[[History], np.ndarray]
 
+SETTINGS = ("filters", "kernels", "strides", "order", "pooling", "convolutions", "more_filters")  # of a layer
 LAST = 5  # judgements of which the best counts, after each of the last epochs (section 4.1)
 
 
 def build(config: Config, num_classes: int, num_layers: int, **changes: Any) -> SearchSpace:
     """The configured space of networks with `num_layers` layers."""
-    layers = config.layers
-    return nas_rl_space(num_layers, num_classes, filters=layers.filters, kernels=layers.kernels, **changes)
+    settings = {name: getattr(config.layers, name) for name in SETTINGS}
+    return nas_rl_space(num_layers, num_classes, **settings, **changes)
 
 
 def tokens_per_layer(space: SearchSpace) -> int:

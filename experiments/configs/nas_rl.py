@@ -32,6 +32,16 @@ class LayersConfig:
     """Candidates for the number of filters of a layer."""
     kernels: Depths = (1, 3, 5, 7)
     """Candidates for the height and the width of a filter, odd numbers."""
+    strides: Depths | None = None
+    """Candidates for the strides along rows and columns, (1, 2, 3) in the paper; none for stride 1 without a choice."""
+    order: Literal["conv_bn_relu", "conv_relu_bn"] = "conv_bn_relu"
+    """Order of convolution, batch normalisation and ReLU."""
+    pooling: Depths | None = None
+    """Numbers of layers after which a maximum pooling stands, ascending; none for no pooling."""
+    convolutions: Few = 1
+    """Convolutions of the densely connected block that each layer stands for."""
+    more_filters: FewOrNone = 0
+    """Filters of every convolution beside those that it chose."""
     first_layers: Depth = 6
     """Number of layers of the first children."""
     more_layers: Depth = 2

@@ -1,6 +1,7 @@
 """NAS-RL on images: what is asked for, how children are trained and rewarded, and what comes after the search."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import jax
@@ -15,6 +16,7 @@ from jaxnas.errors import UserError
 from jaxnas.policies import controller
 from jaxnas.population import Record
 from jaxnas.run import Run, search
+from jaxnas.spaces.nas_rl import LayerPlan, layer_plan
 from tests.by_hand import Sgd
 
 SMALL = nas_rl.smoke(PRESETS["digits"])
@@ -60,6 +62,28 @@ def test_settings_that_cannot_work_are_refused(config, message):
 )
 def test_the_route_is_the_farm_where_several_children_can_be_out(fields, route):
     assert nas_rl_children.route_of(changed("search", **fields)) == route
+
+
+def test_every_setting_of_a_layer_reaches_the_space_of_each_depth(setting):
+    variant = {
+        "strides": (1, 2),
+        "order": "conv_relu_bn",
+        "pooling": (1, 2),
+        "convolutions": 2,
+        "more_filters": 3,
+    }
+    config = changed("layers", **variant)
+    for depth in (2, 3):
+        plan = layer_plan(nas_rl_children.build(config, 5, depth))
+        assert plan == LayerPlan(depth, 5, filters=(2, 3), kernels=(1, 3), **variant)
+    # Strides are two more tokens of each layer, by which networks grow.
+    (lengths, _), *_ = searched(
+        nas_rl.setting_of(config, setting.loaded, setting.images, 3), "nas_rl", lambda ids: ids
+    )[0]
+    assert lengths == [12] * 4
+    # A farm sends the configuration as JSON.
+    sent = {name: dataclasses.asdict(getattr(config, name)) for name in ("data", "layers", "search")}
+    assert nas_rl_children._parts_of(json.dumps({**sent, "seed": 0}))[0].layers == config.layers
 
 
 # What is asked for

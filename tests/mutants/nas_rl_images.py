@@ -97,6 +97,14 @@ MUTANTS = (
         SEARCH,
     ),
     Mutant(
+        "layers-without-pooling",
+        "the configured poolings do not reach the space",
+        CHILDREN,
+        '"strides", "order", "pooling", ',
+        '"strides", "order", ',
+        SEARCH,
+    ),
+    Mutant(
         "depth-of-the-best",
         "the best child taken at another child's depth",
         SCRIPT,
