@@ -184,7 +184,7 @@ def nas_rl(
         params = jax.tree.map(lambda leaf: leaf[age], _by_age(state))
         archs = sample_archs(policy_for(state.asked), key_archs, params, batch_size)
         outstanding, overwritten = put(state.outstanding, Ask(state.asked, flat.join(archs), params))
-        asked, forgotten = state.asked + batch_size, state.forgotten + overwritten
+        asked, forgotten = state.asked + batch_size, state.forgotten + overwritten.astype(jnp.int32)
         return state._replace(asked=asked, outstanding=outstanding, forgotten=forgotten), archs
 
     def tell(key, state, archs, fitness):

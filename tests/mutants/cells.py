@@ -112,11 +112,11 @@ MUTANTS = (
         LOADER,
     ),
     Mutant(
-        "class-without-a-run",
-        "a table of cells with a class that was never trained is read",
+        "runs-of-one-part",
+        "a table of cells with runs in one part alone is read",
         "jaxnas/tabular/cell_table.py",
-        "(arrays[part] == MISSING).all((1, 2))",
-        "(arrays[part] == MISSING).all((1, 2)) & False",
+        '((trained == MISSING) != (arrays["test_nats"] == MISSING))',
+        "((trained == MISSING) != (trained == MISSING))",
         LOADER,
     ),
 )

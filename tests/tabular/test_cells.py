@@ -90,7 +90,7 @@ def test_a_cell_is_found_by_its_architecture(arrays, tmp_path):
         ({"test_nats": np.zeros((3, 2, 2), np.int32)}, r"test_nats is int32 of shape \(3, 2, 2\)"),
         (
             {"test_nats": np.where(np.arange(3)[:, None, None] == 1, MISSING, np.array(NATS))},
-            "test_nats has no run of 1",
+            "other runs in test_nats than in validation_nats, first for class 1",
         ),
         ({"class_of": np.full(36864, -1)}, "class_of names the classes -1 to -1"),
     ],
