@@ -342,10 +342,8 @@ def test_a_signal_ends_processes_that_are_at_work(tmp_path):
     assert_gone(processes(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("name", "num_processes"),
-    [("nas_rl", 0), *(pytest.param("evolution", number, marks=pytest.mark.slow) for number in (0, 2))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "num_processes"), [("nas_rl", 0), ("evolution", 0), ("evolution", 2)])
 def test_a_script_killed_with_asks_out_goes_on_with_the_same_history(tmp_path, calm, name, num_processes):
     """The same controller, too."""
 
