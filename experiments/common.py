@@ -276,6 +276,11 @@ def child(tree: Any, number: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
+def copies(tree: Any, number: int) -> Any:
+    """So many times the same tree, stacked on a leading axis."""
+    return jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], number, 0), tree)
+
+
 def smoke(config: Any) -> Any:
     """The same configuration, small: synthetic images and a handful of steps."""
     tiny = {"data": dataclasses.replace(config.data, name="synthetic:n=96,size=8,classes=3,channels=1", weights=0.5)}

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import batches, common, outcome, pictures
+from experiments import batches, common, generations, outcome, pictures, repeats
 from experiments.configs.evolution import PRESETS, Config
 from jaxnas import data, plot
 from jaxnas.architectures import one_hot_scores
@@ -111,7 +111,7 @@ def make_evaluator(run: Run, setting: common.Setting, train: Callable[..., Popul
         def column(objective: str) -> Any:
             if objective == "error":
                 trained = train(name, archs, ids, {"validation": setting.images.policy})
-                run.once(f"seconds/{name}", lambda: float(trained.seconds.sum()))
+                generations.keep_seconds(run, name, trained)
                 return 1 - trained.score["validation"][:, -1]
             if objective == "latency":  # measured once: a second measurement would differ
                 measure = lambda: np.median(latency.measure_networks(space, each, shape), axis=0)  # noqa: E731
@@ -166,30 +166,18 @@ def search_all(run: Run, setting: common.Setting, train: Callable[..., Populatio
         evaluate, meta = make_evaluator(run, setting, train, method), {"space": setting.space.about.name}
         _, history = search(run, method, black_box, evaluate, form.children // size, meta=meta)
         if "error" in form.objectives:
-            # A search that was resumed finds generations trained already: each says itself what its training took.
-            took = [run.once(f"seconds/{method}/{first}", lambda: np.nan) for first in history.ids[::size]]
-            history = history._replace(seconds=np.repeat(np.array(took, float) / size, size))
+            history = history._replace(seconds=generations.seconds_of(run, method, history, size))
         found[method] = history
         if not found[method].good.any():
             raise UserError(f"{method}: no child has a fitness that is finite, so nothing was found")
     return found
 
 
-def first_objective(history: History) -> np.ndarray:
-    """The first objective of every child, infinite for one that failed: `[T]`."""
-    return np.where(history.good, history.fitness[:, 0], np.inf)
-
-
-def best_arch(history: History) -> Arch:
-    """The child that is best in the first objective."""
-    return common.child(history.archs, int(np.argmin(first_objective(history))))
-
-
 def verify(train: Callable[..., Population], found: dict[str, History], seeds: np.ndarray, test: data.Examples):
     """By method the test accuracies of its best child, trained anew with each of the seeds."""
     tested = {}
     for method, history in found.items():
-        archs = jax.tree.map(lambda leaf: np.repeat(leaf[None], len(seeds), 0), best_arch(history))
+        archs = common.copies(generations.best_arch(history), len(seeds))
         tested[method] = train(f"{method}/verified", archs, seeds, {"test": test}).score["test"][:, -1].tolist()
     return tested
 
@@ -204,16 +192,12 @@ def summaries(names: tuple[str, ...], found: dict[str, History], tested: dict[st
     for method, history in found.items():
         # In units of the worst child, so that the reference point is one in every objective.
         scaled = history.fitness / np.where(worst > 0, worst, 1.0)
-        seconds = float(history.seconds.sum())
         rows[method] = {
-            "best": dict(zip(names, history.fitness[np.argmin(first_objective(history))].tolist(), strict=True)),
+            "best": dict(zip(names, history.fitness[generations.best_number(history)].tolist(), strict=True)),
             "test_accuracies": tested[method],
             "hypervolume": float(hypervolume(scaled, jnp.ones(len(names)))) if len(names) < 4 else None,
-            "children": len(history.ids),
-            "distinct": len(np.unique(np.concatenate(jax.tree.leaves(history.archs), 1), axis=0)),
             "not_finite": int((~history.good).sum()),
-            "seconds": round(seconds, 1),
-            "children_per_hour": round(3600 * len(history.ids) / seconds),
+            **generations.counts(history, repeats.is_new(history.archs)),
         }
     return rows, dict(zip(names, worst.tolist(), strict=True))
 
@@ -222,7 +206,8 @@ def draw(run: Run, setting: common.Setting, found: dict[str, History]) -> None:
     """What each search had found after so many children, and the front of the first and each further objective."""
     names, title = setting.config.search.objectives, f"{setting.config.data.name}, {setting.space.about.name}"
     picture, labels = run.path / "history.png", {"xlabel": "children", "ylabel": names[0], "title": title}
-    pictures.draw(plot.history, picture, {method: first_objective(one) for method, one in found.items()}, **labels)
+    values = {method: generations.first_objective(history) for method, history in found.items()}
+    pictures.draw(plot.history, picture, values, **labels)
     for number, name in enumerate(names[1:], start=1):
         pairs = {method: history.fitness[history.good][:, [0, number]] for method, history in found.items()}
         fronts = {method: pair[np.asarray(pareto_front(jnp.asarray(pair)))] for method, pair in pairs.items()}
@@ -247,7 +232,7 @@ def main(run: Run, setting: common.Setting) -> None:
         run,
         setting,
         "evolution",
-        best_arch(found[method]),
+        generations.best_arch(found[method]),
         steps=len(found) * form.children * make_recipe(setting.config, setting.images).steps,
         search={**summary, "objectives": form.objectives, "reference_point": worst, "methods": rows},
         inherited=None,

@@ -132,7 +132,7 @@ def final_grid(
     # Members: all repeats of the first point, then those of the second.
     seeds, members = np.tile(np.arange(repeats), len(points)), np.arange(len(points) * repeats)
     columns = {field: np.repeat(np.array([point[field] for point in points], np.float32), repeats) for field in grid}
-    tiled = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], len(members), 0), arch)
+    tiled = common.copies(arch, len(members))
     archs, family = {"arch": tiled, "member": members[:, None]}, settled(family_fn, columns)
     settings = {"rates": columns, "seeds": seeds, "keep_params": True, **settings}
     trained = common.train_networks(run, name, family, archs, data, recipe, **settings)

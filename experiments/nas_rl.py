@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import batches, common, final_grid, nas_rl_children, outcome, pictures, repeats, skips
+from experiments import batches, common, final_grid, generations, nas_rl_children, outcome, pictures, repeats, skips
 from experiments.configs.nas_rl import PRESETS, Config
 from jaxnas import plot
 from jaxnas.base import Arch, BlackBox, SearchSpace
@@ -114,11 +114,6 @@ def search_all(run: Run, setting: common.Setting) -> dict[str, History]:
     return found
 
 
-def errors_of(history: History) -> np.ndarray:
-    """The error of every child, infinite for one that diverged: `[T]`."""
-    return np.where(history.good, history.fitness[:, 0], np.inf)
-
-
 def is_new(history: History) -> np.ndarray:
     """Whether a network is proposed for the first time, bool `[T]`; its depth is a part of it."""
     return repeats.is_new({"length": history.origins["length"], **history.archs})
@@ -129,12 +124,12 @@ def top_errors(history: History, count: int) -> np.ndarray:
 
     A network that is proposed again does not count again, so that a search cannot fill the top with one network.
     """
-    return plot.top_means(np.where(is_new(history), errors_of(history), np.nan), count)
+    return plot.top_means(np.where(is_new(history), generations.first_objective(history), np.nan), count)
 
 
 def best_child(setting: common.Setting, history: History) -> tuple[common.Setting, Arch]:
     """The child with the least error in the space of its depth, and the parts of the script with that space."""
-    best = int(np.argmin(errors_of(history)))
+    best = generations.best_number(history)
     num_layers = int(history.origins["length"][best]) // nas_rl_children.tokens_per_layer(setting.space)
     arch = nas_rl_prefix(common.child(history.archs, best), num_layers)
     return setting_of(setting.config, setting.loaded, setting.images, num_layers), arch
@@ -186,17 +181,14 @@ def summaries(found: dict[str, History], depths: dict[str, int], tested: dict[st
     """The numbers of each method."""
     rows = {}
     for method, history in found.items():
-        errors, seconds = errors_of(history), float(history.seconds.sum())
+        errors = generations.first_objective(history)
         rows[method] = {
             "best_error": float(errors.min()),
             "best_layers": depths[method],
             "top_errors": {count: float(top_errors(history, count)[-1]) for count in TOPS if count <= len(errors)},
             "test_accuracies": tested[method],
-            "children": len(errors),
-            "distinct": int(is_new(history).sum()),
             "diverged": int((~history.good).sum()),
-            "seconds": round(seconds, 1),
-            "children_per_hour": round(3600 * len(errors) / seconds),
+            **generations.counts(history, is_new(history)),
         }
     return rows
 
@@ -204,7 +196,7 @@ def summaries(found: dict[str, History], depths: dict[str, int], tested: dict[st
 def draw(run: Run, setting: common.Setting, found: dict[str, History]) -> None:
     """Every child with the least error so far, and the paper's comparison: means of the best so far."""
     title = f"{setting.config.data.name}, {setting.space.about.name}"
-    errors = {method: errors_of(history) for method, history in found.items()}
+    errors = {method: generations.first_objective(history) for method, history in found.items()}
     labels = {"xlabel": "children", "ylabel": "validation error", "title": title}
     pictures.draw(plot.history, run.path / "history.png", errors, **labels)
     tops = {

@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from experiments import cells, common, pictures, repeats
+from experiments import cells, common, generations, pictures, repeats
 from experiments import text as texts
 from experiments.configs.nas_rl_cell import PRESETS, Config
 from jaxnas import plot
 from jaxnas.base import Arch, BlackBox
 from jaxnas.data.text import Text
 from jaxnas.errors import UserError
-from jaxnas.plot.searches import top_means
 from jaxnas.policies import controller
 from jaxnas.population import Family, Population, PopulationData, Recipe, resolve
 from jaxnas.run import History, Run, script, search
@@ -94,7 +93,7 @@ def make_evaluator(run: Run, study: Study, method: str) -> Callable[..., np.ndar
         name = f"{method}/{ids[0]}"
         settings = {"choices": study.space.choices, "seeds": ids, "strategy": form.strategy}
         found = common.train_networks(run, name, study.family, archs, study.data, study.recipe, **settings)
-        run.once(f"seconds/{name}", lambda: float(found.seconds.sum()))
+        generations.keep_seconds(run, name, found)
         return nats_of(found)[:, None]
 
     return evaluate
@@ -113,27 +112,15 @@ def search_all(run: Run, study: Study) -> dict[str, History]:
         black_box, meta = make_searcher(method, study), {"space": study.space.about.name}
         evaluate = make_evaluator(run, study, method)
         _, history = search(run, method, black_box, evaluate, form.children // size, meta=meta)
-        # A search that was resumed finds generations trained already: each says itself what its training took.
-        took = [float(run.once(f"seconds/{method}/{first}", lambda: math.nan)) for first in history.ids[::size]]
-        found[method] = history._replace(seconds=np.repeat(np.array(took) / size, size))
+        found[method] = history._replace(seconds=generations.seconds_of(run, method, history, size))
         if not history.good.any():
             raise UserError(f"{method}: no cell was trained without a loss that is not finite, so nothing was found")
     return found
 
 
-def losses(history: History) -> np.ndarray:
-    """Validation loss of every cell in nats per token, infinite for one that has diverged: `[T]`."""
-    return np.where(history.good, history.fitness[:, 0], np.inf)
-
-
-def best_arch(history: History) -> Arch:
-    """The cell with the least validation loss."""
-    return common.child(history.archs, int(np.argmin(losses(history))))
-
-
 def rewards(history: History, c: float) -> np.ndarray:
     """`c / perplexity^2` of every cell, 0 for one that has diverged: `[T]`."""
-    return np.asarray(inverse_square_perplexity(losses(history), c))
+    return np.asarray(inverse_square_perplexity(generations.first_objective(history), c))
 
 
 def top_rewards(history: History, c: float) -> dict[int, np.ndarray]:
@@ -142,22 +129,18 @@ def top_rewards(history: History, c: float) -> dict[int, np.ndarray]:
     A cell that is proposed again does not count again, so that a search cannot fill the top with one cell.
     """
     values = np.where(repeats.is_new(history.archs), rewards(history, c), np.nan)
-    return {k: -top_means(-values, k) for k in TOP}
+    return {k: -plot.top_means(-values, k) for k in TOP}
 
 
 def summary(study: Study, found: dict[str, History]) -> dict[str, Any]:
     """The entry `search` of `result.json`."""
     form, rows = study.config.search, {}
     for method, history in found.items():
-        seconds = float(history.seconds.sum())
         rows[method] = {
-            "validation": cells.in_units(float(losses(history).min())),
+            "validation": cells.in_units(float(generations.first_objective(history).min())),
             "top_rewards": {str(k): float(values[-1]) for k, values in top_rewards(history, form.c).items()},
-            "children": len(history.ids),
-            "distinct": int(repeats.is_new(history.archs).sum()),
             "not_finite": int((~history.good).sum()),
-            "seconds": round(seconds, 1),
-            "children_per_hour": round(3600 * len(history.ids) / seconds) if seconds > 0 else None,
+            **generations.counts(history, repeats.is_new(history.archs)),
         }
     return {"c": form.c, "cells": study.space.about.size, "methods": rows}
 
@@ -168,7 +151,8 @@ def draw(run: Run, study: Study, found: dict[str, History]) -> None:
     labels = {"xlabel": "cells trained", "title": f"{name}, base {network.base}, {network.hidden} hidden units"}
     # Cells that predict worse than a guess among all tokens have no dot: a few of them are far off.
     guess = math.log(study.size.num_tokens)
-    nats = {method: np.where(losses(history) <= guess, losses(history), np.inf) for method, history in found.items()}
+    losses = {method: generations.first_objective(history) for method, history in found.items()}
+    nats = {method: np.where(loss <= guess, loss, np.inf) for method, loss in losses.items()}
     pictures.draw(plot.history, run.path / "history.png", nats, ylabel="validation loss (nats per token)", **labels)
     curves = {
         f"{method}, top {k}": values[None]
@@ -187,7 +171,8 @@ def main(run: Run, study: Study) -> None:
     found = search_all(run, study)
     draw(run, study, found)
     # The last training, the same for all: the cell of each search, the published one and an LSTM of equal size.
-    contestants = {method: cells.Cell(study.space, best_arch(history), study.size) for method, history in found.items()}
+    best = {method: generations.best_arch(history) for method, history in found.items()}
+    contestants = {method: cells.Cell(study.space, arch, study.size) for method, arch in best.items()}
     contestants |= cells.known_cells(contestants["nas_rl"])
     about = {"system": "nas_rl_cell", "data": config.data.path, "unit": config.data.unit}
     steps = len(METHODS) * config.search.children * config.child.steps

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import batches, common
+from experiments import batches, common, generations
 from experiments.configs.nas_rl import Config, LayersConfig, SearchConfig
 from experiments.configs.parts import DataConfig
 from jaxnas import data
@@ -117,7 +117,7 @@ def canvas_trainer(run: Run, setting: common.Setting) -> Callable[..., np.ndarra
             seeds=ids,
             strategy=config.search.strategy,
         )
-        run.once(f"seconds/{name}", lambda: float(trained.seconds.sum()))
+        generations.keep_seconds(run, name, trained)
         return error_of(trained.score["validation"])[:, None]
 
     return train
@@ -165,7 +165,7 @@ def train_child(
     trained = train_population(
         children_key(setting.seed, config["method"]),
         family,
-        jax.tree.map(lambda leaf: np.asarray(leaf)[None], arch),
+        common.copies(arch, 1),
         examples_of(images, {"validation": images.policy}),
         make_recipe(setting, images),
         seeds=np.array([child_id]),
@@ -232,12 +232,7 @@ def evaluator(
             yield both
         return
     batch = setting.config.search.batch
-
-    def seconds(history: History) -> np.ndarray:
-        took = [run.once(f"seconds/{method}/{first}", lambda: np.nan) for first in history.ids[::batch]]
-        return np.repeat(np.array(took, float) / batch, batch)
-
-    yield functools.partial(train, method), seconds
+    yield functools.partial(train, method), lambda history: generations.seconds_of(run, method, history, batch)
 
 
 def train_alone(
@@ -264,6 +259,6 @@ def train_alone(
       By part of the data the score after the last step, one for each seed.
     """
     family = own_family(setting.space, arch, reference=num_reference(setting.images))
-    archs = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], len(seeds), 0), arch)
+    archs = common.copies(arch, len(seeds))
     trained = common.train_networks(run, name, family, archs, examples, recipe, seeds=seeds)
     return {part: score[:, -1].tolist() for part, score in trained.score.items()}

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import common, evolution
+from experiments import common, evolution, generations
 from experiments.configs.evolution import PRESETS, Config
 from jaxnas.architectures import check_architecture
 from jaxnas.checkpoint import Checkpoints
@@ -119,7 +119,7 @@ def test_summaries_by_hand():
         "nsga2": history_of([[0.5, 4.0], [np.nan, 1.0], [0.25, 8.0]], [[0], [1], [0]]),
         "random_search": history_of([[1.0, 2.0], [1.0, 2.0]], [[2], [2]]),
     }
-    assert evolution.best_arch(found["nsga2"]) == {"cell": 0}
+    assert generations.best_arch(found["nsga2"]) == {"cell": 0}
     rows, worst = evolution.summaries(("error", "macs"), found, {"nsga2": [0.9], "random_search": [0.8]})
     assert worst == {"error": 1.0, "macs": 8.0}
     assert rows["nsga2"] == {

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cells, nas_rl_cell, transfer_cell
+from experiments import cells, generations, nas_rl_cell, transfer_cell
 from experiments.configs.nas_rl_cell import PRESETS, Config
 from experiments.configs.transfer_cell import PRESETS as TRANSFERS
 from jaxnas.checkpoint import Checkpoints
@@ -124,7 +124,7 @@ def test_the_comparison_by_hand(study, monkeypatch):
     # The diverged cell earns 0, and the first cell does not count a second time.
     np.testing.assert_allclose(top[3], [np.nan, np.nan, 25 / 3, 26.25 / 3, 26.25 / 3], rtol=1e-5)
     assert np.isnan(top[15]).all()
-    assert nas_rl_cell.best_arch(history)["activation"].tolist() == [0, 2, 0, 0]  # the third cell
+    assert generations.best_arch(history)["activation"].tolist() == [0, 2, 0, 0]  # the third cell
     found = nas_rl_cell.summary(study, {"nas_rl": history})
     row = found["methods"]["nas_rl"]
     np.testing.assert_allclose(list(row["validation"].values()), [math.log(2), 2.0, 1.0], rtol=1e-6)

@@ -204,8 +204,8 @@ MUTANTS = (
         "one-network-fills-the-top",
         "a network counts among the best as often as it was proposed",
         SCRIPT,
-        "np.where(is_new(history), errors_of(history), np.nan)",
-        "errors_of(history)",
+        "np.where(is_new(history), generations.first_objective(history), np.nan)",
+        "generations.first_objective(history)",
         AFTER,
     ),
     Mutant(
