@@ -12,7 +12,6 @@ Start it without JAX_COMPILATION_CACHE_DIR, since a farm's programs would otherw
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ import optax
 
 from benchmarks.arguments import at_least_one
 from benchmarks.population_throughput import digits_data
+from benchmarks.rows import measured, print_rows
 from jaxnas.architectures import random_archs
 from jaxnas.base import Arch, SearchSpace
 from jaxnas.errors import UserError
@@ -37,7 +37,7 @@ from jaxnas.population import (
     own_family,
     train_population,
 )
-from jaxnas.run._environment import compiler_options, cores, environment, split_cpu
+from jaxnas.run._environment import compiler_options, cores, split_cpu
 from jaxnas.spaces.nas_rl import nas_rl_space
 
 ROUTES = ("map", "shard", "vmap", "farm1", "farm2")
@@ -120,17 +120,7 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     split_cpu(args.devices)
     form = {name: getattr(args, name) for name in ("children", "steps", "batch", "layers", "filters")}
-    names: list[str] = []
-    for route in args.routes:
-        try:
-            row = measure(route, form)
-        except ValueError as error:
-            parser.error(str(error))
-        if not names:
-            names = list(row)
-            print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
-        print(f"| {' | '.join(str(row[name]) for name in names)} |", flush=True)
-    print(json.dumps({name: environment()[name] for name in ("device", "devices", "jax", "commit")}))
+    print_rows(measured(parser, measure, route, form) for route in args.routes)
 
 
 if __name__ == "__main__":

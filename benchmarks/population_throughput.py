@@ -12,6 +12,7 @@ the ratios: on a shared machine only ratios of neighbours mean something.
 """
 
 import argparse
+import itertools
 import json
 import shlex
 import subprocess
@@ -24,8 +25,9 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
+from benchmarks.rows import measured, print_rows
 from jaxnas.population import Family, PopulationData, Recipe, family_of, train_population
-from jaxnas.run._environment import compiler_options, cores, environment, split_cpu
+from jaxnas.run._environment import compiler_options, cores, split_cpu
 from jaxnas.spaces import nasbench201_small_space
 
 TRAINING = 1400  # of 1,797 images
@@ -91,19 +93,9 @@ def main(argv=None) -> None:
     parser.add_argument("--beside", metavar="COMMAND", help="a program to run after each case")
     args = parser.parse_args(argv)
     split_cpu(args.devices)
-    names: list[str] = []
-    for strategy in args.strategies:
-        for size in args.sizes:
-            try:
-                row = measure(strategy, size, args)
-            except ValueError as error:
-                parser.error(str(error))
-            row |= beside(args.beside, row) if args.beside else {}
-            if not names:
-                names = list(row)
-                print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
-            print(f"| {' | '.join(str(row[name]) for name in names)} |", flush=True)
-    print(json.dumps({name: environment()[name] for name in ("device", "devices", "jax", "commit")}))
+    cases = itertools.product(args.strategies, args.sizes)
+    rows = (measured(parser, measure, strategy, size, args) for strategy, size in cases)
+    print_rows(row | (beside(args.beside, row) if args.beside else {}) for row in rows)
 
 
 if __name__ == "__main__":

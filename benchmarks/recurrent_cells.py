@@ -11,7 +11,7 @@ after the other on each of `--devices` devices, `map` on one, and `vmap` all cel
 
 import argparse
 import dataclasses
-import json
+import itertools
 import time
 from typing import Any
 
@@ -19,12 +19,13 @@ import jax
 import numpy as np
 
 from benchmarks.arguments import at_least_one
+from benchmarks.rows import measured, print_rows
 from experiments.configs.exhaustive_cells import Config
 from experiments.text import text_population_data, text_recipe
 from jaxnas.architectures import decisions
 from jaxnas.data.text import text_of
 from jaxnas.population import Family, train_population
-from jaxnas.run import environment, split_cpu
+from jaxnas.run import split_cpu
 from jaxnas.spaces.nas_rl import language_model, recurrent_cell_space
 
 
@@ -68,18 +69,9 @@ def main(argv=None) -> None:
     parser.add_argument("--devices", type=at_least_one, default=1, help="devices to split a CPU into, for shard")
     args = parser.parse_args(argv)
     split_cpu(args.devices)
-    names: list[str] = []
-    for strategy in args.strategies:
-        for size in args.sizes:
-            try:
-                row = measure(strategy, size, args.steps)
-            except ValueError as error:
-                parser.error(str(error))
-            if not names:
-                names = list(row)
-                print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
-            print(f"| {' | '.join(str(row[name]) for name in names)} |", flush=True)
-    print(json.dumps({name: environment()[name] for name in ("device", "devices", "jax", "commit", "xla_flags")}))
+    cases = itertools.product(args.strategies, args.sizes)
+    rows = (measured(parser, measure, strategy, size, args.steps) for strategy, size in cases)
+    print_rows(rows, about=("device", "devices", "jax", "commit", "xla_flags"))
 
 
 if __name__ == "__main__":
