@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ from jaxnas.population import (
     own_family,
     train_population,
 )
-from jaxnas.run import Evaluate, History, Run
+from jaxnas.run import Evaluate, History, Run, named_key
 from jaxnas.searchers import best_of_last, sgd_l2
 from jaxnas.spaces.nas_rl import nas_rl_prefix, nas_rl_space, nas_rl_tokens
 
@@ -70,9 +69,9 @@ def error_of(accuracy: np.ndarray) -> np.ndarray:
 def children_key(seed: int, method: str) -> jax.Array:
     """The key of all children of a search; a child folds in its architecture and its id.
 
-    It is that of `Run.key` for the name `children/<method>`, because the search itself draws with the key of its name.
+    It is not that of the name of the search, because the search itself draws with it.
     """
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"children/{method}".encode()))
+    return named_key(seed, f"children/{method}")
 
 
 def examples_of(images: data.SearchData, parts: dict[str, data.Examples]) -> PopulationData:

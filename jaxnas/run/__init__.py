@@ -17,6 +17,7 @@ from jaxnas.run._script import Launch, exit_code, parse, script
 from jaxnas.run._search import search
 from jaxnas.run.board import TensorBoard
 from jaxnas.run.history import History, read_history
+from jaxnas.run.identity import named_key
 from jaxnas.run.loop import Advance, compiled_steps, drive, python_steps
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Saving, Watch
@@ -53,6 +54,7 @@ __all__ = [
     "environment",
     "exit_code",
     "is_installed",
+    "named_key",
     "options_of",
     "parse",
     "plain",

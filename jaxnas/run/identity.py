@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
 
 from jaxnas.checkpoint import digest
 from jaxnas.errors import UserError
@@ -13,13 +16,23 @@ from jaxnas.files import differences, read_sealed, refuse, write_sealed, write_t
 from jaxnas.run.settings import read_settings, settings_of, settings_text
 from jaxnas.standard_error import say
 
-__all__ = ["IDENTITY", "STATE", "Identity", "tie"]
+__all__ = ["IDENTITY", "STATE", "Identity", "named_key", "tie"]
 
 # The version of what a saved state means. It goes up when a step starts to make something else of a state of the same
 # form; checkpoints that were written before are then refused.
 STATE = 1
 
 IDENTITY = "run.json"
+
+
+def named_key(seed: int, name: str) -> jax.Array:
+    """The key of that name in a run with that seed, as `Run.key` gives it; for processes that have no run.
+
+    Example:
+      >>> named_key(0, "search") == jax.random.fold_in(jax.random.key(0), zlib.crc32(b"search"))
+      Array(True, dtype=bool)
+    """
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
 class Identity(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from jaxnas.checkpoint import Owner, digest, is_writer
 from jaxnas.errors import FileError, UserError
 from jaxnas.run._environment import environment
 from jaxnas.run.board import TensorBoard
-from jaxnas.run.identity import Identity, tie
+from jaxnas.run.identity import Identity, named_key, tie
 from jaxnas.run.loop import Advance, StepFn, compile_lowered, compiled_steps, python_steps
 from jaxnas.run.metrics import Writer
 from jaxnas.run.phases import Phase, Saving, Services, Watch, checked_name
@@ -123,7 +122,7 @@ class Run:
 
     def key(self, name: str) -> jax.Array:
         """The key of that name: a function of the seed and the name alone."""
-        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+        return named_key(self.seed, name)
 
     def compile(self, lowered: Any, name: str) -> Any:
         """Compiles a program that work outside of phases needs, shown and timed like the program of a phase.

@@ -84,8 +84,8 @@ MUTANTS = (
         "key-of-the-search",
         "children trained with the key that their search draws with",
         CHILDREN,
-        'zlib.crc32(f"children/{method}".encode())',
-        "zlib.crc32(method.encode())",
+        'named_key(seed, f"children/{method}")',
+        "named_key(seed, method)",
         SEARCH,
     ),
     Mutant(
