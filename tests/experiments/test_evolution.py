@@ -1,10 +1,6 @@
 """Evolution with trained children: what each child is told to cost, who is the best, and a kill in mid-generation."""
 
 import dataclasses
-import json
-import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -14,14 +10,13 @@ import pytest
 from experiments import common, evolution, generations
 from experiments.configs.evolution import PRESETS, Config
 from jaxnas.architectures import check_architecture
-from jaxnas.checkpoint import Checkpoints
 from jaxnas.describe import network_costs
 from jaxnas.errors import UserError
-from jaxnas.run import History, read_history
-from tests.experiments.test_scripts import ROOT, TIMES, check_files, finish
+from jaxnas.run import History
+from tests.experiments.killed import essentials, killed_in_second_generation
+from tests.experiments.test_scripts import check_files, finish
 
 SMALL = evolution.smoke(PRESETS["digits"])
-CLOCKS = {"seconds", "children_per_hour"}
 
 
 def changed(config: Config = SMALL, *, space=None, settings=None, **search) -> Config:
@@ -135,18 +130,6 @@ def test_summaries_by_hand():
     assert (rows["random_search"]["hypervolume"], rows["random_search"]["distinct"]) == (0.0, 1)
 
 
-def essentials(workdir):
-    """Everything that a run leaves behind apart from times, checkpoints and pictures."""
-    result = {name: value for name, value in json.loads((workdir / "result.json").read_text()).items()}
-    methods = result["search"]["methods"]
-    for row in (result, *methods.values()):
-        for name in {*TIMES, *CLOCKS} & set(row):
-            del row[name]
-    histories = [read_history(workdir / "history" / f"{name}.jsonl")._replace(seconds=None) for name in methods]
-    files = [(workdir / name).read_bytes() for name in ("metrics.jsonl", "network.safetensors", "architecture.json")]
-    return json.dumps(result), jax.tree.map(np.ndarray.tolist, histories), files
-
-
 @pytest.mark.slow
 def test_killed_in_mid_generation_goes_on_there_and_ends_in_the_same_bits(tmp_path):
     options = ("--smoke", "--search.methods", "nsga2", "--search.verified", "1", "--retrain.random-children", "1")
@@ -156,11 +139,7 @@ def test_killed_in_mid_generation_goes_on_there_and_ends_in_the_same_bits(tmp_pa
     check_files(whole, out)
     for name in ("history.png", "front_macs.png"):
         assert (whole / name).stat().st_size > 0
-    often = ("--workdir", killed, "--checkpoint-seconds", 0)
-    words = ["tests.experiments.dying", "evolution", 1, "generation", 0, *often, *options]
-    process = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, timeout=600)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    saved = Checkpoints(killed / "children" / "nsga2" / "4").steps()
+    saved = killed_in_second_generation("evolution", killed, "nsga2", "--checkpoint-seconds", 0, *options)
     assert saved
     assert max(saved) < 4 * 6  # children, each of so many steps
     code, _, err = finish("evolution", killed, *options)

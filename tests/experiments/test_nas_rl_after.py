@@ -1,9 +1,6 @@
 """What comes after NAS-RL's search on images: numbers, final grid, ablation, and whole runs that are killed."""
 
 import json
-import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -12,15 +9,13 @@ import numpy as np
 import pytest
 
 from experiments import final_grid, nas_rl, nas_rl_children, skips
-from jaxnas.checkpoint import Checkpoints
 from jaxnas.population import PopulationData, own_family
-from jaxnas.run import History, Run, read_history
+from jaxnas.run import History, Run
 from jaxnas.spaces.nas_rl import decode, layer_plan
 from tests.by_hand import Sgd
+from tests.experiments.killed import essentials, killed_in_second_generation
 from tests.experiments.test_nas_rl import KEY, SMALL, changed
-from tests.experiments.test_scripts import ROOT, TIMES, check_files, finish
-
-CLOCKS = {"seconds", "children_per_hour"}
+from tests.experiments.test_scripts import check_files, finish
 
 
 @pytest.fixture(scope="module")
@@ -164,18 +159,6 @@ def test_one_network_is_trained_for_each_seed_in_a_program_of_its_own(setting, t
     assert len(found["a"]) == 3
 
 
-def essentials(workdir):
-    """Everything that a run leaves behind apart from times, checkpoints and pictures."""
-    result = json.loads((workdir / "result.json").read_text())
-    methods = result["search"]["methods"]
-    for row in (result, *methods.values()):
-        for name in {*TIMES, *CLOCKS} & set(row):
-            del row[name]
-    histories = [read_history(workdir / "history" / f"{name}.jsonl")._replace(seconds=None) for name in methods]
-    files = [(workdir / name).read_bytes() for name in ("metrics.jsonl", "network.safetensors", "architecture.json")]
-    return json.dumps(result), jax.tree.map(np.ndarray.tolist, histories), files
-
-
 @pytest.mark.slow
 def test_killed_in_mid_batch_goes_on_there_and_ends_in_the_same_bits(tmp_path):
     options = ("--smoke", "--search.verified", "1", "--retrain.random-children", "1", "--skips.seeds", "1")
@@ -191,10 +174,7 @@ def test_killed_in_mid_batch_goes_on_there_and_ends_in_the_same_bits(tmp_path):
     assert len(result["search"]["final_grid"]["grid"]) == 6
     layers = json.loads((whole / "architecture.json").read_text())["settings"]["num_layers"]
     assert layers == result["search"]["methods"]["nas_rl"]["best_layers"]
-    words = ["tests.experiments.dying", "nas_rl", 1, "generation", 0, "--workdir", killed, *options]
-    process = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, timeout=600)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    saved = Checkpoints(killed / "children" / "nas_rl" / "4").steps()
+    saved = killed_in_second_generation("nas_rl", killed, "nas_rl", *options)
     assert saved
     assert max(saved) < 4 * 6  # children, each of so many steps
     code, _, err = finish("nas_rl", killed, *options)

@@ -3,9 +3,6 @@
 import dataclasses
 import json
 import math
-import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -16,13 +13,13 @@ import pytest
 from experiments import cells, generations, nas_rl_cell, transfer_cell
 from experiments.configs.nas_rl_cell import PRESETS, Config
 from experiments.configs.transfer_cell import PRESETS as TRANSFERS
-from jaxnas.checkpoint import Checkpoints
 from jaxnas.data.text import windows
 from jaxnas.errors import UserError
 from jaxnas.export import load_variables
-from jaxnas.run import History, Run, read_history
+from jaxnas.run import History, Run
 from jaxnas.spaces.nas_rl import PUBLISHED, CellState, recurrent_cell, recurrent_cell_space
-from tests.experiments.test_scripts import ROOT, TIMES, finish
+from tests.experiments.killed import essentials, killed_in_second_generation
+from tests.experiments.test_scripts import finish
 
 SMALL = nas_rl_cell.smoke(PRESETS["shakespeare"])
 
@@ -295,19 +292,6 @@ def test_what_is_no_cell_is_refused(source, message):
         transfer_cell.prepare(dataclasses.replace(transfer_cell.smoke(TRANSFERS["words"]), cell=source))
 
 
-def essentials(workdir):
-    """Everything that a run leaves behind apart from times, checkpoints and pictures."""
-    result = json.loads((workdir / "result.json").read_text())
-    for row in (result, *result["search"]["methods"].values()):
-        for name in {*TIMES, "seconds", "children_per_hour"} & set(row):
-            del row[name]
-    histories = [
-        read_history(workdir / "history" / f"{name}.jsonl")._replace(seconds=None) for name in nas_rl_cell.METHODS
-    ]
-    files = [(workdir / name).read_bytes() for name in ("metrics.jsonl", "network.safetensors", "architecture.json")]
-    return json.dumps(result), jax.tree.map(np.ndarray.tolist, histories), files
-
-
 @pytest.mark.slow
 def test_killed_in_mid_generation_goes_on_there_and_its_cell_transfers(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -323,10 +307,7 @@ def test_killed_in_mid_generation_goes_on_there_and_its_cell_transfers(tmp_path)
     weights = load_variables(whole / "network.safetensors")
     assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == record["parameters"] == result["child"]["parameters"]
     # A kill when a part of the second generation has been saved.
-    words = ["tests.experiments.dying", "nas_rl_cell", 1, "generation", 0, "--workdir", killed, "--smoke"]
-    process = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, timeout=600)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    assert Checkpoints(killed / "children" / "nas_rl" / "4").steps()
+    assert killed_in_second_generation("nas_rl_cell", killed, "nas_rl", "--smoke")
     code, _, err = finish("nas_rl_cell", killed, "--smoke")
     assert code == 0, err
     assert essentials(killed) == essentials(whole)
