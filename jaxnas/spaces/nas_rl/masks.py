@@ -34,8 +34,8 @@ class Masks(NamedTuple):
     """Factors that are 0 or 1 where every decision has a single option of weight one.
 
     Attributes:
-      area: of each layer the rectangle of its kernel, `[L, K, K]`.
-      filters: of each layer its filters, `[L, S]`.
+      area: the centred rectangle of each layer's kernel, `[L, K, K]`.
+      filters: the filters that each layer has, which are the first ones, `[L, S]`.
       connected: the factor, 0 or 1 for one architecture, with which the output of layer `j` enters layer `i`, `[L, L]`;
         zero from the diagonal on.
       image: the factor, 0 or 1 for one architecture, with which the image enters each layer, `[L]`.
@@ -53,9 +53,9 @@ class Sizes(NamedTuple):
     """Sizes beyond which weights are zero, as int32 arrays.
 
     Attributes:
-      rows: of each layer the rows of its kernel, `[L]`.
-      columns: of each layer the columns of its kernel, `[L]`.
-      filters: of each layer the chosen option for the number of filters, `[L]`.
+      rows: number of rows of each layer's kernel, `[L]`.
+      columns: number of columns of each layer's kernel, `[L]`.
+      filters: number of the option that each layer chose for its filters, `[L]`.
       connected: whether layer `i` reads layer `j`, `[L, L]`.
       image: whether a layer reads the image, `[L]`.
     """
